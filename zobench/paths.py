@@ -1,0 +1,17 @@
+"""Where the Hydra tree and the shipped assets are: a checkout, an editable install or a wheel."""
+
+from pathlib import Path
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+ASSETS_DIR = PACKAGE_DIR / "assets"
+
+
+def conf_dir() -> Path:
+    """Folder that holds `config.yaml`: beside the package in a checkout, inside it in a wheel.
+
+    Raises FileNotFoundError when neither place has one (a broken installation).
+    """
+    for folder in (PACKAGE_DIR.parent / "conf", PACKAGE_DIR / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"zobench's conf/ folder was not found beside or inside {PACKAGE_DIR}")
