@@ -1,0 +1,35 @@
+"""Lazy directions: what a sampler hands out for one slot; drawn again wherever it is needed."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from zobench.zo import noise
+
+
+class Direction(Protocol):
+    """The part of z that belongs to one slot, addressed as a flat vector."""
+
+    def add_to(self, out: Tensor, scale: float, start: int) -> None:
+        """out += scale * z[start : start + len(out)] in place; `out` is a flat float block."""
+
+    def draw(self, start: int, count: int, device: torch.device) -> Tensor:
+        """z[start : start + count] as a float32 vector."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """factor * noise over every element of the slot; a Direction."""
+
+    stream: noise.Stream
+    law: noise.Law
+    factor: float = 1.0
+
+    def add_to(self, out: Tensor, scale: float, start: int) -> None:
+        noise.add(out, self.law, self.stream, scale * self.factor, start)
+
+    def draw(self, start: int, count: int, device: torch.device) -> Tensor:
+        z = noise.draw(self.law, self.stream, start, count, device)
+        return z if self.factor == 1.0 else z.mul_(self.factor)

@@ -1,0 +1,31 @@
+"""Two-sided (central difference) estimator: SPSA as in MeZO, Algorithm 1 (q = 1) and 2 (q > 1)."""
+
+from collections.abc import Callable, Generator
+
+from zobench.zo.feedback import GRAD, Feedback, Key, Point
+
+
+class TwoSided:
+    """c_k = (L(w + eps z_k) - L(w - eps z_k)) / (2 eps q); costs 2 q forwards, no memory.
+
+    The reported loss is the mean of all evaluations, L(w) + O(eps^2).
+    """
+
+    emits = frozenset({GRAD})
+
+    def __init__(self, *, queries: int = 1) -> None:
+        if queries < 1:
+            raise ValueError(f"estimator.queries={queries}: must be at least 1")
+        self.queries = queries
+
+    def estimate(
+        self, key: Callable[[int], Key], eps: float
+    ) -> Generator[Point, float, Feedback]:
+        grad: dict[Key, float] = {}
+        total = 0.0
+        for query in range(self.queries):
+            plus = yield {key(query): eps}
+            minus = yield {key(query): -eps}
+            grad[key(query)] = (plus - minus) / (2.0 * eps * self.queries)
+            total += plus + minus
+        return Feedback(loss=total / (2 * self.queries), channels={GRAD: grad})

@@ -1,0 +1,48 @@
+"""znoise v1: one counter-based stream of noise, equal on every device, block order and back end.
+
+Specification
+-------------
+* Generator: Philox4x32-10 (Salmon et al. 2011, the Random123 constants).
+* Key: 64 bits mixed from (run seed, step, query), see `stream.mix`.
+* Counter: (call low, call high, tensor id, stream number); the tensor id is a 32-bit hash of the
+  parameter's canonical name, so z depends neither on parameter order nor on what else is trained.
+* Layout: element i lives in block b = i // 1024 at place e = i % 1024.
+
+  ============ =============== =====================================================
+  law          calls per block element e of a block
+  ============ =============== =====================================================
+  normal16     128             e = 512 h + 128 w + j: half h (0 low) of word w, call j
+  rademacher   8               e = 32 k + 8 w + j: bit k of word w, call j; bit 1 is -1
+  normal       256             e = 256 w + j: Box-Muller value w of call j
+  ============ =============== =====================================================
+
+`normal16` and `rademacher` are bit-exact across back ends, `normal` to about 1e-6. Arithmetic is
+p + (s * z) in float32 with two roundings: back ends must not contract it to a fused multiply-add.
+"""
+
+import torch
+from torch import Tensor
+
+from zobench.zo.noise import cpu, oracle
+from zobench.zo.noise.law import Law
+from zobench.zo.noise.stream import Stream, mix, tensor_id
+
+__all__ = ["Law", "Stream", "add", "draw", "mix", "tensor_id"]
+
+
+def draw(law: Law, stream: Stream, start: int, count: int, device: torch.device) -> Tensor:
+    """Elements start .. start+count of the stream as a float32 vector on `device`."""
+    if device.type == "cpu":
+        out = torch.zeros(count)
+        cpu.add(out, law, stream, 1.0, start)
+        return out
+    return oracle.draw(law, stream, start, count, device)
+
+
+def add(out: Tensor, law: Law, stream: Stream, scale: float, start: int) -> None:
+    """out += scale * z[start : start + len(out)], in place; `out` is a float vector."""
+    if out.device.type == "cpu" and out.dtype == torch.float32:
+        cpu.add(out, law, stream, scale, start)
+    else:
+        z = draw(law, stream, start, out.numel(), out.device).to(out.dtype)
+        out.add_(z.mul_(scale))

@@ -1,0 +1,27 @@
+"""Plain descent: MeZO's update (Malladi et al. 2023, Algorithm 1), merged with the restore."""
+
+from collections.abc import Sequence
+
+from zobench.zo.feedback import Replay
+from zobench.zo.space import Slot
+
+
+class SGD:
+    """w <- w - lr (g + weight_decay w); no state.
+
+    Vectors (biases, normalisation weights) are not decayed, as in MeZO. Restore and update are one
+    multiple of each direction, so g is never formed.
+    """
+
+    def __init__(self, *, weight_decay: float = 0.0) -> None:
+        self.weight_decay = weight_decay
+
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+        del step
+        keep = 1.0 - lr * self.weight_decay if slot.parameter.dim() > 1 else 1.0
+        terms = [(keep * r.restore - lr * r.grad, r.direction) for r in replays]
+        for start, weights in slot.edit():
+            if keep != 1.0:
+                weights.mul_(keep)
+            for scale, direction in terms:
+                direction.add_to(weights, scale, start)

@@ -1,0 +1,41 @@
+"""What every sampler is: the law of the direction z, and how it is learnt."""
+
+from collections.abc import Sequence
+
+from zobench.zo.directions import Direction
+from zobench.zo.feedback import Key, Replay
+from zobench.zo.space import Slot
+
+
+class Sampler:
+    """Draws directions by key; the same key gives the same direction until the next `begin_step`.
+
+    `needs` names the feedback channels that it learns from. State belongs in `slot.buffer(...)`
+    or in `state_dict`.
+    """
+
+    needs: frozenset[str] = frozenset()
+
+    def bind(self, slots: Sequence[Slot]) -> None:
+        """Called once, with all slots, before the first step."""
+        self.slots = slots
+
+    def begin_step(self, step: int) -> None:
+        """The only place where the law of z may change."""
+
+    def direction(self, slot: Slot, key: Key) -> Direction:
+        """The part of z(key) that belongs to the slot."""
+        raise NotImplementedError
+
+    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
+        """Stage what this step teaches about the slot; the law must stay as it is."""
+
+    def end_step(self) -> None:
+        """Commit what was staged."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Scalars that the slots' buffers do not hold."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Take back what `state_dict` gave."""

@@ -1,0 +1,22 @@
+"""Standard normal directions: z ~ N(0, I), as in MeZO (Malladi et al. 2023, Definition 1)."""
+
+from zobench.zo import noise
+from zobench.zo.directions import Dense
+from zobench.zo.feedback import Key
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.space import Slot
+
+
+class Gaussian(Sampler):
+    """z ~ N(0, I), independent over elements, slots, queries and steps.
+
+    law: `normal16` (65536 quantiles, bit-exact on every back end) or `normal` (Box-Muller).
+    """
+
+    def __init__(self, *, law: str = "normal16") -> None:
+        if law not in (noise.Law.NORMAL16, noise.Law.NORMAL):
+            raise ValueError(f"sampler.law={law}: choose normal16 or normal")
+        self.law = noise.Law(law)
+
+    def direction(self, slot: Slot, key: Key) -> Dense:
+        return Dense(noise.Stream(noise.mix(*key), slot.id), self.law)

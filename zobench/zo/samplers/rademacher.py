@@ -1,0 +1,14 @@
+"""Random signs: each element of z is -1 or +1 with equal chance (Bernoulli SPSA, Spall 1992)."""
+
+from zobench.zo import noise
+from zobench.zo.directions import Dense
+from zobench.zo.feedback import Key
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.space import Slot
+
+
+class Rademacher(Sampler):
+    """z uniform on {-1, +1}^d: the same mean and covariance as N(0, I), and ||z||^2 = d exactly."""
+
+    def direction(self, slot: Slot, key: Key) -> Dense:
+        return Dense(noise.Stream(noise.mix(*key), slot.id), noise.Law.RADEMACHER)

@@ -1,0 +1,88 @@
+"""The trainable tensors ("slots") and the one way to move them: in place, block by block.
+
+Weights stored in 16 bits are moved with float32 arithmetic: a block is widened, everything that
+one pass does to it is done, and the result is rounded once, to nearest.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from zobench.zo.directions import Direction
+from zobench.zo.noise import tensor_id
+
+BLOCK = 1 << 20  # elements; the largest temporary of a pass is one float32 block
+
+
+@dataclass(eq=False)
+class Slot:
+    """One trainable tensor, its id in the noise stream and its named state buffers."""
+
+    name: str
+    parameter: Tensor
+    id: int
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def numel(self) -> int:
+        return self.parameter.numel()
+
+    @property
+    def flat(self) -> Tensor:
+        """The weights as a flat view: writing to it moves the model."""
+        return self.parameter.data.view(-1)
+
+    def buffer(self, name: str) -> Tensor:
+        """The float32 state vector of that name, made of zeros when first asked for."""
+        if name not in self.buffers:
+            self.buffers[name] = torch.zeros(self.numel, device=self.parameter.device)
+        return self.buffers[name]
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """(start, stop) of consecutive blocks of about BLOCK elements, cut between rows."""
+        row = self.numel // max(1, self.parameter.shape[0]) if self.parameter.dim() > 1 else 1
+        size = max(1, BLOCK // max(1, row)) * max(1, row)
+        for start in range(0, self.numel, size):
+            yield start, min(start + size, self.numel)
+
+    def edit(self) -> Iterator[tuple[int, Tensor]]:
+        """(start, weights) per block; changes made in place are the slot's when the loop goes on."""
+        flat = self.flat
+        for start, stop in self.spans():
+            stored = flat[start:stop]
+            work = stored if stored.dtype.itemsize >= 4 else stored.float()
+            yield start, work
+            if work is not stored:
+                stored.copy_(work)
+
+    def move(self, terms: Iterable[tuple[float, Direction]]) -> None:
+        """weights += sum of scale * direction, all terms in one pass over the weights."""
+        terms = list(terms)
+        for start, weights in self.edit():
+            for scale, direction in terms:
+                direction.add_to(weights, scale, start)
+
+
+def slots_of(named_parameters: Iterable[tuple[str, Tensor]]) -> list[Slot]:
+    """Slots of the parameters that require a gradient, tied weights once.
+
+    Raises ValueError when nothing is trainable, a tensor is not a contiguous float tensor, or two
+    names hash to one id (their noise would be equal).
+    """
+    slots: dict[int, Slot] = {}
+    seen: set[int] = set()
+    for name, parameter in named_parameters:
+        if not parameter.requires_grad or id(parameter) in seen or parameter.numel() == 0:
+            continue
+        seen.add(id(parameter))
+        if not parameter.is_floating_point() or not parameter.is_contiguous():
+            raise ValueError(f"parameter {name} must be a contiguous floating-point tensor")
+        slot = Slot(name, parameter, tensor_id(name))
+        if slot.id in slots:
+            raise ValueError(f"parameters {slots[slot.id].name} and {name} share a noise id")
+        slots[slot.id] = slot
+    if not slots:
+        raise ValueError("no parameter requires a gradient: there is nothing to train")
+    return list(slots.values())
