@@ -12,8 +12,11 @@ from zobench.zo import noise
 class Direction(Protocol):
     """The part of z that belongs to one slot, addressed as a flat vector."""
 
-    def add_to(self, out: Tensor, scale: float, start: int) -> None:
-        """out += scale * z[start : start + len(out)] in place; `out` is a flat float block."""
+    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
+        """out = (out + first * z) + second * z in place, z = z[start : start + len(out)].
+
+        `out` is a flat float block of the slot; both sums are rounded.
+        """
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         """z[start : start + count] as a float32 vector."""
@@ -27,8 +30,9 @@ class Dense:
     law: noise.Law
     factor: float = 1.0
 
-    def add_to(self, out: Tensor, scale: float, start: int) -> None:
-        noise.add(out, self.law, self.stream, scale * self.factor, start)
+    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
+        first, second = first * self.factor, second * self.factor
+        noise.add(out, self.law, self.stream, start, first, second)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         z = noise.draw(self.law, self.stream, start, count, device)

@@ -35,6 +35,13 @@ class Record:
     coefficients: tuple[float, ...]
 
 
+def _fits_float32(value: float) -> bool:
+    try:
+        return bool(struct.unpack("<f", struct.pack("<f", value))[0] == value)
+    except OverflowError:
+        return False
+
+
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 127:
@@ -55,7 +62,7 @@ class Ledger:
         self._lr: float | None = None
 
     def append(self, record: Record) -> None:
-        narrow = all(struct.unpack("<f", struct.pack("<f", x))[0] == x for x in record.losses)
+        narrow = all(map(_fits_float32, record.losses))
         new_lr = record.lr != self._lr
         kind = "f" if narrow else "d"
         body = bytes([new_lr | (not narrow) << 1])

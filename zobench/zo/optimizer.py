@@ -84,7 +84,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         if self.record != record:
             raise ValueError(f"the ledger's step {self.steps - 1} is not one of these settings")
 
-    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that the next step depends on."""
         return {
             "steps": self.steps,
@@ -94,7 +94,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             "sampler": self.engine.sampler.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; the weights are the caller's to restore."""
         self.steps, self.engine.forwards = state["steps"], state["forwards"]
         for group, saved in zip(self.param_groups, state["groups"], strict=True):

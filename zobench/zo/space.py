@@ -4,7 +4,7 @@ Weights stored in 16 bits are moved with float32 arithmetic: a block is widened,
 one pass does to it is done, and the result is rounded once, to nearest.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +24,7 @@ class Slot:
     parameter: Tensor
     id: int
     buffers: dict[str, Tensor] = field(default_factory=dict)
+    _clean: Tensor | None = None
 
     @property
     def numel(self) -> int:
@@ -48,7 +49,7 @@ class Slot:
             yield start, min(start + size, self.numel)
 
     def edit(self) -> Iterator[tuple[int, Tensor]]:
-        """(start, weights) per block; changes made in place are the slot's when the loop goes on."""
+        """(start, weights) per block; changes made in place are stored when the loop goes on."""
         flat = self.flat
         for start, stop in self.spans():
             stored = flat[start:stop]
@@ -57,12 +58,28 @@ class Slot:
             if work is not stored:
                 stored.copy_(work)
 
-    def move(self, terms: Iterable[tuple[float, Direction]]) -> None:
-        """weights += sum of scale * direction, all terms in one pass over the weights."""
-        terms = list(terms)
+    def restore(self) -> bool:
+        """Copy a displaced float32 vector back; False for a slot that must walk back by itself.
+
+        Normalisation weights sit at 1, where the spacing of floats changes: walking would drift.
+        Vectors are a thousandth of a model, so their clean values are simply kept.
+        """
+        if self._clean is None:
+            return False
+        self.flat.copy_(self._clean)
+        self._clean = None
+        return True
+
+    def keep(self) -> None:
+        """Before leaving the clean point: note its values, if the slot is one to restore by copy."""
+        if self.parameter.dim() <= 1 and self.parameter.dtype == torch.float32:
+            self._clean = self.flat.clone()
+
+    def move(self, terms: Sequence[tuple[Direction, float, float]]) -> None:
+        """weights = (weights + first * z) + second * z for each (z, first, second), in one pass."""
         for start, weights in self.edit():
-            for scale, direction in terms:
-                direction.add_to(weights, scale, start)
+            for direction, first, second in terms:
+                direction.add_to(weights, start, first, second)
 
 
 def slots_of(named_parameters: Iterable[tuple[str, Tensor]]) -> list[Slot]:

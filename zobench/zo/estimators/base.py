@@ -11,9 +11,7 @@ class Estimator(Protocol):
 
     emits: frozenset[str]  # the feedback channels that it fills
 
-    def estimate(
-        self, key: Callable[[int], Key], eps: float
-    ) -> Generator[Point, float, Feedback]:
+    def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
         """Yield a point, receive its loss, ..., return the feedback.
 
         key(q) names the q-th direction of the step; eps is the perturbation radius.

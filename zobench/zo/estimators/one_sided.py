@@ -18,9 +18,7 @@ class OneSided:
             raise ValueError(f"estimator.queries={queries}: must be at least 1")
         self.queries = queries
 
-    def estimate(
-        self, key: Callable[[int], Key], eps: float
-    ) -> Generator[Point, float, Feedback]:
+    def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
         clean = yield {}
         grad: dict[Key, float] = {}
         for query in range(self.queries):

@@ -18,9 +18,7 @@ class TwoSided:
             raise ValueError(f"estimator.queries={queries}: must be at least 1")
         self.queries = queries
 
-    def estimate(
-        self, key: Callable[[int], Key], eps: float
-    ) -> Generator[Point, float, Feedback]:
+    def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
         grad: dict[Key, float] = {}
         total = 0.0
         for query in range(self.queries):

@@ -17,7 +17,8 @@ Specification
   ============ =============== =====================================================
 
 `normal16` and `rademacher` are bit-exact across back ends, `normal` to about 1e-6. Arithmetic is
-p + (s * z) in float32 with two roundings: back ends must not contract it to a fused multiply-add.
+p + (s * z) in float32 with two roundings: back ends must not contract it to a fused multiply-add,
+or the walk of `engine` would not come back to where it began.
 """
 
 import torch
@@ -34,15 +35,23 @@ def draw(law: Law, stream: Stream, start: int, count: int, device: torch.device)
     """Elements start .. start+count of the stream as a float32 vector on `device`."""
     if device.type == "cpu":
         out = torch.zeros(count)
-        cpu.add(out, law, stream, 1.0, start)
+        cpu.add(out, law, stream, start, 1.0)
         return out
     return oracle.draw(law, stream, start, count, device)
 
 
-def add(out: Tensor, law: Law, stream: Stream, scale: float, start: int) -> None:
-    """out += scale * z[start : start + len(out)], in place; `out` is a float vector."""
+def add(
+    out: Tensor, law: Law, stream: Stream, start: int, first: float, second: float = 0.0
+) -> None:
+    """out = (out + first * z) + second * z in place, z = z[start : start + len(out)].
+
+    `out` is a float vector. Two scales serve a walk that leaves one point and goes to another: the
+    sum in between is rounded too, and lands on the clean weights again.
+    """
     if out.device.type == "cpu" and out.dtype == torch.float32:
-        cpu.add(out, law, stream, scale, start)
+        cpu.add(out, law, stream, start, first, second)
     else:
         z = draw(law, stream, start, out.numel(), out.device).to(out.dtype)
-        out.add_(z.mul_(scale))
+        out.add_(z * first)
+        if second:
+            out.add_(z.mul_(second))

@@ -17,6 +17,7 @@ from zobench.zo.noise.quantiles import normal16_table
 from zobench.zo.noise.stream import Stream
 
 _u32, _u64, _f32 = np.uint32, np.uint64, np.float32
+_ONE = _u32(0x3F800000)  # the bits of 1.0
 
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,18 +56,18 @@ def _fill_words(words, block, calls, k0, k1, tensor, stream):  # type: ignore[no
 
 
 @numba.njit(inline="always")
-def _add_block(out, base, scale, z):  # type: ignore[no-untyped-def]
-    """out[base + e] += scale * z[e] for the part of the block that `out` covers."""
+def _add_block(out, base, first, second, z):  # type: ignore[no-untyped-def]
+    """Add first * z, then second * z, to the part of the block at `base` that `out` covers."""
     if base >= 0 and base + 1024 <= out.shape[0]:  # constant bounds: this is the loop that counts
         part = out[base : base + 1024]
         for e in range(1024):
-            part[e] = part[e] + scale * z[e]
+            part[e] = (part[e] + first * z[e]) + second * z[e]
     else:
         for e in range(max(0, -base), min(1024, out.shape[0] - base)):
-            out[base + e] = out[base + e] + scale * z[e]
+            out[base + e] = (out[base + e] + first * z[e]) + second * z[e]
 
 
-def _add_normal16(out, start, scale, k0, k1, tensor, stream, table):  # type: ignore[no-untyped-def]
+def _add_normal16(out, start, first, second, k0, k1, tensor, stream, table):  # type: ignore[no-untyped-def]
     count = out.shape[0]
     words = np.empty(512, _u32)
     z = np.empty(1024, _f32)
@@ -75,33 +76,32 @@ def _add_normal16(out, start, scale, k0, k1, tensor, stream, table):  # type: ig
         base = block * 1024 - start
         if base >= 0 and base + 1024 <= count:
             for e in range(512):
-                out[base + e] = out[base + e] + scale * table[words[e] & _u32(0xFFFF)]
-            for e in range(512):
-                out[base + 512 + e] = out[base + 512 + e] + scale * table[words[e] >> _u32(16)]
+                z0 = table[words[e] & _u32(0xFFFF)]
+                out[base + e] = (out[base + e] + first * z0) + second * z0
+            for e in range(512, 1024):
+                z1 = table[words[e - 512] >> _u32(16)]
+                out[base + e] = (out[base + e] + first * z1) + second * z1
         else:
             for e in range(512):
                 z[e] = table[words[e] & _u32(0xFFFF)]
                 z[512 + e] = table[words[e] >> _u32(16)]
-            _add_block(out, base, scale, z)
+            _add_block(out, base, first, second, z)
 
 
-def _add_rademacher(out, start, scale, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
+def _add_rademacher(out, start, first, second, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
     count = out.shape[0]
     words = np.empty(32, _u32)
     bits = np.empty(1024, _u32)
-    signed = bits.view(_f32)
-    one = np.empty(1, _f32)
-    one[0] = scale
-    pattern = one.view(_u32)[0]
+    signs = bits.view(_f32)
     for block in range(start // 1024, (start + count + 1023) // 1024):
         _fill_words(words, block, 8, k0, k1, tensor, stream)
         for k in range(32):
             for e in range(32):
-                bits[32 * k + e] = pattern ^ (((words[e] >> _u32(k)) & _u32(1)) << _u32(31))
-        _add_block(out, block * 1024 - start, _f32(1.0), signed)
+                bits[32 * k + e] = _ONE | (((words[e] >> _u32(k)) & _u32(1)) << _u32(31))
+        _add_block(out, block * 1024 - start, first, second, signs)
 
 
-def _add_normal(out, start, scale, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
+def _add_normal(out, start, first, second, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
     count = out.shape[0]
     words = np.empty(1024, _u32)
     z = np.empty(1024, _f32)
@@ -113,7 +113,7 @@ def _add_normal(out, start, scale, k0, k1, tensor, stream):  # type: ignore[no-u
                 angle = 2.0 * math.pi * ((words[j + 256] + 0.5) * 2.0**-32)
                 z[j] = radius * math.cos(angle)
                 z[j + 256] = radius * math.sin(angle)
-        _add_block(out, block * 1024 - start, scale, z)
+        _add_block(out, block * 1024 - start, first, second, z)
 
 
 _KERNELS: dict[Law, tuple[Callable[..., None], Callable[[], tuple[Any, ...]]]] = {
@@ -123,8 +123,13 @@ _KERNELS: dict[Law, tuple[Callable[..., None], Callable[[], tuple[Any, ...]]]] =
 }
 
 
-def add(out: Tensor, law: Law, stream: Stream, scale: float, start: int) -> None:
-    """out += scale * z[start : start + len(out)] for a contiguous float32 CPU vector, in place."""
+def add(
+    out: Tensor, law: Law, stream: Stream, start: int, first: float, second: float = 0.0
+) -> None:
+    """out = (out + first * z) + second * z in place, z = z[start : start + len(out)].
+
+    `out` is a contiguous float32 CPU vector; each product and each sum is rounded.
+    """
     kernel, tables = _KERNELS[law]
     words = (stream.key & 0xFFFFFFFF, stream.key >> 32, stream.tensor_id, stream.number)
-    kernel(out.numpy(), start, _f32(scale), *map(_u32, words), *tables())
+    kernel(out.numpy(), start, _f32(first), _f32(second), *map(_u32, words), *tables())

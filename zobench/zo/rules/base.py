@@ -23,11 +23,11 @@ class Rule(Protocol):
 def estimate_blocks(
     slot: Slot, replays: Sequence[Replay]
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(place, weights, estimate) per block: clean float weights to edit and g, each z drawn once."""
+    """(place, weights, estimate) per block: clean weights to edit and g; each z is drawn once."""
     for start, weights in slot.edit():
         estimate = torch.zeros_like(weights)
         for replay in replays:
             z = replay.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-            weights.add_(z, alpha=replay.restore)
+            weights.add_(z * replay.restore)  # rounded as in the walk, so that it cancels
             estimate.add_(z, alpha=replay.grad)
         yield slice(start, start + weights.numel()), weights, estimate

@@ -9,8 +9,8 @@ from zobench.zo.space import Slot
 class SGD:
     """w <- w - lr (g + weight_decay w); no state.
 
-    Vectors (biases, normalisation weights) are not decayed, as in MeZO. Restore and update are one
-    multiple of each direction, so g is never formed.
+    Vectors (biases, normalisation weights) are not decayed, as in MeZO. Restore and update share
+    one draw of each direction, and g is never formed.
     """
 
     def __init__(self, *, weight_decay: float = 0.0) -> None:
@@ -19,9 +19,8 @@ class SGD:
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         del step
         keep = 1.0 - lr * self.weight_decay if slot.parameter.dim() > 1 else 1.0
-        terms = [(keep * r.restore - lr * r.grad, r.direction) for r in replays]
         for start, weights in slot.edit():
             if keep != 1.0:
                 weights.mul_(keep)
-            for scale, direction in terms:
-                direction.add_to(weights, scale, start)
+            for r in replays:
+                r.direction.add_to(weights, start, keep * r.restore, -lr * r.grad)

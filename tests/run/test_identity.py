@@ -1,0 +1,125 @@
+"""A run is its settings: what renames it and what does not."""
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from zobench.run.identity import identity
+
+Settings = dict[str, Any]
+Path = tuple[str | int, ...]
+# where and how a run is carried out and shown; everything else is what is carried out
+PLACE = ("suite", "device", "threads", "logger", "runs_root", "table")
+
+
+@pytest.fixture(scope="module")
+def base(compose: Callable[..., Settings]) -> Settings:
+    """The settings of plain `zobench`."""
+    return compose()
+
+
+def leaves(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every value that is neither a mapping nor a list, with the keys that lead to it."""
+    if isinstance(node, Mapping | list):
+        items = node.items() if isinstance(node, Mapping) else enumerate(node)
+        for key, value in items:
+            yield from leaves(value, (*path, key))
+    else:
+        yield path, node
+
+
+def changed(settings: Settings, path: Path, value: Any) -> Settings:
+    """A copy with one leaf replaced."""
+    settings = copy.deepcopy(settings)
+    node: Any = settings
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return settings
+
+
+def other(value: Any) -> Any:
+    """Another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    return "another" if value is None or isinstance(value, str) else value + 1
+
+
+def test_every_setting_that_describes_the_run_renames_it(base: Settings) -> None:
+    """Each leaf of model, tuning, task, optimizer, train, evaluation and the seed, one by one."""
+    names = {identity(base)}
+    count = 1
+    for path, value in leaves({k: v for k, v in base.items() if k not in PLACE}):
+        names.add(identity(changed(base, path, other(value))))
+        count += 1
+        assert len(names) == count, f"{path} is not part of the identity"
+    assert count > 30
+
+
+def test_place_and_presentation_do_not_rename_a_run(base: Settings) -> None:
+    """Suite, device, threads, logger, runs_root and the suite's table."""
+    for path, value in leaves({k: v for k, v in base.items() if k in PLACE}):
+        assert identity(changed(base, path, other(value))) == identity(base), path
+    assert set(PLACE) <= base.keys()
+
+
+def test_another_command_line_is_another_run(compose: Callable[..., Settings]) -> None:
+    """The settings as Hydra composes them, logger and suite aside."""
+    lines: tuple[tuple[str, ...], ...] = (
+        (),
+        ("seed=1",),
+        ("optimizer.lr=1e-4",),
+        ("optimizer=mezo_adam",),
+        ("sampler=rademacher",),
+        ("estimator=one_sided",),
+        ("train.steps=7",),
+        ("task.data_seed=1",),
+        ("task.sizes.train=32",),
+        ("model=hf", "model.path=somewhere"),
+    )
+    assert len({identity(compose(*line)) for line in lines}) == len(lines)
+    assert identity(compose("logger=none", "suite=x", "threads=1")) == identity(compose())
+
+
+def test_a_new_optional_setting_does_not_rename_older_runs(base: Settings) -> None:
+    """Nulls are dropped at every depth; 0, false and empty texts are values."""
+    older = changed(base, ("task", "sizes", "new"), None)
+    older["optimizer"]["rule"]["new"] = None
+    assert identity(older) == identity(base)
+    for value in (0, False, ""):
+        assert identity(changed(base, ("task", "new"), value)) != identity(base)
+
+
+def test_the_order_of_keys_does_not_matter_and_that_of_lists_does(base: Settings) -> None:
+    """A yaml may be tidied; two choices may not change places."""
+    assert identity(dict(reversed(base.items()))) == identity(base)
+    backwards = changed(base, ("task",), dict(reversed(base["task"].items())))
+    assert identity(backwards) == identity(base)
+    swapped = changed(base, ("task", "choices"), base["task"]["choices"][::-1])
+    assert identity(swapped) != identity(base)
+
+
+def test_an_identity_is_eight_hexadecimal_digits_and_leaves_the_settings_alone(
+    base: Settings,
+) -> None:
+    """It is part of a folder's name."""
+    before = copy.deepcopy(base)
+    assert re.fullmatch("[0-9a-f]{8}", identity(base))
+    assert base == before
+
+
+def test_an_identity_is_the_same_in_every_version() -> None:
+    """Golden value: changing the hash would make every finished run run again."""
+    settings = {
+        "model": {"path": "x"},
+        "tuning": {"rank": None},
+        "task": {"choices": [" a", " b"], "sizes": {"train": 2}},
+        "optimizer": {"lr": 1e-6, "name": "é"},
+        "train": {"steps": 3},
+        "evaluation": {"batch_size": 64},
+        "seed": 0,
+    }
+    assert identity(settings) == "503467b9"

@@ -1,0 +1,508 @@
+"""What every combination of sampler, estimator and rule keeps."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zobench.zo.directions import Direction
+from zobench.zo.engine import Diverged
+from zobench.zo.estimators.one_sided import OneSided
+from zobench.zo.estimators.two_sided import TwoSided
+from zobench.zo.feedback import Key
+from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.rules.adam import Adam
+from zobench.zo.rules.momentum import Momentum
+from zobench.zo.rules.sgd import SGD
+from zobench.zo.samplers.gaussian import Gaussian
+from zobench.zo.samplers.rademacher import Rademacher
+from zobench.zo.samplers.sphere import Sphere
+from zobench.zo.space import Slot
+
+SAMPLERS = [Gaussian, Rademacher, Sphere]
+ESTIMATORS = [
+    lambda: TwoSided(),
+    lambda: TwoSided(queries=3),
+    lambda: OneSided(),
+    lambda: OneSided(queries=3),
+]
+RULES = [SGD, Momentum, Adam]
+Build = Callable[..., ZOOptimizer]
+COMBINATIONS = list(itertools.product(SAMPLERS, ESTIMATORS, RULES))
+
+
+def network(dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A small network whose tensors have odd sizes, a scalar shape and an untrained part."""
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Linear(13, 37), nn.Tanh(), nn.LayerNorm(37), nn.Linear(37, 1))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * 0.3)
+    net[2].bias.requires_grad_(False)
+    return net.to(dtype)
+
+
+X = torch.randn(32, 13, generator=torch.Generator().manual_seed(1))
+Y = X[:, :1] - 0.5 * X[:, 1:2]
+
+
+def loss_of(net: nn.Module) -> Tensor:
+    dtype = next(net.parameters()).dtype
+    return torch.nn.functional.mse_loss(net(X.to(dtype)).float(), Y)
+
+
+def optimizer_of(
+    net: nn.Module, combination: tuple[object, ...], *, lr: float = 1e-3, seed: int = 0
+) -> ZOOptimizer:
+    sampler, estimator, rule = (make() for make in combination)  # type: ignore[operator]
+    return ZOOptimizer(
+        net.named_parameters(),
+        lr=lr,
+        eps=1e-3,
+        seed=seed,
+        sampler=sampler,
+        estimator=estimator,
+        rule=rule,
+    )
+
+
+def weights_of(net: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in net.parameters()]
+
+
+def names(combination: tuple[Callable[[], object], ...]) -> str:
+    """The combination as a test id."""
+    return "-".join(type(make()).__name__ for make in combination)
+
+
+each = pytest.mark.parametrize("combination", COMBINATIONS, ids=names)
+
+
+@pytest.mark.parametrize(
+    "combination", list(itertools.product(SAMPLERS, [TwoSided, OneSided], RULES)), ids=names
+)
+def test_it_learns(combination: tuple[object, ...]) -> None:
+    """The loss halves within 200 steps for some learning rate of a fixed ladder."""
+    for lr in (1e-2, 3e-3, 1e-3, 3e-4):
+        net = network()
+        optimizer = optimizer_of(net, combination, lr=lr)
+        first = float(loss_of(net).detach())
+        with contextlib.suppress(Diverged):
+            for _ in range(200):
+                optimizer.step(partial(loss_of, net))
+        if float(loss_of(net).detach()) < first / 2:
+            return
+    pytest.fail("no learning rate of the ladder worked")
+
+
+@each
+def test_two_runs_are_bit_identical_and_seeds_differ(combination: tuple[object, ...]) -> None:
+    """Same seed, same bits; another seed, other weights."""
+    results = []
+    for seed in (5, 5, 6):
+        net = network()
+        optimizer = optimizer_of(net, combination, seed=seed)
+        for _ in range(5):
+            optimizer.step(partial(loss_of, net))
+        results.append(torch.cat([w.flatten() for w in weights_of(net)]))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+@each
+def test_no_gradient_and_no_global_randomness(combination: tuple[object, ...]) -> None:
+    """A step allocates no .grad, builds no graph, and leaves torch's global generator alone."""
+    net = network()
+    optimizer = optimizer_of(net, combination)
+    before = torch.get_rng_state()
+
+    def closure() -> Tensor:
+        loss = loss_of(net)
+        assert not loss.requires_grad
+        return loss
+
+    optimizer.step(closure)
+    assert all(p.grad is None for p in net.parameters())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@each
+def test_untrained_parameters_do_not_move(combination: tuple[object, ...]) -> None:
+    """What does not require a gradient keeps its bits, during evaluations too."""
+    net = network()
+    fixed = net[2].bias.clone()  # type: ignore[index]
+
+    def closure() -> Tensor:
+        assert torch.equal(net[2].bias, fixed)  # type: ignore[index]
+        return loss_of(net)
+
+    optimizer_of(net, combination).step(closure)
+    assert torch.equal(net[2].bias, fixed)  # type: ignore[index]
+
+
+@each
+def test_the_engine_counts_the_forwards_of_the_estimator(combination: tuple[object, ...]) -> None:
+    """Two-sided costs 2 q forwards a step, one-sided q + 1, and the engine says so."""
+    net = network()
+    optimizer = optimizer_of(net, combination)
+    calls = 0
+
+    def closure() -> Tensor:
+        nonlocal calls
+        calls += 1
+        return loss_of(net)
+
+    for _ in range(3):
+        optimizer.step(closure)
+    queries = optimizer.estimator.queries  # type: ignore[attr-defined]
+    a_step = 2 * queries if isinstance(optimizer.estimator, TwoSided) else queries + 1
+    assert calls == optimizer.engine.forwards == 3 * a_step
+
+
+@each
+def test_replaying_the_records_gives_the_same_bits(combination: tuple[object, ...]) -> None:
+    """Records alone rebuild weights and state, with no data and no forward pass."""
+    net, copy = network(), network()
+    optimizer, other = optimizer_of(net, combination), optimizer_of(copy, combination)
+    for step in range(6):
+        optimizer.param_groups[0]["lr"] = 1e-3 / (step + 1)
+        optimizer.step(lambda: loss_of(net))
+        assert optimizer.record is not None
+        other.replay(optimizer.record)
+    assert all(map(torch.equal, weights_of(net), weights_of(copy)))
+    for mine, theirs in zip(optimizer.engine.slots, other.engine.slots, strict=True):
+        assert mine.buffers.keys() == theirs.buffers.keys()
+        assert all(torch.equal(mine.buffers[k], theirs.buffers[k]) for k in mine.buffers)
+    assert other.engine.forwards == 0
+
+
+@each
+def test_state_dict_continues_the_same_bits(combination: tuple[object, ...]) -> None:
+    """Saved and loaded in the middle, a run ends with the bits of an uninterrupted one."""
+    net = network()
+    optimizer = optimizer_of(net, combination)
+    for _ in range(3):
+        optimizer.step(lambda: loss_of(net))
+    copy = network()
+    copy.load_state_dict(net.state_dict())
+    other = optimizer_of(copy, combination)
+    other.load_state_dict(optimizer.state_dict())
+    for _ in range(3):
+        optimizer.step(lambda: loss_of(net))
+        other.step(lambda: loss_of(copy))
+    assert all(map(torch.equal, weights_of(net), weights_of(copy)))
+    assert other.engine.forwards == optimizer.engine.forwards
+
+
+@each
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), RuntimeError("out of memory")])
+def test_a_failed_step_restores_the_weights(
+    combination: tuple[object, ...], bad: float | Exception
+) -> None:
+    """A loss that is not finite, or a closure that raises, leaves the weights where they were."""
+    net = network()
+    optimizer = optimizer_of(net, combination)
+    before = weights_of(net)
+    calls = 0
+
+    def closure() -> float:
+        nonlocal calls
+        calls += 1
+        if calls < 2:
+            return float(loss_of(net).detach())
+        if isinstance(bad, Exception):
+            raise bad
+        return bad
+
+    with pytest.raises(RuntimeError if isinstance(bad, Exception) else Diverged):
+        optimizer.step(closure)
+    assert calls == 2
+    for now, then in zip(weights_of(net), before, strict=True):
+        torch.testing.assert_close(now, then, rtol=1e-6, atol=1e-7)
+    assert optimizer.steps == 0
+
+
+class Spy(Gaussian):
+    """Keeps what it handed out, per slot and key, as full vectors."""
+
+    def begin_step(self, step: int) -> None:
+        super().begin_step(step)
+        self.seen: dict[tuple[str, Key], list[Tensor]] = {}
+
+    def direction(self, slot: Slot, key: Key) -> "Recorded":  # type: ignore[override]
+        return Recorded(super().direction(slot, key), self.seen.setdefault((slot.name, key), []))
+
+
+class Recorded:
+    """A direction that notes every vector it adds or draws."""
+
+    def __init__(self, inner: Direction, notes: list[Tensor]) -> None:
+        self.inner, self.notes = inner, notes
+
+    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
+        self.notes.append(self.inner.draw(start, out.numel(), out.device))
+        self.inner.add_to(out, start, first, second)
+
+    def draw(self, start: int, count: int, device: torch.device) -> Tensor:
+        self.notes.append(self.inner.draw(start, count, device))
+        return self.notes[-1].clone()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_the_z_of_the_update_is_the_z_of_the_evaluation(
+    estimator: Callable[[], object], rule: type
+) -> None:
+    """Every time a step needs a direction it is the same vector, and the update uses just those.
+
+    The displacement under plain descent must equal -lr * sum of coefficient * evaluated z.
+    """
+    net = network()
+    optimizer = optimizer_of(net, (Spy, estimator, rule), lr=0.1)
+    spy = optimizer.engine.sampler
+    assert isinstance(spy, Spy)
+    clean = weights_of(net)
+    names = [n for n, _ in net.named_parameters()]
+    points: list[list[Tensor]] = []
+
+    def closure() -> float:
+        points.append(weights_of(net))
+        return float(loss_of(net).detach())
+
+    optimizer.step(closure)
+    assert optimizer.record is not None
+    assert all(len(uses) >= 2 for uses in spy.seen.values())
+    assert all(torch.equal(use, uses[0]) for uses in spy.seen.values() for use in uses)
+    if rule is SGD:
+        expected = {name: torch.zeros_like(w) for name, w in zip(names, clean, strict=True)}
+        for query, coefficient in enumerate(optimizer.record.coefficients):
+            for name in expected:
+                uses = spy.seen.get((name, Key(0, 0, query)))
+                if uses:
+                    expected[name] -= 0.1 * coefficient * uses[0].view_as(expected[name])
+        for name, then, now in zip(names, clean, weights_of(net), strict=True):
+            torch.testing.assert_close(now - then, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_mezo_step_moves_the_weights_three_times() -> None:
+    """+eps, -2 eps, then restore and update in one pass: each slot sees three moves, not four."""
+    net = network()
+    optimizer = optimizer_of(net, (Spy, TwoSided, SGD))
+    optimizer.step(lambda: loss_of(net))
+    assert isinstance(optimizer.engine.sampler, Spy)
+    assert {len(uses) for uses in optimizer.engine.sampler.seen.values()} == {3}
+
+
+@each
+def test_zero_learning_rate_leaves_float32_weights(combination: tuple[object, ...]) -> None:
+    """100 steps at learning rate 0 move float32 weights by rounding only (1e-6 relative)."""
+    net = network()
+    optimizer = optimizer_of(net, combination, lr=0.0)
+    before = torch.cat([w.flatten() for w in weights_of(net)])
+    for _ in range(100):
+        optimizer.step(lambda: 1.0)
+    after = torch.cat([w.flatten() for w in weights_of(net)])
+    assert (after - before).norm() / before.norm() < 1e-6
+
+
+def test_zero_learning_rate_for_a_thousand_steps() -> None:
+    """1,000 MeZO steps at learning rate 0 move float32 weights by less than 1e-6 relative."""
+    net = network()
+    optimizer = optimizer_of(net, (Gaussian, TwoSided, SGD), lr=0.0)
+    before = torch.cat([w.flatten() for w in weights_of(net)])
+    for _ in range(1000):
+        optimizer.step(lambda: 1.0)
+    after = torch.cat([w.flatten() for w in weights_of(net)])
+    assert (after - before).norm() / before.norm() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@each
+def test_sixteen_bit_weights_keep_their_dtype_and_learn(
+    combination: tuple[object, ...], dtype: torch.dtype
+) -> None:
+    """Storage stays 16 bit while arithmetic is float32: a move rounds the exact sum once."""
+    net = network(dtype)
+    optimizer = optimizer_of(net, combination)
+    optimizer.step(lambda: loss_of(net))
+    assert {p.dtype for p in net.parameters()} == {dtype}
+    slot = optimizer.engine.slots[0]
+    stored = slot.flat.clone()
+    direction = optimizer.engine.sampler.direction(slot, Key(0, 0, 0))
+    slot.move([(direction, 0.25, -0.5)])
+    z = direction.draw(0, slot.numel, stored.device)
+    exact = stored.float() + 0.25 * z - 0.5 * z
+    assert torch.equal(slot.flat, exact.to(dtype)) or torch.allclose(
+        slot.flat.float(), exact, rtol=2 ** -(7 if dtype is torch.bfloat16 else 10), atol=0
+    )
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("estimator", [TwoSided, OneSided])
+def test_the_estimate_is_unbiased_on_a_quadratic(sampler: type, estimator: type) -> None:
+    """E[c z] is the gradient: on a quadratic, within five Monte-Carlo standard errors."""
+    d, draws = 24, 4000
+    curvature = torch.linspace(0.1, 3.0, d, dtype=torch.float64)
+    weight = nn.Parameter(torch.linspace(-1, 1, d, dtype=torch.float64))
+    start = weight.detach().clone()
+    gradient = curvature * start
+    samples = torch.empty(draws, d, dtype=torch.float64)
+    optimizer = ZOOptimizer(
+        [("w", weight)],
+        lr=1.0,
+        eps=1e-5,
+        sampler=sampler(),
+        estimator=estimator(),
+        rule=SGD(),
+    )
+    for draw in range(draws):
+        with torch.no_grad():
+            weight.copy_(start)
+        optimizer.step(lambda: 0.5 * (curvature * weight.square()).sum())
+        samples[draw] = start - weight.detach()
+    error = samples.mean(0) - gradient
+    standard = samples.std(0) / draws**0.5
+    assert (error.abs() < 5 * standard + 1e-3).all()
+    assert standard.max() < 0.2 * gradient.abs().max()
+
+
+def test_queries_average_and_cost_no_memory() -> None:
+    """q queries have the variance of one divided by q; what is kept is q numbers, no tensor."""
+    net = network()
+    optimizer = optimizer_of(net, (Gaussian, lambda: TwoSided(queries=8), SGD))
+    optimizer.step(lambda: loss_of(net))
+    assert optimizer.record is not None and len(optimizer.record.coefficients) == 8
+    assert all(not slot.buffers for slot in optimizer.engine.slots)
+    spread = {}
+    for queries in (1, 8):
+        norms = []
+        for seed in range(200):
+            weight = nn.Parameter(torch.ones(50, dtype=torch.float64))
+            single = ZOOptimizer(
+                [("w", weight)],
+                lr=1.0,
+                eps=1e-4,
+                seed=seed,
+                sampler=Gaussian(),
+                estimator=TwoSided(queries=queries),
+                rule=SGD(),
+            )
+            single.step(weight.sum)
+            norms.append(float((weight.detach() - 0.0).square().sum()))
+        spread[queries] = sum(norms) / len(norms)
+    assert 4 < spread[1] / spread[8] < 16
+
+
+def test_directions_depend_on_names_not_on_order() -> None:
+    """Training fewer tensors, or listing them in another order, gives a tensor the same z."""
+    net, other = network(), network()
+    other[0].requires_grad_(False)  # type: ignore[index]
+    whole = optimizer_of(net, (Gaussian, TwoSided, SGD))
+    part = ZOOptimizer(
+        reversed(list(other.named_parameters())),
+        lr=0.0,
+        eps=1e-3,
+        sampler=Gaussian(),
+        estimator=TwoSided(),
+        rule=SGD(),
+    )
+    key = Key(0, 0, 0)
+    mine = {s.name: whole.engine.sampler.direction(s, key) for s in whole.engine.slots}
+    for slot in part.engine.slots:
+        assert part.engine.sampler.direction(slot, key) == mine[slot.name]
+    assert [s.name for s in part.engine.slots] != list(mine)
+
+
+def test_tied_weights_are_one_slot() -> None:
+    """A tensor with two names is perturbed once."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    assert len(optimizer_of(net, (Gaussian, TwoSided, SGD)).engine.slots) == 3
+
+
+def test_sphere_has_norm_root_d() -> None:
+    """Every sphere direction has length sqrt(d) over the whole model."""
+    optimizer = optimizer_of(network(), (Sphere, TwoSided, SGD))
+    sampler, slots = optimizer.engine.sampler, optimizer.engine.slots
+    sampler.begin_step(0)
+    parts = [
+        sampler.direction(s, Key(0, 0, 2)).draw(0, s.numel, torch.device("cpu")) for s in slots
+    ]
+    z = torch.cat(parts).double()
+    assert abs(float(z.norm()) / len(z) ** 0.5 - 1) < 1e-6
+
+
+def test_weight_decay_spares_vectors() -> None:
+    """SGD decays matrices by 1 - lr * weight_decay and leaves biases and norms alone."""
+    net = network()
+    before = weights_of(net)
+    optimizer = optimizer_of(net, (Gaussian, TwoSided, lambda: SGD(weight_decay=0.5)), lr=0.1)
+    optimizer.step(lambda: 1.0)
+    for parameter, then in zip(net.parameters(), before, strict=True):
+        factor = 0.95 if parameter.dim() > 1 else 1.0
+        torch.testing.assert_close(parameter.detach(), then * factor, rtol=1e-5, atol=1e-6)
+
+
+def test_adam_and_momentum_equal_torchs_on_the_same_estimate() -> None:
+    """Fed with the estimate as .grad, torch's own optimizers take the same path."""
+    for rule, reference in (
+        (Momentum, lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9)),
+        (Adam, lambda p: torch.optim.Adam(p, lr=1e-2)),
+    ):
+        net, copy = network(), network()
+        optimizer = optimizer_of(net, (Gaussian, TwoSided, rule), lr=1e-2)
+        theirs = reference(copy.parameters())
+        trained = {n: p for n, p in copy.named_parameters() if p.requires_grad}
+        for step in range(5):
+            optimizer.step(partial(loss_of, net))
+            assert optimizer.record is not None
+            for slot in optimizer.engine.slots:
+                z = Gaussian().direction(slot, Key(0, step, 0))
+                drawn = z.draw(0, slot.numel, torch.device("cpu"))
+                grad = drawn.view(slot.parameter.shape) * optimizer.record.coefficients[0]
+                trained[slot.name].grad = grad
+            theirs.step()
+        for a, b in zip(weights_of(net), weights_of(copy), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_torch_schedulers_see_the_learning_rate() -> None:
+    """A torch learning-rate scheduler changes the step, and the record says which rate it was."""
+    net = network()
+    optimizer = optimizer_of(net, (Gaussian, TwoSided, SGD), lr=0.5)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))
+    rates = []
+    for _ in range(3):
+        optimizer.step(lambda: loss_of(net))
+        schedule.step()
+        assert optimizer.record is not None
+        rates.append(optimizer.record.lr)
+    assert rates == [0.5, 0.25, pytest.approx(1 / 6)]
+
+
+class NeedsPolicy(Gaussian):
+    """A sampler that learns from a channel no estimator here emits."""
+
+    needs = frozenset({"policy"})
+
+
+def bad_inputs() -> Iterator[tuple[Callable[[], object], str]]:
+    """Constructions that must fail, with what the message must say."""
+    net = network()
+    yield lambda: optimizer_of(net, (NeedsPolicy, TwoSided, SGD)), "policy.*TwoSided"
+    yield lambda: optimizer_of(net, (Gaussian, TwoSided, SGD), lr=-1.0), "lr=-1.0"
+    yield lambda: optimizer_of(nn.Linear(2, 2).requires_grad_(False), COMBINATIONS[0]), "nothing"
+    yield lambda: TwoSided(queries=0), "queries=0"
+    yield lambda: Gaussian(law="rademacher"), "normal16 or normal"
+
+
+@pytest.mark.parametrize("case", list(bad_inputs()), ids=lambda case: case[1])
+def test_impossible_combinations_are_refused(case: tuple[Callable[[], object], str]) -> None:
+    """What cannot work is a ValueError when it is put together, in one sentence."""
+    with pytest.raises(ValueError, match=case[1]) as caught:
+        case[0]()
+    assert "\n" not in str(caught.value)

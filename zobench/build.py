@@ -1,0 +1,83 @@
+"""From settings to objects: the only call of Hydra's `instantiate`, and the check before it."""
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import instantiate
+
+from zobench.errors import UserError
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def build(node: Mapping[str, Any]) -> Any:
+    """The object that a `_target_` node describes, its arguments as plain dicts and lists."""
+    return instantiate(dict(node), _convert_="all")
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Bind every `_target_` node to its target's signature, without building anything.
+
+    Raises UserError naming the key when a target does not exist, a setting is unknown, missing or
+    of the wrong type. Hydra itself lets a misspelt key of an overlay pass.
+    """
+    for key, node in settings.items():
+        _check(node, key)
+
+
+def _check(node: Any, key: str) -> None:
+    if not isinstance(node, Mapping):
+        return
+    for name, value in node.items():
+        _check(value, f"{key}.{name}")
+    if "_target_" not in node:
+        return
+    target = _locate(node["_target_"], key)
+    arguments = {name: value for name, value in node.items() if not name.startswith("_")}
+    signature = inspect.signature(target)
+    accepted = {name for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
+    open_ended = len(accepted) < len(signature.parameters)
+    for name in [] if open_ended else arguments.keys() - accepted:
+        raise UserError(
+            f"{key}.{name}: {node['_target_']} has no such setting;"
+            f" it takes {', '.join(sorted(accepted))}"
+        )
+    for name, p in signature.parameters.items():
+        required = p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        if required and name not in arguments and not node.get("_partial_"):
+            raise UserError(f"{key}.{name}: {node['_target_']} needs this setting")
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for name, value in arguments.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise UserError(f"{key}.{name}={value}: expected {_readable(hints[name])}")
+
+
+def _locate(path: str, key: str) -> Any:
+    module, _, name = str(path).rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}._target_={path}: cannot be imported ({error})") from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value has the annotated type; anything not plain is the target's to judge."""
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    options = typing.get_args(hint) if union else (hint,)
+    if not all(isinstance(option, type) for option in options):
+        return True
+    if isinstance(value, Mapping | list) and not set(options) <= set(_PLAIN):
+        return True
+    if isinstance(value, bool):
+        return bool in options or not set(options) <= set(_PLAIN)
+    if isinstance(value, int) and float in options:
+        return True
+    return isinstance(value, options) or not (set(options) & set(_PLAIN))
+
+
+def _readable(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("NoneType", "null")

@@ -1,0 +1,150 @@
+"""The `zobench` command: Hydra overrides start runs, a sub-command does the rest."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from zobench.errors import UserError
+
+HELP = """\
+zobench: zeroth-order fine-tuning of language models
+
+Start runs with Hydra overrides (`zobench run ...` is the same):
+  zobench                                        the tiny model, synthetic reviews, MeZO: seconds
+  zobench optimizer=mezo_adam seed=1             another optimizer and seed
+  zobench -m optimizer=mezo,adamw seed=0,1,2     a sweep, one process per run
+  zobench experiment=quickstart                  a table's whole grid
+  zobench run --help                             Hydra's help: all groups and settings
+
+Do the rest with a sub-command:
+  zobench table SUITE        runs/SUITE as a table             zobench table quickstart
+  zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
+
+Runs land in runs/, or in $ZOBENCH_RUNS. ZOBENCH_TRACE=1 shows tracebacks.
+"""
+
+
+def main() -> None:
+    """Entry point; exit status 0, or 1 when a run or the input failed."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Carry out one command line; errors of the user's become one or two lines on stderr."""
+    command, *rest = arguments or [""]
+    if command in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "run": _runs,
+        "table": _table,
+        "pretrain": _pretrain,
+    }
+    known = command in commands
+    try:
+        return commands[command](rest) if known else _runs(list(arguments))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("ZOBENCH_TRACE"):
+            raise
+        message = _explain(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 1
+
+
+def _table(arguments: list[str]) -> int:
+    from zobench.report.table import main
+
+    return main(arguments)
+
+
+def _runs(arguments: list[str]) -> int:
+    """Compose and launch; afterwards say how the runs of this command ended."""
+    from zobench.run.launch import LAUNCH_FILE, summary
+
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "outcomes.jsonl"
+        os.environ[LAUNCH_FILE] = str(report)
+        try:
+            _hydra(arguments, "config", _launch)
+        finally:
+            del os.environ[LAUNCH_FILE]
+        return summary(report)
+
+
+def _launch(config: Any) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    from zobench.build import check
+    from zobench.run.launch import launch
+
+    choices = {k: v for k, v in HydraConfig.get().runtime.choices.items() if v and "/" not in k}
+    settings = _resolved(config)
+    check(settings)
+    with open_dict(config):
+        config.seed = 0
+    launch(settings, _resolved(config), choices)
+
+
+def _pretrain(arguments: list[str]) -> int:
+    _hydra(arguments, "pretrain", _pretrain_one)
+    return 0
+
+
+def _pretrain_one(config: Any) -> None:
+    from omegaconf import OmegaConf
+
+    from zobench.build import build, check
+
+    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    check({"pretrain": settings["pretrain"]})
+    build(settings["pretrain"])
+
+
+def _hydra(arguments: list[str], config_name: str, task: Callable[[Any], None]) -> None:
+    """Hand the command line to Hydra; its exceptions come through as they are."""
+    import hydra
+
+    from zobench.paths import conf_dir
+    from zobench.schema import register
+
+    register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [sys.argv[0], *arguments]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
+
+
+def _resolved(config: Any) -> dict[str, Any]:
+    """Plain settings; sampler and estimator stay where an optimizer refers to them."""
+    from omegaconf import OmegaConf
+
+    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return {k: v for k, v in settings.items() if k not in ("sampler", "estimator")}
+
+
+def _explain(error: BaseException) -> str | None:
+    """One or two lines for an error of the user's, None for a defect of zobench's."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, UserError):
+        return str(error)
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if error.__cause__ is not None and isinstance(error.__cause__, OmegaConfBaseException):
+        lines += [str(error.__cause__).splitlines()[0]]
+    options = [i for i, line in enumerate(lines) if line.startswith("Available options")]
+    if options:
+        first = options[0]
+        return f"{lines[0]}\n{lines[first]} {', '.join(lines[first + 1 :])}"
+    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "reference"))]
+    return "\n".join(kept[:2])

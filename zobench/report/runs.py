@@ -1,0 +1,198 @@
+"""Read the run folders of a suite into a data frame: one row per run, whatever became of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from zobench.errors import UserError
+
+STATUSES = ("done", "diverged", "failed", "unfinished")
+RUN_FILES = ("meta.json", "config.yaml", "result.json", "failure.json")
+ALWAYS = ("dev/accuracy", "dev/loss", "cost/forwards", "memory/peak_gib", "time/step_s")
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The runs of one suite: `frame` has a row per run, `configs` the settings of each run by id.
+
+    The columns of `frame` are folder, id, setting, seed, status, reason, commit, device, one per
+    choice (`optimizer`, `task`, ...) and one per number of a result (`test/accuracy`, ...).
+    """
+
+    name: str
+    frame: pd.DataFrame
+    configs: dict[str, dict[str, Any]]
+    choices: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+    def labels(self, key: str) -> pd.Series:
+        """What each run has for `key`, as text: a choice, `seed`, `setting` or a config key."""
+        if key in (*self.choices, "seed", "setting"):
+            return self.frame[key].astype(str)
+        flat = [flatten(self.configs[run]) for run in self.frame["id"]]
+        if not any(key in config for config in flat):
+            vary = sorted({k for config in flat for k in config if config[k] != flat[0].get(k)})
+            raise UserError(
+                f"no run of suite '{self.name}' has the key '{key}'; the choices are "
+                f"{', '.join(self.choices)}; a config key will do too, and those that vary are "
+                f"{', '.join(vary) or 'none'}"
+            )
+        return pd.Series([str(config.get(key, "-")) for config in flat], index=self.frame.index)
+
+    def preset(self, key: str) -> str | None:
+        """What the runs' own `table:` settings say about `key`, if anything."""
+        tables = [config.get("table") or {} for config in self.configs.values()]
+        said = sorted({str(preset[key]) for preset in tables if preset.get(key)})
+        if len(said) > 1:
+            raise UserError(
+                f"the runs of suite '{self.name}' disagree about table.{key}: {', '.join(said)}; "
+                f"choose with --{key}"
+            )
+        return said[0] if said else None
+
+    def differences(self, runs: pd.DataFrame) -> dict[str, str]:
+        """The settings among `runs`, each with the config keys in which it is not like the rest."""
+        flat = {
+            setting: [flatten(self.configs[run]) for run in group["id"]]
+            for setting, group in runs.groupby("setting")
+        }
+        # What is not the same in all runs of a setting follows the seed and sets nothing apart.
+        fixed = {
+            str(setting): {
+                key: str(value)
+                for key, value in first.items()
+                if all(str(config.get(key)) == str(value) for config in rest)
+            }
+            for setting, (first, *rest) in flat.items()
+        }
+        keys = sorted({key for config in fixed.values() for key in config} - {"seed"})
+        keys = [key for key in keys if len({config.get(key) for config in fixed.values()}) > 1]
+        return {
+            setting: ", ".join(f"{key}={config.get(key, 'unset')}" for key in keys)
+            or f"setting {setting}"
+            for setting, config in fixed.items()
+        }
+
+
+def read_suite(root: Path, suite: str) -> Suite:
+    """Read every run folder under `root/suite`; raise UserError if there is none."""
+    names = suites(root)
+    if suite not in names:
+        listed = f"suites there: {', '.join(names)}" if names else "there is no suite in it yet"
+        raise UserError(f"no suite '{suite}' in {root}; {listed}")
+    folders = [
+        folder
+        for folder in sorted((root / suite).iterdir())
+        if any((folder / name).is_file() for name in RUN_FILES)
+    ]
+    if not folders:
+        raise UserError(f"suite '{suite}' has no runs: no run folder in {root / suite}")
+    configs: dict[str, dict[str, Any]] = {}
+    records: list[dict[str, Any]] = []
+    choices: set[str] = set()
+    metrics: set[str] = set()
+    for folder in folders:
+        run, chosen = _identity(folder)
+        outcome, numbers = _outcome(folder)
+        records.append(chosen | numbers | run | outcome)
+        configs[run["id"]] = _read(folder / "config.yaml")
+        choices |= chosen.keys()
+        metrics |= numbers.keys()
+    _refuse_twins(records, "id")
+    _refuse_twins(records, "setting", "seed")
+    # Sorted by identity, so that neither sums nor ties depend on how the folders are named.
+    frame = pd.DataFrame(records).sort_values(["setting", "seed"], ignore_index=True)
+    for name in set(ALWAYS) - metrics:
+        frame[name] = float("nan")
+    for name in choices:
+        frame[name] = frame[name].fillna("-")
+    return Suite(suite, frame, configs, tuple(sorted(choices)), tuple(sorted(metrics)))
+
+
+def suites(root: Path) -> list[str]:
+    """Names of the suites in the folder of all runs."""
+    if not root.is_dir():
+        raise UserError(f"there is no folder of runs at {root}; set ZOBENCH_RUNS or pass --runs")
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """Leaves of a nested mapping under joined keys; a null is the same as an absent key."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            below = flatten(value, separator)
+            leaves.update({f"{key}{separator}{name}": leaf for name, leaf in below.items()})
+        elif value is not None:
+            leaves[str(key)] = value
+    return leaves
+
+
+def _identity(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Who the run is, and the choices it made, from meta.json."""
+    path = folder / "meta.json"
+    meta = _read(path)
+    for key, kind in {"id": str, "setting": str, "seed": int, "choices": dict}.items():
+        if not isinstance(meta.get(key), kind):
+            raise UserError(f"{path}: '{key}' is missing or not a {kind.__name__}")
+    run = {key: meta[key] for key in ("id", "setting", "seed")}
+    run |= {key: str(meta.get(key)) for key in ("commit", "device")}
+    choices = {str(k): "-" if v is None else str(v) for k, v in meta["choices"].items()}
+    return {"folder": folder.name, **run}, choices
+
+
+def _outcome(folder: Path) -> tuple[dict[str, str], dict[str, float]]:
+    """What became of the run, status and reason, and the numbers of its result."""
+    result, failure = folder / "result.json", folder / "failure.json"
+    if result.is_file():
+        content = _read(result)
+        status = content.get("status")
+        if status not in ("done", "diverged"):
+            raise UserError(f"{result}: status is {status!r}, expected 'done' or 'diverged'")
+        numbers = {
+            key: float(value)
+            for key, value in flatten(content, "/").items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        return {"status": status, "reason": _line(content.get("reason"))}, numbers
+    if failure.is_file():
+        content = _read(failure)
+        parts = [_line(content.get("kind")), _line(content.get("reason"))]
+        return {"status": "failed", "reason": ": ".join(filter(None, parts))}, {}
+    return {"status": "unfinished", "reason": ""}, {}
+
+
+def _line(text: object) -> str:
+    """First line of a text that may be absent."""
+    return next(iter(str(text or "").strip().splitlines()), "")
+
+
+def _refuse_twins(records: list[dict[str, Any]], *keys: str) -> None:
+    """Raise UserError when two folders hold the same run: one of them would be counted twice."""
+    seen: dict[tuple[Any, ...], str] = {}
+    for record in records:
+        value = tuple(record[key] for key in keys)
+        if value in seen:
+            raise UserError(
+                f"two folders have the same {' and '.join(keys)} ({', '.join(map(str, value))}): "
+                f"{seen[value]} and {record['folder']}; remove one of them"
+            )
+        seen[value] = record["folder"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping a JSON or YAML file holds."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {error}; repair or remove the folder") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} does not hold a mapping; repair or remove the folder")
+    return content

@@ -1,0 +1,56 @@
+"""The files of one run; the folder is the record, everything else is a mirror of it."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class RunFolder:
+    """Paths and atomic writes of `<runs>/<suite>/<name>-<id>/`.
+
+    `result.json` exists only for a finished run, `failure.json` only for a failed one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.meta = path / "meta.json"
+        self.metrics = path / "metrics.jsonl"
+        self.ledger = path / "ledger.bin"
+        self.weights = path / "best.safetensors"
+        self.result = path / "result.json"
+        self.failure = path / "failure.json"
+        self.log = path / "stderr.log"
+
+    def begin(self, settings: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+        """Make the folder, or clear what an unfinished attempt left in it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for stale in (self.metrics, self.ledger, self.weights, self.failure, self.log):
+            stale.unlink(missing_ok=True)
+        write_atomically(self.config, yaml.safe_dump(dict(settings), sort_keys=False))
+        write_json(self.meta, meta)
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings; floats such as 1e-6 come back as floats."""
+        settings: dict[str, Any] = yaml.safe_load(self.config.read_text())
+        return settings
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file holds all of the text or what it held before, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value

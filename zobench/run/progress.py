@@ -1,0 +1,48 @@
+"""What a person sees of a running run: a bar on a terminal, lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class RunProgress:
+    """Shows steps, training loss, dev accuracy and time left; a context manager."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self._name, self._steps = name, steps
+        self._console = Console()
+        self._start = time.perf_counter()
+        self._dev = ""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        extra = (TextColumn("{task.fields[shown]}"), TimeRemainingColumn())
+        self._bar = Progress(*columns, *extra, console=self._console, transient=True)
+        self._task = self._bar.add_task(name, total=steps, shown="")
+
+    def update(self, step: int, loss: float) -> None:
+        shown = f"loss {loss:.4f} {self._dev}"
+        self._bar.update(self._task, completed=step, shown=shown)
+
+    def evaluated(self, step: int, dev: dict[str, float]) -> None:
+        """Show an evaluation of dev; off a terminal this is the line that gets printed."""
+        self._dev = f"dev {100 * dev['accuracy']:.1f} %"
+        self._bar.update(self._task, completed=step)
+        if not self._console.is_terminal and step:
+            seconds = time.perf_counter() - self._start
+            left = seconds / step * (self._steps - step)
+            text = f"{self._name}: step {step}/{self._steps}, dev loss {dev['loss']:.4f}"
+            print(f"{text}, {self._dev}, {left:.0f} s left", flush=True)
+
+    def __enter__(self) -> "RunProgress":
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()

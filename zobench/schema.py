@@ -1,0 +1,61 @@
+"""The settings that zobench itself owns; a wrong key or type fails when the config is composed."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Train:
+    """How long and on what a run trains."""
+
+    steps: int = 2000
+    batch_size: int = 16
+    final_lr: float = 1.0  # share of lr left at the last step, reached linearly; 1 is constant
+    log_every: int = 20  # steps per line of metrics.jsonl
+    eval_every: int = 200  # steps between evaluations of dev, which select the weights to test
+    keep_weights: bool = True  # leave best.safetensors in the run folder
+
+
+@dataclass
+class Evaluation:
+    """How dev and test are evaluated."""
+
+    batch_size: int = 64
+
+
+@dataclass
+class Table:
+    """What `zobench table` shows of the suite unless told otherwise."""
+
+    rows: str = "optimizer"
+    columns: str = "task"
+    metric: str = "test/accuracy"
+
+
+@dataclass
+class Config:
+    """The root of a run's settings; the components below are plain yaml with a `_target_`."""
+
+    model: Any = MISSING
+    tuning: Any = MISSING
+    task: Any = MISSING
+    sampler: Any = MISSING
+    estimator: Any = MISSING
+    optimizer: Any = MISSING
+    logger: Any = MISSING
+    train: Train = field(default_factory=Train)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    table: Table = field(default_factory=Table)
+    seed: int = 0  # names the noise and the data order; the data itself has task.data_seed
+    suite: str = "scratch"  # runs of one suite share a folder and a table
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    threads: int | None = None  # CPU threads of a run; null is torch's choice
+    runs_root: str = MISSING
+
+
+def register() -> None:
+    """Make the schema available to `config.yaml` as `schema`."""
+    ConfigStore.instance().store(name="schema", node=Config)

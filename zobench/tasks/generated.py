@@ -1,0 +1,24 @@
+"""The source of the synthetic reviews: rows made on the spot, equal on every machine."""
+
+from collections.abc import Mapping
+
+from zobench.tasks import synthetic_reviews
+from zobench.tasks.example import Row
+
+
+class SyntheticReviews:
+    """Rows of zobench's own review language; sizes: rows per split, seed: which ones."""
+
+    def __init__(self, *, sizes: Mapping[str, int], seed: int) -> None:
+        self.sizes, self.seed = sizes, seed
+
+    def rows(self) -> dict[str, list[Row]]:
+        return {
+            split: [
+                Row(values, f"synthetic_reviews {split} row {number}")
+                for number, values in enumerate(
+                    synthetic_reviews.rows(split, count=count, seed=self.seed)
+                )
+            ]
+            for split, count in self.sizes.items()
+        }
