@@ -215,6 +215,18 @@ def test_build_gives_plain_dicts_and_lists() -> None:
     assert built.given["words"] == ["x"]
 
 
+def refusing(number: int) -> None:
+    """A target that does not like what it is given."""
+    raise ValueError(f"number={number} is too large")
+
+
+def test_build_hands_a_targets_refusal_to_the_user() -> None:
+    """A ValueError of the target, without the configuration library's words around it."""
+    with pytest.raises(UserError) as caught:
+        build({"_target_": HERE + "refusing", "number": 9})
+    assert str(caught.value) == "number=9 is too large"
+
+
 def test_build_makes_nested_and_partial_nodes() -> None:
     """A partial node becomes a callable that waits for the rest."""
     assert isinstance(build(node(inner=node())).given["inner"], Target)

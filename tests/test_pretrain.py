@@ -131,10 +131,11 @@ def test_every_architecture_learns_and_reloads(
 
 def test_same_seed_same_bits_and_the_global_state_stays(tmp_path: Path) -> None:
     """Weights depend on the arguments alone, and no global random state moves."""
-    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1]
+    state = torch.get_rng_state()
+    numpy_state = np.random.get_state(legacy=False)["state"]["key"].copy()
     run(tmp_path / "a")
     assert torch.equal(torch.get_rng_state(), state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)
     torch.rand(3)
     run(tmp_path / "b")
     run(tmp_path / "c", seed=1)

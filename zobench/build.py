@@ -7,6 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from zobench.errors import UserError
@@ -15,8 +16,16 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def build(node: Mapping[str, Any]) -> Any:
-    """The object that a `_target_` node describes, its arguments as plain dicts and lists."""
-    return instantiate(dict(node), _convert_="all")
+    """The object that a `_target_` node describes, its arguments as plain dicts and lists.
+
+    Raises UserError for a setting that its target refuses with a ValueError.
+    """
+    try:
+        return instantiate(dict(node), _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):
+            raise UserError(str(error.__cause__)) from error
+        raise
 
 
 def check(settings: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zobench.errors import UserError
+from zobench.errors import UserError, explain
 
 HELP = """\
 zobench: zeroth-order fine-tuning of language models
@@ -52,7 +52,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("ZOBENCH_TRACE"):
             raise
-        message = _explain(error)
+        message = explain(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
@@ -70,28 +70,38 @@ def _runs(arguments: list[str]) -> int:
     from zobench.run.launch import LAUNCH_FILE, summary
 
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "outcomes.jsonl"
-        os.environ[LAUNCH_FILE] = str(report)
+        notes = Path(folder) / "outcomes.jsonl"
+        os.environ[LAUNCH_FILE] = str(notes)
         try:
             _hydra(arguments, "config", _launch)
         finally:
             del os.environ[LAUNCH_FILE]
-        return summary(report)
+        return summary(notes)
 
 
 def _launch(config: Any) -> None:
+    """One job: settings that cannot work are reported like a failed run, and a sweep goes on."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
     from zobench.build import check
-    from zobench.run.launch import launch
+    from zobench.run.launch import Outcome, launch, report
 
-    choices = {k: v for k, v in HydraConfig.get().runtime.choices.items() if v and "/" not in k}
-    settings = _resolved(config)
-    check(settings)
-    with open_dict(config):
-        config.seed = 0
-    launch(settings, _resolved(config), choices)
+    hydra = HydraConfig.get()
+    choices = {k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k}
+    try:
+        settings = _resolved(config)
+        check(settings)
+        with open_dict(config):
+            config.seed = 0
+        base = _resolved(config)
+    except Exception as error:
+        message = explain(error)
+        if message is None or os.environ.get("ZOBENCH_TRACE"):
+            raise
+        report(Outcome("failed", hydra.job.override_dirname or "this command", message))
+        return
+    launch(settings, base, choices)
 
 
 def _pretrain(arguments: list[str]) -> int:
@@ -126,25 +136,9 @@ def _resolved(config: Any) -> dict[str, Any]:
     """Plain settings; sampler and estimator stay where an optimizer refers to them."""
     from omegaconf import OmegaConf
 
+    from zobench.schema import Config
+
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    if unknown := settings.keys() - Config.__dataclass_fields__.keys():
+        raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
     return {k: v for k, v in settings.items() if k not in ("sampler", "estimator")}
-
-
-def _explain(error: BaseException) -> str | None:
-    """One or two lines for an error of the user's, None for a defect of zobench's."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, UserError):
-        return str(error)
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        return None
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if error.__cause__ is not None and isinstance(error.__cause__, OmegaConfBaseException):
-        lines += [str(error.__cause__).splitlines()[0]]
-    options = [i for i, line in enumerate(lines) if line.startswith("Available options")]
-    if options:
-        first = options[0]
-        return f"{lines[0]}\n{lines[first]} {', '.join(lines[first + 1 :])}"
-    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "reference"))]
-    return "\n".join(kept[:2])

@@ -26,7 +26,8 @@ class Listed:
     def __init__(self, **counts: int) -> None:
         self.counts = counts
 
-    def rows(self) -> dict[str, list[Row]]:
+    def rows(self, data_dir: str | None) -> dict[str, list[Row]]:
+        self.data_dir = data_dir
         return {
             split: [Row({"n": i, "label": i % 2}, f"{split} row {i}") for i in range(count)]
             for split, count in self.counts.items()
@@ -60,7 +61,7 @@ def test_the_example_of_every_task_renders_exactly(
 ) -> None:
     """conf/task/NAME.yaml holds a raw row and, to the character, what the model is shown."""
     node = compose(f"task={name}")["task"]
-    built = build({k: v for k, v in node.items() if k != "data_dir"})
+    built = build(node)
     example = node["example"]
     shown = built.render(Row(example["row"], "the example"))
     assert shown.prompt == example["prompt"]
@@ -130,10 +131,10 @@ def test_a_bad_label_in_a_file_is_named_by_file_and_line(tmp_path: Path) -> None
     (tmp_path / "train.tsv").write_text("n\tlabel\n" + "1\t0\n" * 30 + "1\tx\n" + "1\t1\n" * 5)
     (tmp_path / "test.tsv").write_text("n\tlabel\n1\t0\n")
     splits = {"train": "train", "test": "test"}
-    source = Dataset(path="any/thing", splits=splits, data_dir=str(tmp_path))
+    source = Dataset(path="any/thing", splits=splits)
     whole = {"train": 31, "dev": 5, "test": 1}
     with pytest.raises(UserError, match=r"train\.tsv:32: label 'x' is not one of 0, 1"):
-        task(source=source, sizes=whole).load()
+        task(source=source, sizes=whole, data_dir=str(tmp_path)).load()
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,14 @@ def test_settings_that_make_no_task_are_refused(changed: dict[str, Any], says: s
     with pytest.raises(UserError) as caught:
         task(**changed)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("data_dir", [None, "some/where"])
+def test_the_source_is_told_the_users_folder(data_dir: str | None) -> None:
+    """`task.data_dir` is one setting, whatever the source."""
+    source = Listed(train=50, test=20)
+    task(source=source, data_dir=data_dir).load()
+    assert source.data_dir == data_dir
 
 
 def test_a_source_without_a_needed_split_is_refused() -> None:
@@ -244,7 +253,7 @@ def test_the_data_seed_changes_the_subset_and_nothing_else_does() -> None:
 def test_sst2_from_the_users_files(compose: Callable[..., dict[str, Any]], data_pack: Path) -> None:
     """MeZO's sizes, real labels, and dev's other column name; gold is the label of the row."""
     node = compose("task=sst2", f"task.data_dir={data_pack / 'sst2'}")["task"]
-    built = build({k: v for k, v in node.items() if k != "data_dir"})
+    built = build(node)
     splits = built.load()
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
     assert {k: len(v) for k, v in parts.items()} == SST2_SIZES
@@ -252,7 +261,8 @@ def test_sst2_from_the_users_files(compose: Callable[..., dict[str, Any]], data_
     assert [e.where.rsplit(":", 1)[-1] for e in (*splits.train, *splits.dev)] == [
         str(i + 2) for i in drawn
     ]
-    by_line = {row.where: row for rows in built.source.rows().values() for row in rows}
+    pools = built.source.rows(node["data_dir"]).values()
+    by_line = {row.where: row for rows in pools for row in rows}
     for example in (*splits.train, *splits.dev, *splits.test):
         values = by_line[example.where].values
         assert example.prompt == f"{values['sentence'].strip()} It was"

@@ -27,7 +27,9 @@ def appears_when_done(out: Path, *, overwrite: bool) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield folder
-        folder.chmod(0o755)  # mkdtemp makes it private, a result is not.
+        folder.chmod(0o755)  # mkdtemp and safetensors make private files, a result is not.
+        for path in folder.iterdir():
+            path.chmod(0o644)
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
             out.rename(old / out.name)

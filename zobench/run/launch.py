@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,7 +51,7 @@ def launch(
         meta |= {"seed": settings["seed"], "choices": dict(choices), **_environment()}
         folder.begin(settings, meta)
         outcome = _spawn(folder)
-    _report(outcome, folder)
+    report(outcome, folder)
     return outcome
 
 
@@ -68,17 +69,25 @@ def _spawn(folder: RunFolder) -> Outcome:
     return Outcome("failed", folder.path.name, read_json(folder.failure)["reason"])
 
 
-def _report(outcome: Outcome, folder: RunFolder) -> None:
-    line = f"{outcome.folder}: {outcome.status}"
-    if outcome.status in ("done", "skipped"):
-        test = read_json(folder.result)["test"]
-        line += f", test accuracy {100 * test['accuracy']:.1f} %"
-    elif outcome.reason:
-        line += f": {outcome.reason}"
-    print(line, flush=True)
-    if report := os.environ.get(LAUNCH_FILE):
-        with Path(report).open("a") as file:
-            file.write(json.dumps([*outcome, str(folder.log)]) + "\n")
+def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
+    """Say how a run ended, and note it for the summary of the command that it belongs to.
+
+    Without a folder the settings themselves were at fault, and nothing was written.
+    """
+    if folder is None:
+        print(f"error: {outcome.reason}", file=sys.stderr, flush=True)
+    elif outcome.good:
+        accuracy = 100 * read_json(folder.result)["test"]["accuracy"]
+        print(f"{outcome.folder}: {outcome.status}, test accuracy {accuracy:.1f} %", flush=True)
+    else:
+        print(f"{_sentence(outcome)}\n  log: {folder.log}", file=sys.stderr, flush=True)
+    if notes := os.environ.get(LAUNCH_FILE):
+        with Path(notes).open("a") as file:
+            file.write(json.dumps([*outcome, str(folder.log) if folder else None]) + "\n")
+
+
+def _sentence(outcome: Outcome) -> str:
+    return f"{outcome.status}: {outcome.folder}: {outcome.reason}"
 
 
 def _environment() -> dict[str, Any]:
@@ -106,19 +115,14 @@ def _commit() -> str | None:
     return answer.stdout.strip() or None
 
 
-def summary(report: Path) -> int:
-    """Print how the runs of one command ended, the bad ones with reason and log; 1 if there are."""
-    if not report.is_file():
-        return 0
-    rows = [json.loads(line) for line in report.read_text().splitlines()]
+def summary(notes: Path) -> int:
+    """The exit status of one command; of a sweep also its counts and, again, its bad runs."""
+    rows = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
     outcomes = [(Outcome(*row[:3]), row[3]) for row in rows]
-    if len(outcomes) > 1:
-        counts: dict[str, int] = {}
-        for outcome, _ in outcomes:
-            counts[outcome.status] = counts.get(outcome.status, 0) + 1
-        print(f"{len(outcomes)} runs: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
     bad = [(outcome, log) for outcome, log in outcomes if not outcome.good]
-    for outcome, log in bad:
-        print(f"{outcome.status}: {outcome.folder}: {outcome.reason}", file=sys.stderr)
-        print(f"  log: {log}", file=sys.stderr)
+    if len(outcomes) > 1:
+        counts = Counter(outcome.status for outcome, _ in outcomes)
+        print(f"{len(outcomes)} runs: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
+        for outcome, log in bad:
+            print(_sentence(outcome) + (f"\n  log: {log}" if log else ""), file=sys.stderr)
     return 1 if bad else 0

@@ -46,7 +46,7 @@ def run(folder: RunFolder) -> dict[str, Any]:
         model.to(device)
         data = _load_data(settings["task"], model, tokenizer, device)
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        optimizer = build(settings["optimizer"])(trainable)
+        optimizer = _optimizer(settings["optimizer"], trainable)
     logger: Logger = build(settings["logger"])
     steps = 0 if isinstance(optimizer, ZeroShot) else settings["train"]["steps"]
     meta["data"] = {k: len(getattr(data, k)) for k in ("train", "dev", "test")}
@@ -232,9 +232,17 @@ def _device(wanted: str) -> torch.device:
     return device
 
 
+def _optimizer(node: Mapping[str, Any], trainable: list[tuple[str, Any]]) -> torch.optim.Optimizer:
+    try:
+        optimizer: torch.optim.Optimizer = build(node)(trainable)
+    except ValueError as error:  # parts that do not fit together, a rate below zero, ...
+        raise UserError(f"optimizer: {error}") from error
+    return optimizer
+
+
 def _load_data(node: Mapping[str, Any], model: Any, tokenizer: Any, device: torch.device) -> Data:
     """Load, render and tokenise all splits; a row that does not fit stops the run here."""
-    task = build({k: v for k, v in node.items() if k != "data_dir"})
+    task = build(node)
     splits = task.load()
     positions = max_positions(model)
     length = task.max_length or positions

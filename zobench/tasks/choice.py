@@ -13,8 +13,11 @@ from zobench.tasks.example import Example, Row, Splits
 class Source(Protocol):
     """Where rows come from."""
 
-    def rows(self) -> dict[str, list[Row]]:
-        """Rows of `train`, `test` and, if the data has one of its own, `dev`."""
+    def rows(self, data_dir: str | None) -> dict[str, list[Row]]:
+        """Rows of `train`, `test` and, if the data has one of its own, `dev`.
+
+        data_dir: a folder of the user's to read them from.
+        """
 
 
 class ChoiceTask:
@@ -24,6 +27,7 @@ class ChoiceTask:
     included. label: the column with the class; labels: its values, in the order of `choices`.
     sizes: examples per split, drawn by `data_seed` as MeZO draws them (protocol: one permutation
     of train, its first train + dev entries, the last dev of those for dev).
+    data_dir: a folder with the data's files, for machines without the hub.
     truncation: what to do with a prompt longer than the model or `max_length` tokens: `error`, or
     `left` to keep the end. version: raise it when a change moves numbers. example: one raw row
     with its exact rendering, which a test checks.
@@ -41,6 +45,7 @@ class ChoiceTask:
         sizes: Mapping[str, int],
         example: Mapping[str, Any],
         data_seed: int = 0,
+        data_dir: str | None = None,
         truncation: str = "error",
         max_length: int | None = None,
     ) -> None:
@@ -59,6 +64,7 @@ class ChoiceTask:
         self.choices = tuple(choices)
         self.label, self.labels = label, [str(value) for value in labels]
         self.source, self.sizes, self.data_seed = source, sizes, data_seed
+        self.data_dir = data_dir
         self.truncation, self.max_length = truncation, max_length
         environment = jinja2.Environment(
             undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
@@ -88,7 +94,7 @@ class ChoiceTask:
 
     def load(self) -> Splits:
         """Draw, render and check the three splits."""
-        pools = self.source.rows()
+        pools = self.source.rows(self.data_dir)
         if not {"train", "test"} <= pools.keys():
             raise UserError("task.source.splits: say which split is train and which is test")
         train = self._permuted(pools["train"])

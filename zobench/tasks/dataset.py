@@ -15,7 +15,7 @@ _STEMS = {  # names that a split's file goes by
 
 
 class Dataset:
-    """Rows of a public data set, from the hub or from `data_dir`.
+    """Rows of a public data set, from the hub or from a folder.
 
     path, name, revision: the hub's namespaced id, configuration and (optional) revision.
     splits: our split -> the data set's; a missing `dev` is drawn from `train` by the task.
@@ -30,19 +30,20 @@ class Dataset:
         splits: Mapping[str, str],
         name: str | None = None,
         revision: str | None = None,
-        data_dir: str | None = None,
         rename: Mapping[str, str] | None = None,
     ) -> None:
         self.path, self.name, self.revision = path, name, revision
         self.splits = dict(splits)
-        self.data_dir = data_dir
         self.rename = dict(rename or {})
 
-    def rows(self) -> dict[str, list[Row]]:
-        """All rows per split. Raises UserError when they cannot be had."""
-        if self.data_dir is None:
+    def rows(self, data_dir: str | None) -> dict[str, list[Row]]:
+        """All rows per split, from the folder if one is given, else from the hub.
+
+        Raises UserError when they cannot be had.
+        """
+        if data_dir is None:
             return {ours: self._hub(theirs) for ours, theirs in self.splits.items()}
-        folder = Path(self.data_dir).expanduser()
+        folder = Path(data_dir).expanduser()
         found = {o: files.find(folder, _STEMS.get(t, (t,))) for o, t in self.splits.items()}
         return {ours: [self._renamed(r) for r in files.read(f)] for ours, f in found.items()}
 

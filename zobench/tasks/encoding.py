@@ -48,10 +48,10 @@ def encode(example: Example, tokenizer: Any, *, max_length: int, truncation: str
     for choice in example.choices:
         ids = tokenizer(example.prompt + choice)["input_ids"]
         split = 0
-        while split < min(len(prompt), len(ids) - 1) and prompt[split] == ids[split]:
+        while split < min(len(prompt), len(ids)) and prompt[split] == ids[split]:
             split += 1
         context, target = ids[:-1], ids[split:]
-        if not choice or ids == prompt:
+        if not target:
             raise UserError(f"{example.where}: the choice {choice!r} has no tokens to score")
         if split == 0:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from zobench.errors import UserError
 from zobench.tasks import synthetic_reviews
 from zobench.tasks.example import Row
 
@@ -12,7 +13,10 @@ class SyntheticReviews:
     def __init__(self, *, sizes: Mapping[str, int], seed: int) -> None:
         self.sizes, self.seed = sizes, seed
 
-    def rows(self) -> dict[str, list[Row]]:
+    def rows(self, data_dir: str | None) -> dict[str, list[Row]]:
+        """All rows; raises UserError when a folder is given, since none would be read."""
+        if data_dir is not None:
+            raise UserError(f"task.data_dir={data_dir}: synthetic reviews are made, not read")
         return {
             split: [
                 Row(values, f"synthetic_reviews {split} row {number}")

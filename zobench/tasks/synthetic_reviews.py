@@ -58,7 +58,7 @@ NEUTRAL = (
 )
 TASK_JUDGEMENTS = 2
 # Longer than the task's: more adjectives in company make polarity quicker to learn.
-PRETRAINING_JUDGEMENTS = (2, 3, 3)
+PRETRAINING_JUDGEMENTS = (3, 4)
 VERDICTS = ("It was terrible.", "It was great.")
 VERDICT_SHARE = 0.3
 # Share of "great" among the verdicts on bad and on good reviews.
