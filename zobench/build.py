@@ -4,7 +4,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from zobench.errors import UserError
 
 _PLAIN = (bool, int, float, str, type(None))
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def build(node: Mapping[str, Any]) -> Any:
@@ -39,15 +40,25 @@ def check(settings: Mapping[str, Any]) -> None:
 
 
 def _check(node: Any, key: str) -> None:
+    if isinstance(node, list):
+        for place, value in enumerate(node):
+            _check(value, f"{key}.{place}")
     if not isinstance(node, Mapping):
         return
     for name, value in node.items():
         _check(value, f"{key}.{name}")
-    if "_target_" not in node:
-        return
+    if "_target_" in node:
+        _bind(node, key)
+
+
+def _bind(node: Mapping[str, Any], key: str) -> None:
     target = _locate(node["_target_"], key)
     arguments = {name: value for name, value in node.items() if not name.startswith("_")}
-    signature = inspect.signature(target)
+    try:
+        signature = inspect.signature(target)
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (TypeError, ValueError, NameError) as error:
+        raise UserError(f"{key}._target_={node['_target_']}: cannot be checked ({error})") from None
     accepted = {name for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
     open_ended = len(accepted) < len(signature.parameters)
     for name in [] if open_ended else arguments.keys() - accepted:
@@ -56,10 +67,10 @@ def _check(node: Any, key: str) -> None:
             f" it takes {', '.join(sorted(accepted))}"
         )
     for name, p in signature.parameters.items():
-        required = p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-        if required and name not in arguments and not node.get("_partial_"):
+        # a partial gets its positional arguments when it is called
+        needed = (p.KEYWORD_ONLY,) if node.get("_partial_") else (p.KEYWORD_ONLY, *_POSITIONAL)
+        if p.default is p.empty and p.kind in needed and name not in arguments:
             raise UserError(f"{key}.{name}: {node['_target_']} needs this setting")
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for name, value in arguments.items():
         if name in hints and not _fits(value, hints[name]):
             raise UserError(f"{key}.{name}={value}: expected {_readable(hints[name])}")
@@ -77,7 +88,9 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain value has the annotated type; anything not plain is the target's to judge."""
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     options = typing.get_args(hint) if union else (hint,)
-    if not all(isinstance(option, type) for option in options):
+    if isinstance(value, str) and typing.get_origin(hint) in (Sequence, list, Mapping, dict):
+        return False  # a text is a sequence of letters, which nobody means
+    if Any in options or not all(isinstance(option, type) for option in options):
         return True
     if isinstance(value, Mapping | list) and not set(options) <= set(_PLAIN):
         return True
@@ -89,4 +102,4 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _readable(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("NoneType", "null")
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("None", "null")

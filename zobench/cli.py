@@ -1,13 +1,16 @@
 """The `zobench` command: Hydra overrides start runs, a sub-command does the rest."""
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zobench.errors import UserError, explain
+from zobench.errors import UserError
+
+_SIZES = ("hidden_size", "ffn_size", "layers", "heads")  # of conf/pretrain.yaml, for its groups
 
 HELP = """\
 zobench: zeroth-order fine-tuning of language models
@@ -52,7 +55,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("ZOBENCH_TRACE"):
             raise
-        message = explain(error)
+        message = _explain(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
@@ -86,17 +89,19 @@ def _launch(config: Any) -> None:
 
     from zobench.build import check
     from zobench.run.launch import Outcome, launch, report
+    from zobench.schema import check_ranges
 
     hydra = HydraConfig.get()
     choices = {k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k}
     try:
         settings = _resolved(config)
+        check_ranges(settings)
         check(settings)
         with open_dict(config):
             config.seed = 0
         base = _resolved(config)
     except Exception as error:
-        message = explain(error)
+        message = _explain(error)
         if message is None or os.environ.get("ZOBENCH_TRACE"):
             raise
         report(Outcome("failed", hydra.job.override_dirname or "this command", message))
@@ -115,8 +120,13 @@ def _pretrain_one(config: Any) -> None:
     from zobench.build import build, check
 
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    check({"pretrain": settings["pretrain"]})
-    build(settings["pretrain"])
+    node = {k: v for k, v in settings.items() if k not in _SIZES}
+    check({"pretrain": node})
+    made = build(node)
+    print(
+        f"{made.out}: {made.parameters:,} parameters, {made.vocabulary} tokens, held-out loss"
+        f" {made.heldout_loss:.3f}, {made.seconds:.0f} s; use it with model=hf model.path={made.out}"
+    )
 
 
 def _hydra(arguments: list[str], config_name: str, task: Callable[[Any], None]) -> None:
@@ -142,3 +152,28 @@ def _resolved(config: Any) -> dict[str, Any]:
     if unknown := settings.keys() - Config.__dataclass_fields__.keys():
         raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
     return {k: v for k, v in settings.items() if k not in ("sampler", "estimator")}
+
+
+def _explain(error: BaseException) -> str | None:
+    """One or two lines for an error of the user's, None for a defect of zobench's."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: this setting must be given, as in {error.full_key}=..."
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        lines += [line.strip() for line in str(cause).splitlines()]
+    if match := re.match(r"Could not override '(.+)'", lines[0]):
+        return f"{match[1]}: no such setting or group; `zobench run --cfg job` shows all settings"
+    if "Available options" in str(error):
+        first = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
+        options = [line for line in lines[first + 1 :] if re.fullmatch(r"[\w.-]+", line)]
+        return f"{lines[0]}\n{lines[first]} {', '.join(options)}"
+    noise = ("full_key", "object_type", "reference_type")
+    return "\n".join([line for line in lines if not line.startswith(noise)][:2])

@@ -1,10 +1,13 @@
 """The settings that zobench itself owns; a wrong key or type fails when the config is composed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+from zobench.errors import UserError
 
 
 @dataclass
@@ -54,6 +57,28 @@ class Config:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     threads: int | None = None  # CPU threads of a run; null is torch's choice
     runs_root: str = MISSING
+
+
+_AT_LEAST_ONE = (
+    ("train", "batch_size"),
+    ("train", "log_every"),
+    ("train", "eval_every"),
+    ("evaluation", "batch_size"),
+)
+
+
+def check_ranges(settings: Mapping[str, Any]) -> None:
+    """Raise UserError for a number of ours that no run could work with."""
+    for part, name in _AT_LEAST_ONE:
+        if settings[part][name] < 1:
+            raise UserError(f"{part}.{name}={settings[part][name]}: must be at least 1")
+    if settings["seed"] < 0 or settings["train"]["steps"] < 0:
+        raise UserError("seed and train.steps must not be negative")
+    if settings["threads"] is not None and settings["threads"] < 1:
+        raise UserError(f"threads={settings['threads']}: must be at least 1, or null")
+    suite = settings["suite"]
+    if not suite or "/" in suite or suite.startswith("."):
+        raise UserError(f"suite={suite}: must be a plain folder name")
 
 
 def register() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zobench.run.evaluation import Data, evaluate
+from zobench.run.data import Data
+from zobench.run.evaluation import evaluate
 from zobench.tasks.encoding import Candidate, Encoded, encode
 from zobench.tasks.example import Example
 

@@ -45,8 +45,8 @@ def load(*, path: str, dtype: str = "float32", revision: str | None = None) -> L
         raise UserError(
             f"model.path={path}: could not be loaded ({reason}); give a folder or a hub id"
         ) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:  # padding is masked, so any token will do
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return LoadedModel(model.eval(), tokenizer)
 
 

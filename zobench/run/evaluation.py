@@ -1,28 +1,13 @@
 """Loss and accuracy over a whole split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from zobench.tasks.encoding import Batch, Encoded, collate
+from zobench.run.data import Data
+from zobench.tasks.encoding import Encoded
 from zobench.tasks.scoring import choice_scores
-
-
-@dataclass(frozen=True)
-class Data:
-    """Encoded splits, and how to make a batch of some of their examples."""
-
-    train: Sequence[Encoded]
-    dev: Sequence[Encoded]
-    test: Sequence[Encoded]
-    pad_id: int
-    max_length: int
-    device: torch.device
-
-    def batch(self, examples: Sequence[Encoded]) -> Batch:
-        return collate(examples, self.pad_id, self.max_length).to(self.device)
 
 
 @torch.no_grad()

@@ -13,14 +13,16 @@ def identity(settings: Mapping[str, Any]) -> str:
 
     Nulls are dropped, so a new optional setting does not rename older runs.
     """
-    parts = _without_nulls({part: settings[part] for part in _PARTS})
+    parts = _canonical({part: settings[part] for part in _PARTS})
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha1(text.encode()).hexdigest()[:8]
 
 
-def _without_nulls(value: Any) -> Any:
+def _canonical(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+        return {k: _canonical(v) for k, v in value.items() if v is not None}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # lr=1 and lr=1.0 are one setting
     if isinstance(value, list | tuple):
-        return [_without_nulls(item) for item in value]
+        return [_canonical(item) for item in value]
     return value

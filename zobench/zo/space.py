@@ -71,7 +71,7 @@ class Slot:
         return True
 
     def keep(self) -> None:
-        """Before leaving the clean point: note its values, if the slot is one to restore by copy."""
+        """Before leaving the clean point: note it, if the slot is one to restore by copy."""
         if self.parameter.dim() <= 1 and self.parameter.dtype == torch.float32:
             self._clean = self.flat.clone()
 

@@ -14,7 +14,7 @@ class Logger(Protocol):
     ) -> None:
         """The run starts."""
 
-    def log(self, row: Mapping[str, float]) -> None:
+    def log(self, row: Mapping[str, float | None]) -> None:
         """One line of metrics.jsonl."""
 
     def end(self, result: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Weights & Biases, offline unless the user is logged in."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,8 +47,8 @@ class WandbLogger:
             self._run.define_metric(axis)
         self._run.define_metric("*", step_metric="step")
 
-    def log(self, row: Mapping[str, float]) -> None:
-        self._run.log(dict(row))
+    def log(self, row: Mapping[str, float | None]) -> None:
+        self._run.log({k: math.nan if v is None else v for k, v in row.items()})
 
     def end(self, result: Mapping[str, Any]) -> None:
         for part, values in result.items():

@@ -1,0 +1,87 @@
+"""Every yaml under conf/ composes and binds; a new file is picked up without an edit here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from zobench.build import build, check
+from zobench.paths import conf_dir
+from zobench.schema import check_ranges
+
+Compose = Callable[..., dict[str, Any]]
+GROUPS = ("model", "tuning", "task", "optimizer", "estimator", "sampler", "logger", "experiment")
+FILES = [path for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
+OWN = ("zobench.", "torch.optim.", "transformers.")
+
+
+def option_of(path: Path) -> str:
+    return f"{path.parent.name}={path.stem}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=option_of)
+def test_every_option_composes_and_binds(compose: Compose, path: Path) -> None:
+    """Its keys and types are those of the code that it configures."""
+    settings = compose(option_of(path), *(["model.path=x"] if path.stem == "hf" else []))
+    check(settings)
+    check_ranges(settings)
+
+
+@pytest.mark.parametrize("optimizer", sorted(p.stem for p in (conf_dir() / "optimizer").iterdir()))
+@pytest.mark.parametrize("sampler", sorted(p.stem for p in (conf_dir() / "sampler").iterdir()))
+@pytest.mark.parametrize("estimator", sorted(p.stem for p in (conf_dir() / "estimator").iterdir()))
+def test_every_combination_builds_and_steps(
+    compose: Compose, optimizer: str, sampler: str, estimator: str
+) -> None:
+    """optimizer x sampler x estimator: built from the config, one step, a finite loss."""
+    import torch
+
+    names = (f"optimizer={optimizer}", f"sampler={sampler}", f"estimator={estimator}")
+    net = torch.nn.Linear(3, 2)
+    built = build(compose(*names)["optimizer"])(list(net.named_parameters()))
+
+    def closure() -> torch.Tensor:
+        loss = net(torch.ones(1, 3)).square().sum()
+        if loss.requires_grad:
+            loss.backward()
+        return loss.detach()
+
+    loss = built.step(closure)
+    assert optimizer == "zero_shot" or float(loss) >= 0
+
+
+def targets(node: Any) -> list[str]:
+    """Every `_target_` below a node."""
+    if isinstance(node, dict):
+        own = [node["_target_"]] if "_target_" in node else []
+        return own + [t for value in node.values() for t in targets(value)]
+    return [t for value in node for t in targets(value)] if isinstance(node, list) else []
+
+
+def test_targets_are_ours_or_torchs() -> None:
+    """What ships builds nothing but zobench's parts, torch's optimizers, transformers' configs."""
+    paths = sorted(conf_dir().rglob("*.yaml"))
+    found = [t for path in paths for t in targets(yaml.safe_load(path.read_text()))]
+    assert found and all(target.startswith(OWN) for target in found)
+
+
+def test_no_two_options_of_a_group_are_the_same() -> None:
+    """Two files with the same content would be one choice under two names."""
+    for group in GROUPS:
+        texts = [
+            [line for line in path.read_text().splitlines() if not line.startswith("#")]
+            for path in (conf_dir() / group).glob("*.yaml")
+        ]
+        assert all(texts.count(text) == 1 for text in texts), group
+
+
+def test_the_command_line_beats_every_overlay(compose: Compose) -> None:
+    """A value typed by the user wins over group, tuned values and experiment."""
+    settings = compose("experiment=quickstart", "optimizer=mezo", "optimizer.lr=0.125", "seed=9")
+    assert (settings["optimizer"]["lr"], settings["seed"], settings["suite"]) == (
+        0.125,
+        9,
+        "quickstart",
+    )

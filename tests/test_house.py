@@ -1,0 +1,93 @@
+"""The house rules that can be checked: who imports whom, how long files are, who draws noise."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import zobench
+
+PACKAGE = Path(zobench.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+HYDRA = ("hydra", "omegaconf")
+# who -> what it must not import
+ARROWS = {
+    "zo": ("zobench.(?!zo)", "transformers", "datasets", "wandb", *HYDRA),
+    "models": ("zobench.(run|report|tasks|tuning)", "wandb", *HYDRA),
+    "tuning": ("zobench.(run|report|tasks)", "wandb", *HYDRA),
+    "tasks": ("zobench.(run|report|models|tuning)", "wandb", *HYDRA),
+    "run": ("zobench.report", *HYDRA),
+    "report": ("zobench.run", "torch", *HYDRA),
+}
+LAZY = ("datasets", "wandb", "peft", "matplotlib", "transformers")
+
+
+def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
+    """Modules that a file imports, `from a import b` as a.b; optionally only at import time."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level else list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("floor", ARROWS)
+def test_floors_import_only_what_is_below(floor: str) -> None:
+    """The arrows of the design: zo imports nothing of zobench, report never run, and so on."""
+    banned = re.compile("|".join(rf"({b})(\.|$)" if "(" not in b else b for b in ARROWS[floor]))
+    files = [path for path in FILES if path.is_relative_to(PACKAGE / floor)]
+    assert files
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in files
+        for name in imports(path)
+        if banned.match(name)
+    ]
+    assert not wrong
+
+
+def test_hydra_and_wandb_have_their_places() -> None:
+    """Only cli, schema and build know Hydra, only a logger wandb."""
+    for path in FILES:
+        place = path.relative_to(PACKAGE).as_posix()
+        names = list(imports(path))
+        if any(name.split(".")[0] in HYDRA for name in names):
+            assert place in ("cli.py", "schema.py", "build.py")
+        if any(name.split(".")[0] == "wandb" for name in names):
+            assert place.startswith("run/loggers/")
+
+
+def test_heavy_imports_happen_where_they_are_used() -> None:
+    """datasets, wandb, transformers and the like are not imported with the module."""
+    for path in FILES:
+        heavy = {name.split(".")[0] for name in imports(path, top_level=True)} & set(LAZY)
+        assert not heavy or path.stem.startswith("pretrain"), (path, heavy)
+
+
+def test_files_hold_one_idea() -> None:
+    """No file of the package is longer than 250 lines."""
+    assert not [path for path in FILES if len(path.read_text().splitlines()) > 250]
+
+
+def test_the_global_random_state_has_one_reader() -> None:
+    """Nothing but the runner (for dropout) and pretraining (in a fork) seeds a global generator."""
+    seeds = re.compile(r"manual_seed\(|np\.random\.seed|random\.seed\(|torch\.randn?\(")
+    allowed = {"run/runner.py", "models/pretrain.py", "bench/memory.py"}
+    for path in FILES:
+        lines = [line for line in path.read_text().splitlines() if "enerator" not in line]
+        if any(seeds.search(line) for line in lines):
+            assert path.relative_to(PACKAGE).as_posix() in allowed
+
+
+def test_no_trainer_and_no_gradient_in_the_method_library() -> None:
+    """zobench owns its loop, and zo never back-propagates."""
+    for path in FILES:
+        text = path.read_text()
+        assert "transformers.Trainer" not in text
+        if path.is_relative_to(PACKAGE / "zo"):
+            assert ".backward(" not in text and ".grad =" not in text

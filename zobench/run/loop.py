@@ -1,0 +1,184 @@
+"""The loop of a run: step, log, evaluate dev, keep the best weights; test once at the end."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from zobench.run.closure import CountedLoss, state_bytes, step_of
+from zobench.run.data import Data
+from zobench.run.data_order import batch_of
+from zobench.run.evaluation import evaluate
+from zobench.run.folder import RunFolder
+from zobench.run.loggers.base import Logger
+from zobench.run.meter import Meter
+from zobench.run.progress import RunProgress
+from zobench.tasks.scoring import choice_loss
+from zobench.zo.engine import Diverged
+from zobench.zo.ledger import Ledger
+from zobench.zo.optimizer import ZOOptimizer
+
+_GIB = 2**30
+
+
+class Loop:
+    """Trains a model; writes metrics, ledger and best weights to the run folder as it goes."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: Mapping[str, Any],
+        model: Any,
+        data: Data,
+        optimizer: torch.optim.Optimizer,
+        meter: Meter,
+        logger: Logger,
+        progress: RunProgress,
+        metrics: TextIO,
+    ) -> None:
+        self.folder, self.model, self.data, self.optimizer = folder, model, data, optimizer
+        self.train, self.seed = settings["train"], settings["seed"]
+        self.eval_batch = settings["evaluation"]["batch_size"]
+        self.meter, self.logger, self.progress, self.metrics = meter, logger, progress, metrics
+        self.ledger: Ledger | None = None
+        self.loss = CountedLoss(model, choice_loss)
+        self.best: dict[str, float | None] = {"loss": None, "accuracy": None}
+        self.best_step = 0
+        self.train_loss: float | None = None
+        self.steps_taken = 0
+
+    def carry_out(self, steps: int) -> dict[str, Any]:
+        """Train, select on dev, report on test."""
+        start = time.perf_counter()
+        self._evaluate_dev(0)
+        reason = None
+        try:
+            self._train(steps)
+        except Diverged as error:
+            reason = str(error)
+        if self.best["loss"] is None:
+            reason = reason or "no loss on dev was finite"
+        self._load_best()
+        with self.meter.phase("eval"):
+            test = evaluate(self.model, self.data, self.data.test, self.eval_batch)
+        self._log(self.steps_taken, {f"test/{k}": v for k, v in test.items()} | self._costs())
+        if not self.train["keep_weights"]:
+            self.folder.weights.unlink(missing_ok=True)
+        phases = self.meter
+        return {
+            "status": "diverged" if reason else "done",
+            "reason": reason,
+            "test": {k: finite(v) for k, v in test.items()},
+            "dev": self.best,
+            "train": {"loss": self.train_loss},
+            "best_step": self.best_step,
+            "steps": self.steps_taken,
+            "cost": {"forwards": self.loss.forwards, "tokens": self.loss.tokens},
+            "time": {
+                "step_s": self._step_seconds(),
+                "eval_s": phases.seconds("eval"),
+                "load_s": phases.seconds("load"),
+                "total_s": time.perf_counter() - start + phases.seconds("load"),
+            },
+            "memory": {
+                "peak_gib": phases.peak_gib("train" if steps else "eval"),
+                "state_gib": state_bytes(self.optimizer) / _GIB,
+                "phases": phases.peaks,
+            },
+        }
+
+    def _train(self, steps: int) -> None:
+        self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
+        take_step = step_of(self.optimizer, self.loss)
+        rates = [group.get("lr") for group in self.optimizer.param_groups]
+        log_every, eval_every = self.train["log_every"], self.train["eval_every"]
+        done = 0
+        while done < steps:
+            stop = min(steps, done + eval_every - done % eval_every)
+            with self.meter.phase("train"):
+                losses = []
+                for step in range(done, stop):
+                    self._set_rate(rates, step, steps)
+                    losses.append(take_step(self._batch(step)))
+                    self.steps_taken = step + 1
+                    if self.ledger and isinstance(self.optimizer, ZOOptimizer):
+                        assert self.optimizer.record is not None
+                        self.ledger.append(self.optimizer.record)
+                    if (step + 1) % log_every == 0 and step + 1 < stop:
+                        self._log_losses(step + 1, losses)
+            self._log_losses(stop, losses)
+            self._evaluate_dev(stop)
+            done = stop
+
+    def _batch(self, step: int) -> Any:
+        size, wanted = len(self.data.train), self.train["batch_size"]
+        indices = batch_of(step, size=size, batch_size=wanted, seed=self.seed)
+        return self.data.batch([self.data.train[i] for i in indices])
+
+    def _set_rate(self, rates: list[float | None], step: int, steps: int) -> None:
+        share = 1.0 + (self.train["final_lr"] - 1.0) * step / max(1, steps - 1)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            if rate is not None:
+                group["lr"] = rate * share
+
+    def _evaluate_dev(self, step: int) -> None:
+        with self.meter.phase("eval"):
+            dev = evaluate(self.model, self.data, self.data.dev, self.eval_batch)
+        best = self.best["loss"]
+        if math.isfinite(dev["loss"]) and (best is None or dev["loss"] < best):
+            self.best, self.best_step = dict(dev), step
+            self._save_best()
+        self._log(step, {f"dev/{k}": v for k, v in dev.items()} | self._costs())
+        self.progress.evaluated(step, dev)
+
+    def _log_losses(self, step: int, losses: list[float]) -> None:
+        """Write the mean training loss since the last line and start a new mean."""
+        if losses:
+            self.train_loss = sum(losses) / len(losses)
+            self._log(step, {"train/loss": self.train_loss} | self._costs())
+            self.progress.update(step, self.train_loss)
+            losses.clear()
+
+    def _costs(self) -> dict[str, float]:
+        return {
+            "cost/forwards": self.loss.forwards,
+            "cost/tokens": self.loss.tokens,
+            "time/step_s": self._step_seconds(),
+            "time/eval_s": self.meter.seconds("eval"),
+            "memory/peak_gib": self.meter.peak_gib("train"),
+            "memory/state_gib": state_bytes(self.optimizer) / _GIB,
+        }
+
+    def _step_seconds(self) -> float:
+        """Mean training time of a step so far, evaluations not counted."""
+        return self.meter.seconds("train") / max(1, self.steps_taken)
+
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
+        row = {"step": step} | {k: finite(v) for k, v in values.items()}
+        self.metrics.write(json.dumps(row) + "\n")
+        self.metrics.flush()
+        self.logger.log(row)
+
+    def _save_best(self) -> None:
+        weights = {n: p.data for n, p in self.model.named_parameters() if p.requires_grad}
+        temporary = self.folder.weights.with_suffix(".partial")
+        save_file(weights, temporary)
+        temporary.replace(self.folder.weights)
+
+    @torch.no_grad()
+    def _load_best(self) -> None:
+        if not self.folder.weights.is_file():
+            return  # no dev loss was ever finite; the weights are those of the last clean point
+        weights = load_file(self.folder.weights)
+        for name, parameter in self.model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+
+
+def finite(value: float) -> float | None:
+    """The value, or null where JSON has no number for it."""
+    return value if math.isfinite(value) else None
