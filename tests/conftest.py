@@ -1,7 +1,7 @@
 """Fixtures for all tests: a tiny model made on the spot, composed settings, the real data pack."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def tiny_folder(tiny_opt: Any, tokenizer: Any, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
-def compose() -> Iterator[Callable[..., dict[str, Any]]]:
+def compose() -> Callable[..., dict[str, Any]]:
     """`compose("task=sst2")`: the resolved settings of that command line as plain data."""
     import hydra
     from omegaconf import OmegaConf
@@ -113,13 +113,13 @@ def compose() -> Iterator[Callable[..., dict[str, Any]]]:
     from zobench.schema import register
 
     def settings_of(*overrides: str) -> dict[str, Any]:
-        config = hydra.compose("config", overrides=list(overrides))
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = hydra.compose("config", overrides=list(overrides))
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         return {k: v for k, v in plain.items() if k not in ("sampler", "estimator")}
 
     register()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield settings_of
+    return settings_of
 
 
 @pytest.fixture(scope="session")

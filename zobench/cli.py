@@ -123,10 +123,9 @@ def _pretrain_one(config: Any) -> None:
     node = {k: v for k, v in settings.items() if k not in _SIZES}
     check({"pretrain": node})
     made = build(node)
-    print(
-        f"{made.out}: {made.parameters:,} parameters, {made.vocabulary} tokens, held-out loss"
-        f" {made.heldout_loss:.3f}, {made.seconds:.0f} s; use it with model=hf model.path={made.out}"
-    )
+    size = f"{made.parameters:,} parameters, {made.vocabulary} tokens"
+    print(f"{made.out}: {size}, held-out loss {made.heldout_loss:.3f}, {made.seconds:.0f} s")
+    print(f"use it with model=hf model.path={made.out}")
 
 
 def _hydra(arguments: list[str], config_name: str, task: Callable[[Any], None]) -> None:

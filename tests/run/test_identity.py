@@ -71,7 +71,7 @@ def test_another_command_line_is_another_run(compose: Callable[..., Settings]) -
     lines: tuple[tuple[str, ...], ...] = (
         (),
         ("seed=1",),
-        ("optimizer.lr=1e-4",),
+        ("optimizer.lr=2e-4",),
         ("optimizer=mezo_adam",),
         ("sampler=rademacher",),
         ("estimator=one_sided",),

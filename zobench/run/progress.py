@@ -15,10 +15,9 @@ class RunProgress:
         self._console = Console()
         self._start = time.perf_counter()
         self._dev = ""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        extra = (TextColumn("{task.fields[shown]}"), TimeRemainingColumn())
-        self._bar = Progress(*columns, *extra, console=self._console, transient=True)
-        self._task = self._bar.add_task(name, total=steps, shown="")
+        columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
+        self._task = self._bar.add_task("", total=steps, shown="")
 
     def update(self, step: int, loss: float) -> None:
         shown = f"loss {loss:.4f} {self._dev}"
@@ -36,6 +35,7 @@ class RunProgress:
 
     def __enter__(self) -> "RunProgress":
         if self._console.is_terminal:
+            self._console.print(self._name)
             self._bar.start()
         return self
 
