@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zobench.models.causal_lm import load
 from zobench.zo.directions import Direction
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.one_sided import OneSided
@@ -309,9 +310,10 @@ def test_zero_learning_rate_leaves_float32_weights(combination: tuple[object, ..
     assert (after - before).norm() / before.norm() < 1e-6
 
 
-def test_zero_learning_rate_for_a_thousand_steps() -> None:
+@pytest.mark.parametrize("model", ["small network", "tiny"])
+def test_zero_learning_rate_for_a_thousand_steps(model: str) -> None:
     """1,000 MeZO steps at learning rate 0 move float32 weights by less than 1e-6 relative."""
-    net = network()
+    net = load(path="zobench:tiny").model if model == "tiny" else network()
     optimizer = optimizer_of(net, (Gaussian, TwoSided, SGD), lr=0.0)
     before = torch.cat([w.flatten() for w in weights_of(net)])
     for _ in range(1000):

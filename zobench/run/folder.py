@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for stale in (self.metrics, self.ledger, self.weights, self.failure, self.log):
             stale.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "wandb", ignore_errors=True)
         write_atomically(self.config, yaml.safe_dump(dict(settings), sort_keys=False))
         write_json(self.meta, meta)
 

@@ -62,7 +62,7 @@ class Slot:
         """Copy a displaced float32 vector back; False for a slot that must walk back by itself.
 
         Normalisation weights sit at 1, where the spacing of floats changes: walking would drift.
-        Vectors are a thousandth of a model, so their clean values are simply kept.
+        A model's vectors are a thousandth of it, so their clean values are simply kept.
         """
         if self._clean is None:
             return False
@@ -72,7 +72,8 @@ class Slot:
 
     def keep(self) -> None:
         """Before leaving the clean point: note it, if the slot is one to restore by copy."""
-        if self.parameter.dim() <= 1 and self.parameter.dtype == torch.float32:
+        vector = self.parameter.dim() <= 1 and self.numel <= BLOCK
+        if vector and self.parameter.dtype == torch.float32:
             self._clean = self.flat.clone()
 
     def move(self, terms: Sequence[tuple[Direction, float, float]]) -> None:

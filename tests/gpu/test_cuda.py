@@ -1,0 +1,47 @@
+"""What needs a GPU: the noise is the CPU's, and a run on CUDA works and repeats."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zobench.run.folder import RunFolder
+from zobench.run.runner import run
+from zobench.zo import noise
+from zobench.zo.noise import Law, Stream
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
+
+
+@pytest.mark.parametrize("law", [Law.NORMAL16, Law.RADEMACHER])
+def test_cuda_draws_the_noise_of_the_cpu(law: Law) -> None:
+    """The exact laws have the same bits on both devices, and adding them rounds alike."""
+    stream = Stream(noise.mix(1, 2, 3), 4)
+    here, there = torch.device("cpu"), torch.device("cuda")
+    assert torch.equal(
+        noise.draw(law, stream, 5, 5000, here), noise.draw(law, stream, 5, 5000, there).cpu()
+    )
+    ours = torch.linspace(-1, 1, 5000)
+    theirs = ours.cuda()
+    for out in (ours, theirs):
+        noise.add(out, law, stream, 5, 1e-3, -2e-3)
+    assert torch.equal(ours, theirs.cpu())
+
+
+def test_a_run_on_cuda_repeats_and_measures_memory(
+    compose: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Two runs have equal weights; the peak is that of the device, per phase."""
+    weights = []
+    for at in ("one", "two"):
+        folder = RunFolder(tmp_path / at)
+        settings = compose("logger=none", "device=cuda", "train.steps=20", "train.eval_every=10")
+        choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "mezo"}
+        folder.begin(settings, {"id": "0", "name": at, "suite": "s", "choices": choices})
+        result = run(folder)
+        assert 0 < result["memory"]["peak_gib"] < 1
+        assert set(result["memory"]["phases"]) == {"load", "train", "eval"}
+        weights.append(folder.weights.read_bytes())
+    assert weights[0] == weights[1]
