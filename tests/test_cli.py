@@ -62,7 +62,8 @@ BAD = [
     (("suite=a/b",), "suite=a/b: must be a plain folder name"),
     (("model=hf",), r"model\.path: this setting must be given"),
     (("~optimizer.lr",), r"optimizer\.lr: .*needs this setting"),
-    (("nonsense",), "nonsense"),
+    (("nonsense",), "nonsense: no such command; there are run, table, pretrain"),
+    (("optimizer=mezo", "nonsense"), "nonsense"),
     (("experiment=nope",), "experiment/nope"),
     (("table", "nowhere"), "no folder of runs at"),
     (("pretrain", "recipe=tiny"), r"out: this setting must be given"),
@@ -141,6 +142,16 @@ def test_plain_run_lands_in_its_own_folder_and_is_skipped_next_time(
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
     _, out, _ = command(*arguments, "seed=3", "threads=2", "suite=scratch")
     assert "skipped" in out
+
+
+def test_pretrain_makes_a_model_that_runs(command: Command, tmp_path: Path) -> None:
+    """`zobench pretrain` saves a folder that `model=hf model.path=` takes."""
+    sizes = ("hidden_size=16", "ffn_size=32", "layers=1", "heads=2", "context=64", "batch_size=4")
+    out = tmp_path / "small"
+    status, said, _ = command("pretrain", f"out={out}", *sizes, "steps=3", "text.count=2000")
+    assert status == 0 and "parameters" in said and f"model.path={out}" in said
+    status, said, err = command(*TINY, *FEW, "model=hf", f"model.path={out}")
+    assert status == 0 and "test accuracy" in said, err
 
 
 def test_a_killed_child_is_reported(

@@ -56,9 +56,12 @@ def _bind(node: Mapping[str, Any], key: str) -> None:
     arguments = {name: value for name, value in node.items() if not name.startswith("_")}
     try:
         signature = inspect.signature(target)
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (TypeError, ValueError, NameError) as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"{key}._target_={node['_target_']}: cannot be checked ({error})") from None
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # names that only a type checker sees: the target will judge its values
+        hints = {}
     accepted = {name for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
     open_ended = len(accepted) < len(signature.parameters)
     for name in [] if open_ended else arguments.keys() - accepted:

@@ -46,9 +46,15 @@ def run_command(arguments: Sequence[str]) -> int:
         "table": _table,
         "pretrain": _pretrain,
     }
-    known = command in commands
     try:
-        return commands[command](rest) if known else _runs(list(arguments))
+        if command in commands:
+            return commands[command](rest)
+        if command and command[0] not in "-+~" and "=" not in command:
+            raise UserError(
+                f"{command}: no such command; there are {', '.join(commands)}, and Hydra overrides"
+                " such as optimizer=mezo (zobench --help)"
+            )
+        return _runs(list(arguments))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -110,22 +116,21 @@ def _launch(config: Any) -> None:
 
 
 def _pretrain(arguments: list[str]) -> int:
-    _hydra(arguments, "pretrain", _pretrain_one)
-    return 0
-
-
-def _pretrain_one(config: Any) -> None:
     from omegaconf import OmegaConf
 
     from zobench.build import build, check
 
-    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    node = {k: v for k, v in settings.items() if k not in _SIZES}
-    check({"pretrain": node})
-    made = build(node)
-    size = f"{made.parameters:,} parameters, {made.vocabulary} tokens"
-    print(f"{made.out}: {size}, held-out loss {made.heldout_loss:.3f}, {made.seconds:.0f} s")
-    print(f"use it with model=hf model.path={made.out}")
+    composed: list[Any] = []
+    _hydra(arguments, "pretrain", composed.append)
+    for config in composed:  # none for --cfg and --help
+        settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        node = {k: v for k, v in settings.items() if k not in _SIZES}
+        check({"pretrain": node})
+        made = build(node)
+        size = f"{made.parameters:,} parameters, {made.vocabulary} tokens"
+        print(f"{made.out}: {size}, held-out loss {made.heldout_loss:.3f}, {made.seconds:.0f} s")
+        print(f"use it with model=hf model.path={made.out}")
+    return 0
 
 
 def _hydra(arguments: list[str], config_name: str, task: Callable[[Any], None]) -> None:
