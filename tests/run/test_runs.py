@@ -94,6 +94,17 @@ def test_two_runs_of_one_config_are_bit_identical(
         assert one.ledger.read_bytes() == two.ledger.read_bytes()
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bit_models_run(prepare: Callable[..., RunFolder], dtype: str) -> None:
+    """Weights stay in 16 bits, the loss is float32, and the run ends well."""
+    folder = prepare(f"model.dtype={dtype}", "optimizer=mezo_adam")
+    result = run(folder)
+    assert result["status"] == "done"
+    assert {t.dtype for t in load_file(folder.weights).values()} == {getattr(torch, dtype)}
+    losses = [row["train/loss"] for row in rows_of(folder) if "train/loss" in row]
+    assert any(struct.unpack("<e", struct.pack("<e", x))[0] != x for x in losses)
+
+
 def test_seeds_change_noise_and_order_but_not_the_data(prepare: Callable[..., RunFolder]) -> None:
     """Another seed takes another path from the same starting point over the same rows."""
     folders = [prepare(f"seed={seed}", at=f"s{seed}") for seed in (0, 1)]

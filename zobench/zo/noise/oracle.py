@@ -3,6 +3,7 @@
 Philox works on 32-bit words held in int64, the widest integer that every torch device multiplies.
 """
 
+import functools
 import math
 
 import torch
@@ -47,8 +48,13 @@ def _words(stream: Stream, first: int, last: int, calls: int, device: torch.devi
     return words.view(4, last - first, calls).transpose(0, 1)
 
 
+@functools.cache
+def _table(device: torch.device) -> Tensor:
+    return torch.from_numpy(normal16_table()).to(device)
+
+
 def _normal16(words: Tensor) -> Tensor:
-    table = torch.from_numpy(normal16_table()).to(words.device)
+    table = _table(words.device)
     halves = torch.stack([words & 0xFFFF, words >> 16], dim=1)
     return table[halves.reshape(-1)]
 
