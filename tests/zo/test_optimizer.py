@@ -19,6 +19,7 @@ from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.momentum import Momentum
 from zobench.zo.rules.sgd import SGD
+from zobench.zo.samplers.cone import Cone
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.rademacher import Rademacher
 from zobench.zo.samplers.sphere import Sphere
@@ -33,7 +34,11 @@ ESTIMATORS = [
 ]
 RULES = [SGD, Momentum, Adam]
 Build = Callable[..., ZOOptimizer]
-COMBINATIONS = list(itertools.product(SAMPLERS, ESTIMATORS, RULES))
+ONE_QUERY = [TwoSided, OneSided]
+COMBINATIONS: list[tuple[Callable[[], object], ...]] = [
+    *itertools.product(SAMPLERS, ESTIMATORS, RULES),
+    *itertools.product([lambda: Cone(steps=300)], ONE_QUERY, RULES),
+]
 
 
 def network(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -84,7 +89,7 @@ each = pytest.mark.parametrize("combination", COMBINATIONS, ids=names)
 
 
 @pytest.mark.parametrize(
-    "combination", list(itertools.product(SAMPLERS, [TwoSided, OneSided], RULES)), ids=names
+    "combination", [c for c in COMBINATIONS if c[1] not in ESTIMATORS[1::2]], ids=names
 )
 def test_it_learns(combination: tuple[object, ...]) -> None:
     """The loss halves within 200 steps for some learning rate of a fixed ladder."""

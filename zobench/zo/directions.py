@@ -23,6 +23,25 @@ class Direction(Protocol):
 
 
 @dataclass(frozen=True)
+class Multiple:
+    """factor * a stored vector of the slot's size; a Direction."""
+
+    vector: Tensor
+    factor: float
+
+    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
+        z = self.draw(start, out.numel(), out.device).to(out.dtype)
+        out.add_(z * first)
+        if second:
+            out.add_(z.mul_(second))
+
+    def draw(self, start: int, count: int, device: torch.device) -> Tensor:
+        del device  # the vector's own
+        part = self.vector[start : start + count]
+        return (part if part.dtype.itemsize >= 4 else part.float()) * self.factor
+
+
+@dataclass(frozen=True)
 class Dense:
     """factor * noise over every element of the slot; a Direction."""
 

@@ -32,7 +32,7 @@ class Engine:
         self.forwards = 0
         self.losses: list[float] = []
         self._at: dict[Key, float] = {}  # displacement of the weights from the clean point
-        sampler.bind(slots)
+        sampler.bind(slots, seed)
 
     def evaluate(
         self, estimator: Estimator, loss: Callable[[], float], *, step: int, eps: float

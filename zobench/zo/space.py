@@ -35,10 +35,10 @@ class Slot:
         """The weights as a flat view: writing to it moves the model."""
         return self.parameter.data.view(-1)
 
-    def buffer(self, name: str) -> Tensor:
-        """The float32 state vector of that name, made of zeros when first asked for."""
+    def buffer(self, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The state vector of that name, made of zeros of that dtype when first asked for."""
         if name not in self.buffers:
-            self.buffers[name] = torch.zeros(self.numel, device=self.parameter.device)
+            self.buffers[name] = torch.zeros(self.numel, dtype=dtype, device=self.parameter.device)
         return self.buffers[name]
 
     def spans(self) -> Iterator[tuple[int, int]]:
@@ -50,13 +50,7 @@ class Slot:
 
     def edit(self) -> Iterator[tuple[int, Tensor]]:
         """(start, weights) per block; changes made in place are stored when the loop goes on."""
-        flat = self.flat
-        for start, stop in self.spans():
-            stored = flat[start:stop]
-            work = stored if stored.dtype.itemsize >= 4 else stored.float()
-            yield start, work
-            if work is not stored:
-                stored.copy_(work)
+        return edit(self.flat, self.spans())
 
     def restore(self) -> bool:
         """Copy a displaced float32 vector back; False for a slot that must walk back by itself.
@@ -81,6 +75,19 @@ class Slot:
         for start, weights in self.edit():
             for direction, first, second in terms:
                 direction.add_to(weights, start, first, second)
+
+
+def edit(flat: Tensor, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Tensor]]:
+    """(start, block) per span of a flat tensor, 16-bit storage widened to float32 and rounded back.
+
+    Changes made to a block in place are stored when the loop goes on.
+    """
+    for start, stop in spans:
+        stored = flat[start:stop]
+        work = stored if stored.dtype.itemsize >= 4 else stored.float()
+        yield start, work
+        if work is not stored:
+            stored.copy_(work)
 
 
 def slots_of(named_parameters: Iterable[tuple[str, Tensor]]) -> list[Slot]:

@@ -16,9 +16,9 @@ class Sampler:
 
     needs: frozenset[str] = frozenset()
 
-    def bind(self, slots: Sequence[Slot]) -> None:
-        """Called once, with all slots, before the first step."""
-        self.slots = slots
+    def bind(self, slots: Sequence[Slot], seed: int) -> None:
+        """Called once, with all slots and the run's seed, before the first step."""
+        self.slots, self.seed = slots, seed
 
     def begin_step(self, step: int) -> None:
         """The only place where the law of z may change."""

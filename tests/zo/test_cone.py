@@ -1,0 +1,249 @@
+"""ConMeZO's direction law: the paper's formulas, the saving form, the limit theta = pi/2."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zobench.zo import noise
+from zobench.zo.estimators.two_sided import TwoSided
+from zobench.zo.feedback import Key
+from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.rules.sgd import SGD
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.cone import Cone
+from zobench.zo.samplers.gaussian import Gaussian
+
+CPU = torch.device("cpu")
+
+
+def weights(sizes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> dict[str, nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        f"w{i}": nn.Parameter(torch.randn(n // 10, 10, generator=generator).to(dtype))
+        for i, n in enumerate(sizes)
+    }
+
+
+def optimizer_of(
+    parameters: dict[str, nn.Parameter],
+    sampler: Sampler,
+    lr: float = 1e-3,
+    eps: float = 1e-4,
+    seed: int = 0,
+    queries: int = 1,
+) -> ZOOptimizer:
+    return ZOOptimizer(
+        parameters.items(),
+        lr=lr,
+        eps=eps,
+        seed=seed,
+        sampler=sampler,
+        estimator=TwoSided(queries=queries),
+        rule=SGD(),
+    )
+
+
+def bowl(parameters: dict[str, nn.Parameter]) -> Tensor:
+    """A quadratic with condition 100."""
+    x = torch.cat([p.detach().flatten() for p in parameters.values()]).double()
+    return 0.5 * (torch.logspace(-2, 0, len(x), dtype=torch.float64) * x.square()).sum()
+
+
+def slope(parameters: dict[str, nn.Parameter], gradient: Tensor) -> Tensor:
+    """A linear function."""
+    return torch.cat([p.detach().flatten() for p in parameters.values()]) @ gradient
+
+
+def vector(optimizer: ZOOptimizer, draw: Callable[..., Tensor]) -> Tensor:
+    return torch.cat([draw(slot) for slot in optimizer.engine.slots])
+
+
+def z_of(optimizer: ZOOptimizer) -> Tensor:
+    """The whole direction of the step that the sampler is at."""
+    sampler, step = optimizer.engine.sampler, optimizer.steps
+    key = Key(optimizer.engine.seed, step, 0)
+    return vector(optimizer, lambda s: sampler.direction(s, key).draw(0, s.numel, CPU)).double()
+
+
+@pytest.mark.parametrize(
+    ("steps", "beta", "table"),
+    [
+        (
+            20_000,
+            0.99,
+            {200: 0.1, 300: 0.2079, 400: 0.4098, 500: 0.6013, 750: 0.8694, 1000: 0.9519}
+            | {1500: 0.9845, 2000: 0.9888, 2001: 0.99},
+        ),
+        (10_000, 0.95, {150: 0.2030, 200: 0.3959, 300: 0.7144, 500: 0.9136, 1000: 0.9488}),
+    ],
+)
+def test_the_warm_up_has_the_published_values(
+    steps: int, beta: float, table: dict[int, float]
+) -> None:
+    """beta_t of the 20,000-step and the 10,000-step schedule, to four digits."""
+    sampler = Cone(steps=steps, beta=beta)
+    assert sampler.beta_at(0) == 0.1
+    for step, value in table.items():
+        assert sampler.beta_at(step) == pytest.approx(value, abs=5.1e-5)
+
+
+@pytest.mark.parametrize("theta", [0.8, 1.35])
+@pytest.mark.parametrize("init", ["normal", "zero"])
+def test_the_saving_form_is_the_plain_algorithm(theta: float, init: str) -> None:
+    """With the norm measured, z and m are those of the paper's formulas, step by step, to 1e-9."""
+    parameters = weights((200, 70, 330))
+    cone = Cone(steps=60, theta=theta, norm="exact", init=init)
+    optimizer = optimizer_of(parameters, cone)
+    d = 600
+
+    def plain(step: int, number: int = 0) -> Tensor:
+        stream = partial(noise.Stream, noise.mix(0, step, 0), number=number)
+        parts = [
+            noise.draw(noise.Law.NORMAL16, stream(tensor_id=s.id), 0, s.numel, CPU)
+            for s in optimizer.engine.slots
+        ]
+        return torch.cat(parts).double()
+
+    m = plain(0, 1) if init == "normal" else torch.zeros(d, dtype=torch.float64)
+    for step in range(60):
+        cone.begin_step(step)
+        n, z = plain(step), z_of(optimizer)
+        norm = m.norm()
+        expected = (
+            n if norm == 0 else math.sqrt(d) * math.cos(theta) * m / norm + math.sin(theta) * n
+        )
+        torch.testing.assert_close(z, expected, rtol=1e-6, atol=1e-6)
+        optimizer.step(partial(bowl, parameters))
+        assert optimizer.record is not None
+        beta = cone.beta_at(step)
+        m = beta * m + (1 - beta) * optimizer.record.coefficients[0] * expected
+
+
+def test_a_right_angle_is_mezo_bit_for_bit() -> None:
+    """theta = pi/2 takes MeZO's path exactly and keeps no buffer."""
+    ends = []
+    for sampler in (Gaussian(), Cone(steps=20, theta=math.pi / 2)):
+        parameters = weights((200, 70), torch.float32)
+        optimizer = optimizer_of(parameters, sampler)
+        for _ in range(20):
+            optimizer.step(partial(bowl, parameters))
+        ends.append([p.detach().clone() for p in parameters.values()])
+        assert not any(slot.buffers for slot in optimizer.engine.slots)
+    assert all(map(torch.equal, *ends))
+
+
+@pytest.mark.parametrize("theta", [1.2, 1.35])
+def test_geometry(theta: float) -> None:
+    """||z||^2 / d is 1 and the angle between z and m is theta, in 20,000 dimensions."""
+    parameters = weights((20_000,), torch.float32)
+    cone = Cone(steps=10, theta=theta)
+    optimizer = optimizer_of(parameters, cone)
+    cone.begin_step(0)
+    z = z_of(optimizer)
+    stream = noise.Stream(noise.mix(0, 0, 0), optimizer.engine.slots[0].id, 1)
+    m = noise.draw(noise.Law.NORMAL16, stream, 0, 20_000, CPU).double()
+    assert float(z.square().mean()) == pytest.approx(1, abs=0.03)
+    assert float(z @ m / z.norm() / m.norm()) == pytest.approx(math.cos(theta), abs=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_propagated_norm_follows_the_true_one(dtype: torch.dtype) -> None:
+    """rho stays within 2 % of ||m|| over 500 steps at d = 20,000, in float16 as well."""
+    parameters = weights((20_000,), dtype)
+    cone = Cone(steps=500, beta=0.95)
+    optimizer = optimizer_of(parameters, cone, lr=1e-5, eps=1e-3)
+    for step in range(500):
+        if step % 50 == 0:
+            cone.begin_step(step)
+            [slot] = optimizer.engine.slots
+            n = noise.Stream(noise.mix(0, step, 0), slot.id)
+            inside = cone._law.inside * noise.draw(noise.Law.NORMAL16, n, 0, 20_000, CPU)
+            m = slot.buffers["cone"].float() - inside
+            assert cone._law.rho / float(m.norm()) == pytest.approx(1, abs=0.02)
+        optimizer.step(partial(bowl, parameters))
+
+
+def test_cost_is_one_buffer_and_two_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """State is the parameters once more, in their dtype; a step draws each slot's noise twice."""
+    parameters = weights((200, 70), torch.bfloat16)
+    optimizer = optimizer_of(parameters, Cone(steps=10))
+    optimizer.step(partial(bowl, parameters))
+    for slot in optimizer.engine.slots:
+        [buffer] = slot.buffers.values()
+        assert (buffer.dtype, buffer.numel()) == (slot.parameter.dtype, slot.numel)
+    draws = 0
+    real = noise.add
+
+    def counted(*args: object, **kwargs: object) -> None:
+        nonlocal draws
+        draws += 1
+        real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(noise, "add", counted)
+    optimizer.step(partial(bowl, parameters))
+    assert draws == 2 * len(parameters)
+
+
+def test_the_expected_gain_is_the_descent_lemmas() -> None:
+    """E[c^2] = ||g||^2 (sin^2 + d cos^2 cos^2 phi): the law behind the claimed speed-up, to 5 %."""
+    d, draws, theta = 500, 4000, 1.35
+    gradient = torch.zeros(d, dtype=torch.float64)
+    gradient[0] = 1.0
+    values, predicted = [], []
+    for seed in range(draws):
+        parameters = {"w": nn.Parameter(torch.zeros(d // 10, 10, dtype=torch.float64))}
+        cone = Cone(steps=10, theta=theta, norm="exact")
+        optimizer = optimizer_of(parameters, cone, lr=0.0, eps=1e-3, seed=seed)
+        optimizer.step(partial(slope, parameters, gradient))
+        assert optimizer.record is not None
+        values.append(optimizer.record.coefficients[0] ** 2)
+        stream = noise.Stream(noise.mix(seed, 0, 0), optimizer.engine.slots[0].id, 1)
+        m = noise.draw(noise.Law.NORMAL16, stream, 0, d, CPU).double()
+        predicted.append(
+            math.sin(theta) ** 2 + d * math.cos(theta) ** 2 * float(m[0] ** 2 / m.square().sum())
+        )
+    assert sum(values) / sum(predicted) == pytest.approx(1, abs=0.08)
+
+
+def test_it_beats_mezo_on_the_papers_quadratic() -> None:
+    """After 3,000 steps of the paper's problem, f is below 0.95 times MeZO's, mean of 3 seeds.
+
+    The specification's own run has 0.0494 (theta 1.3) and 0.0417 (1.4) against 0.0528.
+    """
+    d = 1000
+    spectrum = torch.logspace(-9, 0, d, dtype=torch.float64)
+    start = torch.randn(d, generator=torch.Generator().manual_seed(42), dtype=torch.float64)
+    start *= 10 / start.norm()
+    final = {}
+    samplers: dict[str, Callable[[], Sampler]] = {
+        "mezo": Gaussian,
+        "cone": partial(Cone, steps=1, theta=1.4, beta_start=0.99, init="zero"),
+    }
+    for name, make in samplers.items():
+        total = 0.0
+        for seed in range(3):
+            parameters = {"x": nn.Parameter(start.clone().view(100, 10))}
+            optimizer = optimizer_of(parameters, make(), lr=0.01, eps=0.01, seed=seed)
+            x = parameters["x"].data.view(-1)
+
+            def f(x: Tensor = x) -> float:
+                return float(0.5 * (spectrum * x.square()).sum())
+
+            for _ in range(3000):
+                optimizer.step(f)
+            total += f()
+        final[name] = total / 3
+    assert final["mezo"] == pytest.approx(0.0528, rel=0.15)
+    assert final["cone"] < 0.95 * final["mezo"]
+
+
+def test_more_than_one_direction_a_step_is_refused() -> None:
+    """The saving form holds one direction; the error says which setting to change."""
+    parameters = weights((200,))
+    optimizer = optimizer_of(parameters, Cone(steps=10), queries=2)
+    with pytest.raises(ValueError, match=r"estimator\.queries=1"):
+        optimizer.step(partial(bowl, parameters))

@@ -1,0 +1,147 @@
+"""ConMeZO's cone (Behric et al. 2025, arXiv 2511.02757): directions around a momentum estimate.
+
+z_t = sqrt(d) cos(theta) m_t / ||m_t|| + sin(theta) n_t with n_t ~ N(0, I), and
+m_{t+1} = beta_t m_t + (1 - beta_t) c_t z_t; one global norm, d counts all trainable elements. The
+paper draws n / ||n|| on the sphere; like the released code we draw n / sqrt(d).
+
+Memory-saving form of the released code: one buffer W = m + k n in the parameter's dtype, so that z
+is a multiple of W; two draws of noise a step (MeZO: three). ||m|| is propagated through its
+expectation, as released, or measured (`norm: exact`). theta = pi/2 is MeZO, without a buffer.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from zobench.zo import noise
+from zobench.zo.directions import Dense, Direction, Multiple
+from zobench.zo.feedback import Key, Replay
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.space import Slot, edit
+
+_START = 1  # stream number of the momentum's random start
+_NoiseOf = Callable[[Slot], Dense]
+
+
+@dataclass
+class _Law:
+    """z = scale * W + free * n and m = W - inside * n at step `step`; rho stands for ||m||."""
+
+    step: int = -1
+    scale: float = 0.0
+    free: float = 1.0
+    inside: float = 0.0
+    rho: float = 0.0
+    coefficient: float = 0.0  # c of this step, once it is known
+
+
+class Cone(Sampler):
+    """theta: half-angle in (0, pi/2]; beta: momentum after the warm-up; steps: length of the run.
+
+    The warm-up (paper, section 3.4): beta is `beta_start` for the first 1 % of the steps, then
+    rises to `beta` at 10 %; beta_start = beta is none. norm: `propagated` or `exact`. init: of m,
+    `normal` as in the released training code, or `zero` as in its synthetic experiment.
+    State: one buffer per slot in the parameter's dtype. One direction a step.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        theta: float = 1.35,
+        beta: float = 0.99,
+        beta_start: float = 0.1,
+        norm: str = "propagated",
+        init: str = "normal",
+    ) -> None:
+        if not 0.0 < theta <= math.pi / 2 + 1e-9:
+            raise ValueError(f"sampler.theta={theta}: must be in (0, pi/2]")
+        if norm not in ("propagated", "exact") or init not in ("normal", "zero"):
+            raise ValueError("sampler.norm is propagated or exact, sampler.init is normal or zero")
+        self.steps, self.beta, self.beta_start = steps, beta, beta_start
+        self.is_mezo = math.isclose(theta, math.pi / 2)
+        self.cos, self.sin = math.cos(theta), math.sin(theta)
+        self.exact, self.random_start = norm == "exact", init == "normal"
+        self._law = _Law()
+
+    def bind(self, slots: Sequence[Slot], seed: int) -> None:
+        super().bind(slots, seed)
+        self.dimension = sum(slot.numel for slot in slots)
+
+    def beta_at(self, step: int) -> float:
+        """beta_t of the warm-up, for t = step counted from 0."""
+        first, last = 0.01 * self.steps, 0.1 * self.steps
+        if step <= first:
+            return self.beta_start
+        if step > last:
+            return self.beta
+        progress = (step - first) / (last - first)
+        return self.beta - (self.beta - self.beta_start) / (1 + 8 * progress**1.8) ** 3
+
+    def begin_step(self, step: int) -> None:
+        """Fold the last step's estimate into m, then lay this step's noise around it."""
+        if self.is_mezo or step == self._law.step:
+            return
+        old = self._law
+        if old.step < 0:
+            keep, fold = 0.0, float(self.random_start)
+            rho = fold * math.sqrt(self.dimension)
+            last = self._noise_of(0, _START)
+        else:
+            beta = self.beta_at(old.step)
+            gain = (1.0 - beta) * old.coefficient
+            keep, fold = beta + gain * old.scale, gain * old.free - beta * old.inside
+            across = gain * (old.scale * old.inside + old.free)
+            rho = math.hypot(keep * old.rho, across * math.sqrt(self.dimension))
+            last = self._noise_of(old.step)
+        if self.exact:
+            self._turn(keep, (last, fold))
+            keep, fold, rho = 1.0, 0.0, self._norm()
+        law = _Law(step, rho=rho)
+        if rho > 1e-8:  # else nothing is known yet, and z is plain noise
+            law.scale = math.sqrt(self.dimension) * self.cos / rho
+            law.inside, law.free = self.sin / law.scale, 0.0
+        self._turn(keep, (last, fold), (self._noise_of(step), law.inside))
+        self._law = law
+
+    def _turn(self, keep: float, *terms: tuple[_NoiseOf, float]) -> None:
+        """W <- keep W + sum of scale * noise, in one pass."""
+        for slot in self.slots:
+            for start, work in edit(slot.buffer("cone", slot.parameter.dtype), slot.spans()):
+                if keep != 1.0:
+                    work.mul_(keep)
+                for noise_of, scale in terms:
+                    if scale != 0.0:
+                        noise_of(slot).add_to(work, start, scale)
+
+    def _norm(self) -> float:
+        """Norm of W over the whole model, summed in float64."""
+        square = 0.0
+        for slot in self.slots:
+            buffer = slot.buffer("cone", slot.parameter.dtype)
+            for start, stop in slot.spans():
+                square += float(torch.sum(buffer[start:stop].double().square()))
+        return math.sqrt(square)
+
+    def _noise_of(self, step: int, number: int = 0) -> _NoiseOf:
+        key = noise.mix(self.seed, step, 0)
+        return lambda slot: Dense(noise.Stream(key, slot.id, number), noise.Law.NORMAL16)
+
+    def direction(self, slot: Slot, key: Key) -> Direction:
+        if key.query != 0:
+            raise ValueError("sampler cone draws one direction a step: set estimator.queries=1")
+        if self.is_mezo or self._law.free:
+            return self._noise_of(key.step)(slot)
+        return Multiple(slot.buffer("cone", slot.parameter.dtype), self._law.scale)
+
+    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
+        del slot
+        self._law.coefficient = sum(replay.grad for replay in replays)
+
+    def state_dict(self) -> dict[str, object]:
+        return asdict(self._law)
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self._law = _Law(**state)  # type: ignore[arg-type]
