@@ -12,15 +12,18 @@ from torch import Tensor, nn
 from zobench.models.causal_lm import load
 from zobench.zo.directions import Direction
 from zobench.zo.engine import Diverged
+from zobench.zo.estimators.best_of_k import BestOfK
 from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.adam import Adam
+from zobench.zo.rules.adamm import AdaMM
 from zobench.zo.rules.momentum import Momentum
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.cone import Cone
 from zobench.zo.samplers.gaussian import Gaussian
+from zobench.zo.samplers.learned_mean import LearnedMean
 from zobench.zo.samplers.rademacher import Rademacher
 from zobench.zo.samplers.sphere import Sphere
 from zobench.zo.space import Slot
@@ -38,6 +41,7 @@ ONE_QUERY = [TwoSided, OneSided]
 COMBINATIONS: list[tuple[Callable[[], object], ...]] = [
     *itertools.product(SAMPLERS, ESTIMATORS, RULES),
     *itertools.product([lambda: Cone(steps=300)], ONE_QUERY, RULES),
+    *itertools.product([lambda: LearnedMean(gamma_mu=1e-2)], [BestOfK], [*RULES, AdaMM]),
 ]
 
 
@@ -152,7 +156,7 @@ def test_untrained_parameters_do_not_move(combination: tuple[object, ...]) -> No
 
 @each
 def test_the_engine_counts_the_forwards_of_the_estimator(combination: tuple[object, ...]) -> None:
-    """Two-sided costs 2 q forwards a step, one-sided q + 1, and the engine says so."""
+    """Two-sided costs 2 q forwards a step, one-sided q + 1, best of K takes K + 1."""
     net = network()
     optimizer = optimizer_of(net, combination)
     calls = 0
@@ -164,8 +168,12 @@ def test_the_engine_counts_the_forwards_of_the_estimator(combination: tuple[obje
 
     for _ in range(3):
         optimizer.step(closure)
-    queries = optimizer.estimator.queries  # type: ignore[attr-defined]
-    a_step = 2 * queries if isinstance(optimizer.estimator, TwoSided) else queries + 1
+    estimator = optimizer.estimator
+    if isinstance(estimator, BestOfK):
+        a_step = estimator.candidates + 1
+    else:
+        queries = estimator.queries  # type: ignore[attr-defined]
+        a_step = 2 * queries if isinstance(estimator, TwoSided) else queries + 1
     assert calls == optimizer.engine.forwards == 3 * a_step
 
 
@@ -346,6 +354,18 @@ def test_sixteen_bit_weights_keep_their_dtype_and_learn(
     assert torch.equal(slot.flat, exact.to(dtype)) or torch.allclose(
         slot.flat.float(), exact, rtol=2 ** -(7 if dtype is torch.bfloat16 else 10), atol=0
     )
+
+
+@each
+def test_float64_weights_keep_float64_state(combination: tuple[object, ...]) -> None:
+    """Double precision stays double in weights and in the rule's state."""
+    net = network(torch.float64)
+    optimizer = optimizer_of(net, combination)
+    for _ in range(2):
+        optimizer.step(partial(loss_of, net))
+    assert {p.dtype for p in net.parameters()} == {torch.float64}
+    buffers = [b for slot in optimizer.engine.slots for b in slot.buffers.values()]
+    assert {b.dtype for b in buffers} <= {torch.float64}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -76,7 +76,7 @@ class Engine:
     def _replay(self, slot: Slot, key: Key, at: Point, feedback: Feedback) -> Replay:
         coefficients = {name: c[key] for name, c in feedback.channels.items() if key in c}
         direction = self.sampler.direction(slot, key)
-        return Replay(direction, restore=-at.get(key, 0.0), coefficients=coefficients)
+        return Replay(key, direction, -at.get(key, 0.0), coefficients)
 
     def _go_to(self, point: Point) -> None:
         """Take every slot to the point, through the clean weights, in one pass."""

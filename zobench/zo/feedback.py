@@ -38,6 +38,7 @@ class Replay:
     channels that mention the direction.
     """
 
+    key: Key
     direction: Direction
     restore: float
     coefficients: Mapping[str, float]

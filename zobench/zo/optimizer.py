@@ -24,7 +24,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         learning-rate schedulers find them.
     seed: names the run's noise; the global random state is neither read nor changed.
 
-    Raises ValueError when the sampler or rule needs feedback that the estimator does not give.
+    Raises ValueError when the parts do not fit: feedback that the estimator does not give, or more
+    directions a step than the sampler draws.
     """
 
     def __init__(
@@ -45,6 +46,12 @@ class ZOOptimizer(torch.optim.Optimizer):
             raise ValueError(
                 f"sampler {type(sampler).__name__} and rule {type(rule).__name__} need the feedback"
                 f" {sorted(missing)}, which estimator {type(estimator).__name__} does not give"
+            )
+        most = sampler.most_directions
+        if most is not None and estimator.directions > most:
+            raise ValueError(
+                f"sampler {type(sampler).__name__} draws at most {most} direction a step, estimator"
+                f" {type(estimator).__name__} asks for {estimator.directions}"
             )
         slots = slots_of(named_parameters)
         super().__init__([slot.parameter for slot in slots], {"lr": lr, "eps": eps})

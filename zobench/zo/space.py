@@ -35,9 +35,13 @@ class Slot:
         """The weights as a flat view: writing to it moves the model."""
         return self.parameter.data.view(-1)
 
-    def buffer(self, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The state vector of that name, made of zeros of that dtype when first asked for."""
+    def buffer(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """The state vector of that name, made of zeros when first asked for.
+
+        dtype: float32 unless given, or float64 for float64 weights.
+        """
         if name not in self.buffers:
+            dtype = dtype or torch.promote_types(self.parameter.dtype, torch.float32)
             self.buffers[name] = torch.zeros(self.numel, dtype=dtype, device=self.parameter.device)
         return self.buffers[name]
 

@@ -10,6 +10,7 @@ class Estimator(Protocol):
     """Turns losses into coefficients of directions; tensors never reach it."""
 
     emits: frozenset[str]  # the feedback channels that it fills
+    directions: int  # distinct directions in a step
 
     def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
         """Yield a point, receive its loss, ..., return the feedback.

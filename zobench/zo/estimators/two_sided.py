@@ -16,7 +16,7 @@ class TwoSided:
     def __init__(self, *, queries: int = 1) -> None:
         if queries < 1:
             raise ValueError(f"estimator.queries={queries}: must be at least 1")
-        self.queries = queries
+        self.queries = self.directions = queries
 
     def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
         grad: dict[Key, float] = {}

@@ -15,6 +15,7 @@ class Sampler:
     """
 
     needs: frozenset[str] = frozenset()
+    most_directions: int | None = None  # a step; None is any number
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         """Called once, with all slots and the run's seed, before the first step."""

@@ -46,6 +46,8 @@ class Cone(Sampler):
     State: one buffer per slot in the parameter's dtype. One direction a step.
     """
 
+    most_directions = 1
+
     def __init__(
         self,
         *,
@@ -130,8 +132,6 @@ class Cone(Sampler):
         return lambda slot: Dense(noise.Stream(key, slot.id, number), noise.Law.NORMAL16)
 
     def direction(self, slot: Slot, key: Key) -> Direction:
-        if key.query != 0:
-            raise ValueError("sampler cone draws one direction a step: set estimator.queries=1")
         if self.is_mezo or self._law.free:
             return self._noise_of(key.step)(slot)
         return Multiple(slot.buffer("cone", slot.parameter.dtype), self._law.scale)

@@ -1,0 +1,67 @@
+"""LDSD's estimator (Parfenov et al. 2026, arXiv 2602.13659, Algorithm 2): the best of K candidates.
+
+F_k = L(w + eps v_k); the gradient is the two-sided difference along one direction, and every
+candidate gets its leave-one-out advantage A_k = (K F_k - sum_j F_j) / (K - 1).
+"""
+
+from collections.abc import Callable, Generator
+
+from zobench.zo import noise
+from zobench.zo.feedback import GRAD, POLICY, Feedback, Key, Point
+
+
+class BestOfK:
+    """K + 1 forwards: K candidates and the mirror of the chosen one, no memory.
+
+    choice: `best` (lowest loss), `random`, or `mean_top`, the mean direction of the better half,
+    which costs one forward more. variant: `paper`, or `released`, which evaluates the chosen
+    candidate again (K + 2 forwards). tau_free: divide the advantages by eps, so that the drift of a
+    learnt mean does not depend on it. The reported loss is the mean over the candidates.
+    """
+
+    emits = frozenset({GRAD, POLICY})
+
+    def __init__(
+        self,
+        *,
+        candidates: int = 5,
+        choice: str = "best",
+        variant: str = "paper",
+        tau_free: bool = False,
+    ) -> None:
+        if candidates < 2:
+            raise ValueError(f"estimator.candidates={candidates}: must be at least 2")
+        if choice not in ("best", "random", "mean_top"):
+            raise ValueError(f"estimator.choice={choice}: choose best, random or mean_top")
+        if variant not in ("paper", "released"):
+            raise ValueError(f"estimator.variant={variant}: choose paper or released")
+        self.candidates = self.directions = candidates
+        self.choice = choice
+        self.evaluate_again, self.tau_free = variant == "released", tau_free
+
+    def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
+        losses: dict[Key, float] = {}
+        for query in range(self.candidates):
+            losses[key(query)] = yield {key(query): eps}
+        chosen = self._choose(losses)
+        plus = sum(losses[k] for k in chosen) / len(chosen)
+        share = 1.0 / len(chosen)
+        if len(chosen) > 1 or self.evaluate_again:
+            plus = yield {k: share * eps for k in chosen}
+        minus = yield {k: -share * eps for k in chosen}
+        slope = (plus - minus) / (2.0 * eps)
+        total, others = sum(losses.values()), self.candidates - 1
+        scale = 1.0 / eps if self.tau_free else 1.0
+        policy = {k: scale * (self.candidates * f - total) / others for k, f in losses.items()}
+        grad = {k: share * slope for k in chosen}
+        return Feedback(loss=total / self.candidates, channels={GRAD: grad, POLICY: policy})
+
+    def _choose(self, losses: dict[Key, float]) -> list[Key]:
+        ranked = sorted(losses, key=lambda k: losses[k])
+        if self.choice == "mean_top":
+            return ranked[: (self.candidates + 1) // 2]
+        if self.choice == "random":
+            first = min(losses, key=lambda k: k.query)
+            drawn = noise.mix(first.seed, first.step, self.candidates) % self.candidates
+            return [Key(first.seed, first.step, drawn)]
+        return ranked[:1]
