@@ -16,6 +16,7 @@ from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.samplers.cone import Cone
 from zobench.zo.samplers.gaussian import Gaussian
+from zobench.zo.space import Slot
 
 CPU = torch.device("cpu")
 
@@ -58,15 +59,17 @@ def slope(parameters: dict[str, nn.Parameter], gradient: Tensor) -> Tensor:
     return torch.cat([p.detach().flatten() for p in parameters.values()]) @ gradient
 
 
-def vector(optimizer: ZOOptimizer, draw: Callable[..., Tensor]) -> Tensor:
-    return torch.cat([draw(slot) for slot in optimizer.engine.slots])
-
-
 def z_of(optimizer: ZOOptimizer) -> Tensor:
     """The whole direction of the step that the sampler is at."""
     sampler, step = optimizer.engine.sampler, optimizer.steps
     key = Key(optimizer.engine.seed, step, 0)
-    return vector(optimizer, lambda s: sampler.direction(s, key).draw(0, s.numel, CPU)).double()
+
+    def part(slot: Slot) -> Tensor:
+        direction = sampler.direction(slot, key)
+        assert direction is not None
+        return direction.draw(0, slot.numel, CPU)
+
+    return torch.cat([part(slot) for slot in optimizer.engine.slots]).double()
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,9 @@ def test_without_learning_the_directions_are_mezos() -> None:
     assert not slot.buffer("learned_mean").any()
     key = Key(0, 3, 2)
     gaussian = Gaussian().direction(slot, key).draw(0, 300, CPU)
-    assert torch.equal(engine.sampler.direction(slot, key).draw(0, 300, CPU), gaussian)
+    direction = engine.sampler.direction(slot, key)
+    assert direction is not None
+    assert torch.equal(direction.draw(0, 300, CPU), gaussian)
 
 
 def test_sigma_scales_the_noise_around_the_mean() -> None:

@@ -26,6 +26,7 @@ from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.learned_mean import LearnedMean
 from zobench.zo.samplers.rademacher import Rademacher
 from zobench.zo.samplers.sphere import Sphere
+from zobench.zo.samplers.tensor_inclusion import TensorInclusion
 from zobench.zo.space import Slot
 
 SAMPLERS = [Gaussian, Rademacher, Sphere]
@@ -41,6 +42,8 @@ ONE_QUERY = [TwoSided, OneSided]
 COMBINATIONS: list[tuple[Callable[[], object], ...]] = [
     *itertools.product(SAMPLERS, ESTIMATORS, RULES),
     *itertools.product([lambda: Cone(steps=300)], ONE_QUERY, RULES),
+    *itertools.product([TensorInclusion], ONE_QUERY, RULES),
+    *itertools.product([lambda: TensorInclusion(variant="released")], [TwoSided], [SGD]),
     *itertools.product([lambda: LearnedMean(gamma_mu=1e-2)], [BestOfK], [*RULES, AdaMM]),
 ]
 
@@ -78,6 +81,11 @@ def optimizer_of(
         estimator=estimator,
         rule=rule,
     )
+
+
+def direction_of(optimizer: ZOOptimizer, slot: Slot, key: Key) -> Direction | None:
+    """The sampler's direction for one slot."""
+    return optimizer.engine.sampler.direction(slot, key)
 
 
 def weights_of(net: nn.Module) -> list[Tensor]:
@@ -345,9 +353,9 @@ def test_sixteen_bit_weights_keep_their_dtype_and_learn(
     optimizer = optimizer_of(net, combination)
     optimizer.step(lambda: loss_of(net))
     assert {p.dtype for p in net.parameters()} == {dtype}
-    slot = optimizer.engine.slots[0]
+    drawn = [(s, direction_of(optimizer, s, Key(0, 0, 0))) for s in optimizer.engine.slots]
+    slot, direction = next((s, z) for s, z in drawn if z is not None)
     stored = slot.flat.clone()
-    direction = optimizer.engine.sampler.direction(slot, Key(0, 0, 0))
     slot.move([(direction, 0.25, -0.5)])
     z = direction.draw(0, slot.numel, stored.device)
     exact = stored.float() + 0.25 * z - 0.5 * z
@@ -454,11 +462,12 @@ def test_tied_weights_are_one_slot() -> None:
 def test_sphere_has_norm_root_d() -> None:
     """Every sphere direction has length sqrt(d) over the whole model."""
     optimizer = optimizer_of(network(), (Sphere, TwoSided, SGD))
-    sampler, slots = optimizer.engine.sampler, optimizer.engine.slots
-    sampler.begin_step(0)
-    parts = [
-        sampler.direction(s, Key(0, 0, 2)).draw(0, s.numel, torch.device("cpu")) for s in slots
-    ]
+    optimizer.engine.sampler.begin_step(0)
+    parts = []
+    for slot in optimizer.engine.slots:
+        direction = direction_of(optimizer, slot, Key(0, 0, 2))
+        assert direction is not None
+        parts.append(direction.draw(0, slot.numel, torch.device("cpu")))
     z = torch.cat(parts).double()
     assert abs(float(z.norm()) / len(z) ** 0.5 - 1) < 1e-6
 

@@ -8,8 +8,9 @@ bits, so the walk drifts at binade borders only; -2 eps z in one sum would drift
 import math
 from collections.abc import Callable, Sequence
 
+from zobench.zo.directions import Direction
 from zobench.zo.estimators.base import Estimator
-from zobench.zo.feedback import Feedback, Key, Point, Replay
+from zobench.zo.feedback import GRAD, Feedback, Key, Point, Replay
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
@@ -67,15 +68,19 @@ class Engine:
         keys = dict.fromkeys([*self._at, *(k for c in feedback.channels.values() for k in c)])
         for slot in self.slots:
             at = {} if slot.restore() else self._at
-            replays = [self._replay(slot, key, at, feedback) for key in keys]
+            drawn = [(key, self.sampler.direction(slot, key)) for key in keys]
+            replays = [self._replay(slot, k, z, at, feedback) for k, z in drawn if z is not None]
             rule.update(slot, replays, lr=lr, step=step)
             self.sampler.observe(slot, replays)
         self._at = {}
         self.sampler.end_step()
 
-    def _replay(self, slot: Slot, key: Key, at: Point, feedback: Feedback) -> Replay:
+    def _replay(
+        self, slot: Slot, key: Key, direction: Direction, at: Point, feedback: Feedback
+    ) -> Replay:
         coefficients = {name: c[key] for name, c in feedback.channels.items() if key in c}
-        direction = self.sampler.direction(slot, key)
+        if GRAD in coefficients:
+            coefficients[GRAD] *= self.sampler.weight(slot)
         return Replay(key, direction, -at.get(key, 0.0), coefficients)
 
     def _go_to(self, point: Point) -> None:
@@ -85,9 +90,11 @@ class Engine:
             return
         keys = {**self._at, **target}
         for slot in self.slots:
+            drawn = [(k, z) for k in keys if (z := self.sampler.direction(slot, k)) is not None]
+            if not drawn:
+                continue
             at = {} if slot.restore() else self._at
             if target:
                 slot.keep()
-            moves = [(k, -at.get(k, 0.0), target.get(k, 0.0)) for k in keys]
-            slot.move([(self.sampler.direction(slot, k), away, to) for k, away, to in moves])
+            slot.move([(z, -at.get(k, 0.0), target.get(k, 0.0)) for k, z in drawn])
         self._at = target

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from zobench.zo.noise import cpu, oracle
 from zobench.zo.noise.law import Law
-from zobench.zo.noise.stream import Stream, mix, tensor_id
+from zobench.zo.noise.stream import Stream, mix, tensor_id, uniform
 
-__all__ = ["Law", "Stream", "add", "draw", "mix", "tensor_id"]
+__all__ = ["Law", "Stream", "add", "draw", "mix", "tensor_id", "uniform"]
 
 
 def draw(law: Law, stream: Stream, start: int, count: int, device: torch.device) -> Tensor:

@@ -30,6 +30,12 @@ def mix(seed: int, step: int, query: int) -> int:
     return key
 
 
+def uniform(stream: Stream) -> float:
+    """One number in [0, 1) for a decision on the host, such as whether a tensor takes part."""
+    word = _splitmix(stream.key ^ _splitmix(stream.tensor_id << 32 | stream.number))
+    return (word >> 11) * 2.0**-53
+
+
 def tensor_id(name: str) -> int:
     """32-bit hash (BLAKE2s) of a parameter's canonical name."""
     return int.from_bytes(hashlib.blake2s(name.encode(), digest_size=4).digest(), "little")

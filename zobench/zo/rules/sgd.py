@@ -18,6 +18,8 @@ class SGD:
 
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         del step
+        if not replays:
+            return  # the slot took no part in this step
         keep = 1.0 - lr * self.weight_decay if slot.parameter.dim() > 1 else 1.0
         for start, weights in slot.edit():
             if keep != 1.0:

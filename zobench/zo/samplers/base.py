@@ -24,9 +24,14 @@ class Sampler:
     def begin_step(self, step: int) -> None:
         """The only place where the law of z may change."""
 
-    def direction(self, slot: Slot, key: Key) -> Direction:
-        """The part of z(key) that belongs to the slot."""
+    def direction(self, slot: Slot, key: Key) -> Direction | None:
+        """The part of z(key) that belongs to the slot; None leaves the slot out of this step."""
         raise NotImplementedError
+
+    def weight(self, slot: Slot) -> float:
+        """What the slot's part of the estimate is multiplied by; 1 unless drawing was unequal."""
+        del slot
+        return 1.0
 
     def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
         """Stage what this step teaches about the slot; the law must stay as it is."""

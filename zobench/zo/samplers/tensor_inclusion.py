@@ -1,0 +1,131 @@
+"""CurvZO's law (Wang et al. 2026, arXiv 2603.21725): each step perturbs a random set of tensors.
+
+Tensor b takes part with probability pi_b (Poisson); its estimate is divided by pi_b (Horvitz and
+Thompson; Definition 3.1), which keeps it unbiased. pi follows scores that are learnt from the loss
+difference Delta alone, under a budget that adapts every 20 steps (section 3.5, Eq. 20). State: a
+few numbers per tensor; tensors that are not drawn are not touched. Cost: one draw more, for scores.
+
+`variant: paper` is reconstructed from the stated formulas: the score is Delta^2 times the mean of
+u^2 over the tensor, relative to an average of Delta^2; pi is proportional to sqrt(S), saturating at
+1. `variant: released` follows the authors' code as far as known: shares of the energies
+||z||^2 / pi^2, times |Delta| relative to its average; pi is proportional to S and cannot saturate.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from zobench.zo import noise
+from zobench.zo.directions import Dense
+from zobench.zo.feedback import Key, Replay
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.inclusion import saturated, target_ratio, unsaturated
+from zobench.zo.space import Slot
+
+_MASK = 2  # stream number of the draw that decides who takes part
+_LOW, _HIGH, _ALPHA, _EVERY = (
+    0.1,
+    0.8,
+    0.7,
+    20,
+)  # budget: limits, weight of the support size, period
+_NEW = 0.1  # weight of the new value in every moving average
+
+
+class TensorInclusion(Sampler):
+    """Gaussian directions on a random subset of the slots. One direction a step; no tensor state.
+
+    uniform: ignore the scores (the paper's US ablation). adaptive: let the budget move; else it stays
+    at `ratio` of the tensors. ht: divide by pi; without, the scores precondition the step.
+    """
+
+    most_directions = 1
+
+    def __init__(
+        self,
+        *,
+        variant: str = "paper",
+        ratio: float = 0.4,
+        adaptive: bool = True,
+        uniform: bool = False,
+        ht: bool = True,
+    ) -> None:
+        if variant not in ("paper", "released"):
+            raise ValueError(f"sampler.variant={variant}: choose paper or released")
+        if not 0.0 < ratio <= 1.0:
+            raise ValueError(f"sampler.ratio={ratio}: must be in (0, 1]")
+        self.released = variant == "released"
+        self.ratio, self.adaptive, self.uniform, self.ht = ratio, adaptive, uniform, ht
+        self._step, self._scale = -1, 0.0
+
+    def bind(self, slots: Sequence[Slot], seed: int) -> None:
+        super().bind(slots, seed)
+        self.scores = [0.01] * len(slots)
+        self._place = {slot.id: b for b, slot in enumerate(slots)}
+
+    def begin_step(self, step: int) -> None:
+        self._step = step
+        n = len(self.slots)
+        budget = n * self.ratio
+        if self.released:
+            budget = min(max(int(budget), 1), n)
+        if self.uniform:
+            self.pi = [budget / n] * n
+        elif self.released:
+            self.pi = unsaturated([max(s, 1e-12) for s in self.scores], budget)
+        else:
+            self.pi = saturated([max(s, 1e-12) ** 0.5 for s in self.scores], budget)
+        key = noise.mix(self.seed, step, 0)
+        drawn = [noise.uniform(noise.Stream(key, slot.id, _MASK)) for slot in self.slots]
+        self.drawn = [u < pi for u, pi in zip(drawn, self.pi, strict=True)]
+        if not any(self.drawn):
+            self.drawn[self.pi.index(max(self.pi))] = True
+        self._energies: dict[int, float] = {}
+        self._delta = 0.0
+
+    def direction(self, slot: Slot, key: Key) -> Dense | None:
+        if not self.drawn[self._place[slot.id]]:
+            return None
+        return Dense(noise.Stream(noise.mix(*key), slot.id), noise.Law.NORMAL16)
+
+    def weight(self, slot: Slot) -> float:
+        return 1.0 / max(self.pi[self._place[slot.id]], 1e-8) if self.ht else 1.0
+
+    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
+        if not replays or (self.uniform and not self.adaptive):
+            return
+        [replay] = replays
+        self._delta = replay.grad / self.weight(slot)
+        square = 0.0
+        for start, stop in slot.spans():
+            z = replay.direction.draw(start, stop - start, slot.parameter.device)
+            square += float(torch.sum(torch.square(z), dtype=torch.float64))
+        self._energies[self._place[slot.id]] = square
+
+    def end_step(self) -> None:
+        """Move the scores of the tensors that took part, and every 20 steps the budget."""
+        if self._energies:
+            self._learn()
+        if self.adaptive and self._step % _EVERY == 0:
+            target = target_ratio(self.scores, _LOW, _HIGH, _ALPHA)
+            self.ratio = min(max((1 - _NEW) * self.ratio + _NEW * target, _LOW), _HIGH)
+
+    def _learn(self) -> None:
+        size = abs(self._delta) if self.released else self._delta**2
+        self._scale = (1 - _NEW) * self._scale + _NEW * size
+        relative = size / (self._scale + 1e-12)
+        if self.released:
+            shares = {b: e / max(self.pi[b], 1e-8) ** 2 for b, e in self._energies.items()}
+            total = sum(shares.values()) + 1e-12
+            signal = {b: relative * share / total for b, share in shares.items()}
+        else:
+            signal = {b: relative * e / self.slots[b].numel for b, e in self._energies.items()}
+        for b, value in signal.items():
+            self.scores[b] = (1 - _NEW) * self.scores[b] + _NEW * value
+
+    def state_dict(self) -> dict[str, object]:
+        return {"scores": list(self.scores), "scale": self._scale, "ratio": self.ratio}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.scores = list(state["scores"])  # type: ignore[call-overload]
+        self._scale, self.ratio = state["scale"], state["ratio"]  # type: ignore[assignment]
