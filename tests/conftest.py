@@ -107,16 +107,14 @@ def tiny_folder(tiny_opt: Any, tokenizer: Any, tmp_path_factory: pytest.TempPath
 def compose() -> Callable[..., dict[str, Any]]:
     """`compose("task=sst2")`: the resolved settings of that command line as plain data."""
     import hydra
-    from omegaconf import OmegaConf
 
     from zobench.paths import conf_dir
-    from zobench.schema import register
+    from zobench.schema import register, resolved
 
     def settings_of(*overrides: str) -> dict[str, Any]:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra.compose("config", overrides=list(overrides))
-        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        return {k: v for k, v in plain.items() if k not in ("sampler", "estimator")}
+        return resolved(config)
 
     register()
     return settings_of

@@ -95,17 +95,17 @@ def _launch(config: Any) -> None:
 
     from zobench.build import check
     from zobench.run.launch import Outcome, launch, report
-    from zobench.schema import check_ranges
+    from zobench.schema import check_ranges, resolved
 
     hydra = HydraConfig.get()
     choices = {k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k}
     try:
-        settings = _resolved(config)
+        settings = resolved(config)
         check_ranges(settings)
         check(settings)
         with open_dict(config):
             config.seed = 0
-        base = _resolved(config)
+        base = resolved(config)
     except Exception as error:
         message = _explain(error)
         if message is None or os.environ.get("ZOBENCH_TRACE"):
@@ -144,18 +144,6 @@ def _hydra(arguments: list[str], config_name: str, task: Callable[[Any], None]) 
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *arguments]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
-
-
-def _resolved(config: Any) -> dict[str, Any]:
-    """Plain settings; sampler and estimator stay where an optimizer refers to them."""
-    from omegaconf import OmegaConf
-
-    from zobench.schema import Config
-
-    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    if unknown := settings.keys() - Config.__dataclass_fields__.keys():
-        raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
-    return {k: v for k, v in settings.items() if k not in ("sampler", "estimator")}
 
 
 def _explain(error: BaseException) -> str | None:

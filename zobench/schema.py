@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from zobench.errors import UserError
 
@@ -57,6 +57,25 @@ class Config:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     threads: int | None = None  # CPU threads of a run; null is torch's choice
     runs_root: str = MISSING
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """The composed settings as plain data, without the groups that stand inside the optimizer.
+
+    `sampler` and `estimator` are resolved where an optimizer refers to them, and only there: what
+    they refer to in turn, such as its eps, need not exist for one that does not.
+    """
+    settings: dict[str, Any] = {}
+    for key in config:
+        if key in ("sampler", "estimator"):
+            continue
+        value = config[key]
+        if OmegaConf.is_config(value):
+            value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+        settings[str(key)] = value
+    if unknown := settings.keys() - Config.__dataclass_fields__.keys():
+        raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
+    return settings
 
 
 _AT_LEAST_ONE = (

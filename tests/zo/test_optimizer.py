@@ -14,6 +14,7 @@ from zobench.zo.directions import Direction
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.best_of_k import BestOfK
 from zobench.zo.estimators.one_sided import OneSided
+from zobench.zo.estimators.rloo import RLOO
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
@@ -25,6 +26,7 @@ from zobench.zo.samplers.cone import Cone
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.learned_mean import LearnedMean
 from zobench.zo.samplers.rademacher import Rademacher
+from zobench.zo.samplers.rank_one_curvature import RankOneCurvature
 from zobench.zo.samplers.sphere import Sphere
 from zobench.zo.samplers.tensor_inclusion import TensorInclusion
 from zobench.zo.space import Slot
@@ -43,6 +45,9 @@ COMBINATIONS: list[tuple[Callable[[], object], ...]] = [
     *itertools.product(SAMPLERS, ESTIMATORS, RULES),
     *itertools.product([lambda: Cone(steps=300)], ONE_QUERY, RULES),
     *itertools.product([TensorInclusion], ONE_QUERY, RULES),
+    *itertools.product([lambda: RankOneCurvature(eps=1e-3)], [RLOO], RULES),
+    *itertools.product([lambda: RankOneCurvature(eps=1e-3, form="tiled")], [RLOO], [Momentum]),
+    *itertools.product([Gaussian], [RLOO, BestOfK], RULES),
     *itertools.product([lambda: TensorInclusion(variant="released")], [TwoSided], [SGD]),
     *itertools.product([lambda: LearnedMean(gamma_mu=1e-2)], [BestOfK], [*RULES, AdaMM]),
 ]
@@ -164,7 +169,7 @@ def test_untrained_parameters_do_not_move(combination: tuple[object, ...]) -> No
 
 @each
 def test_the_engine_counts_the_forwards_of_the_estimator(combination: tuple[object, ...]) -> None:
-    """Two-sided costs 2 q forwards a step, one-sided q + 1, best of K takes K + 1."""
+    """Two-sided costs 2 q forwards a step, one-sided q + 1, best of K K + 1, RLOO K."""
     net = network()
     optimizer = optimizer_of(net, combination)
     calls = 0
@@ -179,6 +184,8 @@ def test_the_engine_counts_the_forwards_of_the_estimator(combination: tuple[obje
     estimator = optimizer.estimator
     if isinstance(estimator, BestOfK):
         a_step = estimator.candidates + 1
+    elif isinstance(estimator, RLOO):
+        a_step = estimator.queries
     else:
         queries = estimator.queries  # type: ignore[attr-defined]
         a_step = 2 * queries if isinstance(estimator, TwoSided) else queries + 1

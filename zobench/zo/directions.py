@@ -30,7 +30,7 @@ class Multiple:
     factor: float
 
     def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        _add_drawn(self, out, start, first, second)
+        add_drawn(self, out, start, first, second)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         del device  # the vector's own
@@ -38,7 +38,7 @@ class Multiple:
         return (part if part.dtype.itemsize >= 4 else part.float()) * self.factor
 
 
-def _add_drawn(direction: Direction, out: Tensor, start: int, first: float, second: float) -> None:
+def add_drawn(direction: Direction, out: Tensor, start: int, first: float, second: float) -> None:
     """`add_to` by way of `draw`, for directions that have no quicker one."""
     z = direction.draw(start, out.numel(), out.device).to(out.dtype)
     out.add_(z * first)
@@ -71,7 +71,7 @@ class Around:
     noise: Dense
 
     def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        _add_drawn(self, out, start, first, second)
+        add_drawn(self, out, start, first, second)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         return self.noise.draw(start, count, device).add_(self.mean[start : start + count])

@@ -8,16 +8,26 @@ from zobench.zo.space import Slot
 
 
 class Momentum:
-    """m <- beta m + g; w <- w - lr m. State: one float32 vector per slot (4 bytes a parameter)."""
+    """m <- beta m + g; w <- w - lr m. State: one float32 vector per slot (4 bytes a parameter).
 
-    def __init__(self, *, beta: float = 0.9) -> None:
+    per_query: take the step once for each direction instead, so that K directions decay m by beta^K
+    (LOREN's released code). vectors: false moves vectors by -lr g without momentum, as LOREN does.
+    """
+
+    def __init__(self, *, beta: float = 0.9, per_query: bool = False, vectors: bool = True) -> None:
         if not 0.0 <= beta < 1.0:
             raise ValueError(f"rule.beta={beta}: must be in [0, 1)")
-        self.beta = beta
+        self.beta, self.per_query, self.vectors = beta, per_query, vectors
 
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         del step
+        if not self.vectors and slot.parameter.dim() <= 1:
+            for _, weights, estimate in estimate_blocks(slot, replays):
+                weights.add_(estimate, alpha=-lr)
+            return
         momentum = slot.buffer("momentum")
-        for place, weights, estimate in estimate_blocks(slot, replays):
-            part = momentum[place].mul_(self.beta).add_(estimate)
-            weights.add_(part, alpha=-lr)
+        rounds = [[replay] for replay in replays] if self.per_query else [replays]
+        for terms in rounds:
+            for place, weights, estimate in estimate_blocks(slot, terms):
+                part = momentum[place].mul_(self.beta).add_(estimate)
+                weights.add_(part, alpha=-lr)

@@ -35,8 +35,8 @@ _NEW = 0.1  # weight of the new value in every moving average
 class TensorInclusion(Sampler):
     """Gaussian directions on a random subset of the slots. One direction a step; no tensor state.
 
-    uniform: ignore the scores (the paper's US ablation). adaptive: let the budget move; else it stays
-    at `ratio` of the tensors. ht: divide by pi; without, the scores precondition the step.
+    uniform: ignore the scores (the paper's US ablation). adaptive: let the budget move; else it is
+    `ratio` of the tensors. ht: divide by pi; without, the scores precondition the step.
     """
 
     most_directions = 1
