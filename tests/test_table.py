@@ -52,6 +52,7 @@ def write_run(
     folder = root / SUITE / f"{prefix}{task}-{optimizer}-s{seed}-{identity}"
     folder.mkdir(parents=True)
     config |= {"seed": seed} | ({"table": preset} if preset else {})
+    config["optimizer"] = {**config["optimizer"], "seed": seed}  # as a ZO row hands it on
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     choices = {"optimizer": optimizer, "task": task, "model": "tiny", "estimator": None}
     meta = {"id": identity, "setting": setting, "name": "x", "suite": SUITE, "seed": seed}
@@ -130,6 +131,15 @@ def test_dev_selects_and_test_cannot(
     assert "finished seeds (2): optimizer.lr=0.001 (dev/accuracy 90.0" in cell["note"]
     assert "not shown: optimizer.lr=0.01 (dev/accuracy 80.0" in cell["note"]
     assert cell["settings"] == 2
+
+
+def test_a_seed_is_never_what_sets_settings_apart(tmp_path: Path) -> None:
+    """A setting run once differs from one run twice in its rate, not in its handed-on seed."""
+    for seed in (0, 1):
+        write_run(tmp_path, seed)
+    write_run(tmp_path, 0, lr=0.01)
+    note = table(tmp_path, SUITE)
+    assert "optimizer.lr=0.01 (dev" in note and "seed=" not in note
 
 
 def test_dev_loss_breaks_a_tie(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ class Suite:
             setting: [flatten(self.configs[run]) for run in group["id"]]
             for setting, group in runs.groupby("setting")
         }
-        # What is not the same in all runs of a setting follows the seed and sets nothing apart.
+        # What is not the same in all runs of a setting follows the seed and sets nothing apart;
+        # nor does the seed where it is handed on, such as optimizer.seed, of a setting run once.
         fixed = {
             str(setting): {
                 key: str(value)
@@ -71,7 +72,8 @@ class Suite:
             }
             for setting, (first, *rest) in flat.items()
         }
-        keys = sorted({key for config in fixed.values() for key in config} - {"seed"})
+        everything = {key for config in fixed.values() for key in config}
+        keys = sorted(key for key in everything if key.split(".")[-1] != "seed")
         keys = [key for key in keys if len({config.get(key) for config in fixed.values()}) > 1]
         return {
             setting: ", ".join(f"{key}={config.get(key, 'unset')}" for key in keys)
