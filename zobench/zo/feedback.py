@@ -8,7 +8,6 @@ from zobench.zo.directions import Direction
 
 GRAD = "grad"  # what the rule reads: estimate = sum of coefficient * z
 POLICY = "policy"  # advantages, for samplers that learn their law
-CURVATURE = "curvature"  # second differences
 
 
 class Key(NamedTuple):
