@@ -1,5 +1,6 @@
 """What every sampler is: the law of the direction z, and how it is learnt."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from zobench.zo.directions import Direction
@@ -7,7 +8,7 @@ from zobench.zo.feedback import Key, Replay
 from zobench.zo.space import Slot
 
 
-class Sampler:
+class Sampler(ABC):
     """Draws directions by key; the same key gives the same direction until the next `begin_step`.
 
     `needs` names the feedback channels that it learns from. State belongs in `slot.buffer(...)`
@@ -24,9 +25,9 @@ class Sampler:
     def begin_step(self, step: int) -> None:
         """The only place where the law of z may change."""
 
+    @abstractmethod
     def direction(self, slot: Slot, key: Key) -> Direction | None:
         """The part of z(key) that belongs to the slot; None leaves the slot out of this step."""
-        raise NotImplementedError
 
     def weight(self, slot: Slot) -> float:
         """What the slot's part of the estimate is multiplied by; 1 unless drawing was unequal."""
