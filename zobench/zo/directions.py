@@ -54,6 +54,14 @@ class Dense:
     law: noise.Law
     factor: float = 1.0
 
+    @classmethod
+    def normal(
+        cls, key: tuple[int, int, int], slot: int, factor: float = 1.0, number: int = 0
+    ) -> "Dense":
+        """`normal16` noise named by (seed, step, query), slot id and stream number."""
+        stream = noise.Stream(noise.mix(*key), slot, number)
+        return cls(stream, noise.Law.NORMAL16, factor)
+
     def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
         first, second = first * self.factor, second * self.factor
         noise.add(out, self.law, self.stream, start, first, second)

@@ -56,6 +56,14 @@ class Slot:
         """(start, weights) per block; changes made in place are stored when the loop goes on."""
         return edit(self.flat, self.spans())
 
+    def square_norm(self, direction: Direction) -> float:
+        """||z||^2 of a direction over the slot, summed in float64 block by block."""
+        square = 0.0
+        for start, stop in self.spans():
+            z = direction.draw(start, stop - start, self.parameter.device)
+            square += float(torch.sum(torch.square(z), dtype=torch.float64))
+        return square
+
     def restore(self) -> bool:
         """Copy a displaced float32 vector back; False for a slot that must walk back by itself.
 

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from zobench.zo import noise
 from zobench.zo.directions import Dense, Direction, Multiple
 from zobench.zo.feedback import Key, Replay
 from zobench.zo.samplers.base import Sampler
@@ -128,8 +127,7 @@ class Cone(Sampler):
         return math.sqrt(square)
 
     def _noise_of(self, step: int, number: int = 0) -> _NoiseOf:
-        key = noise.mix(self.seed, step, 0)
-        return lambda slot: Dense(noise.Stream(key, slot.id, number), noise.Law.NORMAL16)
+        return lambda slot: Dense.normal((self.seed, step, 0), slot.id, number=number)
 
     def direction(self, slot: Slot, key: Key) -> Direction:
         if self.is_mezo or self._law.free:

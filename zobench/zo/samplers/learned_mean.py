@@ -6,10 +6,8 @@ released code rebuilds other noise than it evaluated, so that its mu is a random
 update replays the candidates by key. gamma_mu = 0 is the control without learning.
 """
 
-import math
 from collections.abc import Sequence
 
-from zobench.zo import noise
 from zobench.zo.directions import Around, Dense
 from zobench.zo.feedback import POLICY, Key, Replay
 from zobench.zo.samplers.base import Sampler
@@ -34,10 +32,7 @@ class LearnedMean(Sampler):
         self.gamma_mu, self.sigma = gamma_mu, sigma
 
     def direction(self, slot: Slot, key: Key) -> Around:
-        return Around(slot.buffer("learned_mean"), self._noise(slot, key, self.sigma))
-
-    def _noise(self, slot: Slot, key: Key, factor: float) -> Dense:
-        return Dense(noise.Stream(noise.mix(*key), slot.id), noise.Law.NORMAL16, factor)
+        return Around(slot.buffer("learned_mean"), Dense.normal(key, slot.id, self.sigma))
 
     def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
         """Move the slot's mean: no direction of this step is drawn on it any more."""
@@ -48,9 +43,4 @@ class LearnedMean(Sampler):
         for start, mean in edit(slot.buffer("learned_mean"), slot.spans()):
             for replay in learnt:
                 advantage = replay.coefficients[POLICY]
-                self._noise(slot, replay.key, 1.0).add_to(mean, start, -rate * advantage)
-
-    def norm(self) -> float:
-        """||mu|| over the whole model."""
-        buffers = [slot.buffer("learned_mean") for slot in self.slots]
-        return math.sqrt(sum(float(b.double().square().sum()) for b in buffers))
+                Dense.normal(replay.key, slot.id).add_to(mean, start, -rate * advantage)

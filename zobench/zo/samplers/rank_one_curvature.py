@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench.zo import noise
 from zobench.zo.directions import Dense, add_drawn
 from zobench.zo.feedback import POLICY, Key, Replay
 from zobench.zo.samplers.base import Sampler
@@ -89,8 +88,7 @@ class RankOneCurvature(Sampler):
             dtype = torch.promote_types(slot.parameter.dtype, torch.float32)
             vector = torch.zeros(slot.numel // rows, dtype=dtype, device=slot.parameter.device)
             if self.random_start:
-                stream = noise.Stream(noise.mix(seed, 0, 0), slot.id, _START)
-                noise.add(vector, noise.Law.NORMAL16, stream, 0, 1.0)
+                Dense.normal((seed, 0, 0), slot.id, number=_START).add_to(vector, 0, 1.0)
             slot.buffers["curvature"] = vector
 
     def begin_step(self, step: int) -> None:
@@ -100,7 +98,7 @@ class RankOneCurvature(Sampler):
     def direction(self, slot: Slot, key: Key) -> Shaped:
         vector, square, root = self._shape(slot)
         shrink = (1.0 - self.sign * math.sqrt(self.rho) / root) / square if square else 0.0
-        dense = self._noise(slot, key)
+        dense = Dense.normal(key, slot.id)
         if self.tiled:
             return Shaped(dense, vector, shrink, 1.0, self._dot(slot, key))
         return Shaped(dense, vector, shrink, 1.0 / math.sqrt(self.rho), None)
@@ -113,12 +111,9 @@ class RankOneCurvature(Sampler):
             square *= slot.numel // vector.numel()
         return vector, square, math.sqrt(self.rho + square)
 
-    def _noise(self, slot: Slot, key: Key) -> Dense:
-        return Dense(noise.Stream(noise.mix(*key), slot.id), noise.Law.NORMAL16)
-
     def _rows(self, slot: Slot, key: Key, start: int, stop: int) -> Tensor:
         width = slot.buffers["curvature"].numel()
-        dense = self._noise(slot, key)
+        dense = Dense.normal(key, slot.id)
         return dense.draw(start, stop - start, slot.parameter.device).view(-1, width)
 
     def _dot(self, slot: Slot, key: Key) -> float:

@@ -2,9 +2,6 @@
 
 import math
 
-import torch
-
-from zobench.zo import noise
 from zobench.zo.directions import Dense
 from zobench.zo.feedback import Key
 from zobench.zo.samplers.base import Sampler
@@ -24,18 +21,9 @@ class Sphere(Sampler):
     def direction(self, slot: Slot, key: Key) -> Dense:
         if key not in self._factors:
             self._factors[key] = self._factor(key)
-        return Dense(self._stream(slot, key), noise.Law.NORMAL16, self._factors[key])
-
-    def _stream(self, slot: Slot, key: Key) -> noise.Stream:
-        return noise.Stream(noise.mix(*key), slot.id)
+        return Dense.normal(key, slot.id, self._factors[key])
 
     def _factor(self, key: Key) -> float:
-        """sqrt(d) / ||n||, summed in float64 block by block."""
-        dimension, square = 0, 0.0
-        for slot in self.slots:
-            normal = Dense(self._stream(slot, key), noise.Law.NORMAL16)
-            for start, stop in slot.spans():
-                part = normal.draw(start, stop - start, slot.parameter.device)
-                square += float(torch.sum(torch.square(part), dtype=torch.float64))
-            dimension += slot.numel
-        return math.sqrt(dimension / square)
+        """sqrt(d) / ||n||, both over the whole model."""
+        square = sum(slot.square_norm(Dense.normal(key, slot.id)) for slot in self.slots)
+        return math.sqrt(sum(slot.numel for slot in self.slots) / square)

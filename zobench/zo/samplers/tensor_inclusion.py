@@ -13,8 +13,6 @@ u^2 over the tensor, relative to an average of Delta^2; pi is proportional to sq
 
 from collections.abc import Sequence
 
-import torch
-
 from zobench.zo import noise
 from zobench.zo.directions import Dense
 from zobench.zo.feedback import Key, Replay
@@ -23,12 +21,8 @@ from zobench.zo.samplers.inclusion import saturated, target_ratio, unsaturated
 from zobench.zo.space import Slot
 
 _MASK = 2  # stream number of the draw that decides who takes part
-_LOW, _HIGH, _ALPHA, _EVERY = (
-    0.1,
-    0.8,
-    0.7,
-    20,
-)  # budget: limits, weight of the support size, period
+_LOW, _HIGH = 0.1, 0.8  # limits of the budget, as shares of the tensors
+_ALPHA, _EVERY = 0.7, 20  # weight of the support size in it; steps between its changes
 _NEW = 0.1  # weight of the new value in every moving average
 
 
@@ -86,7 +80,7 @@ class TensorInclusion(Sampler):
     def direction(self, slot: Slot, key: Key) -> Dense | None:
         if not self.drawn[self._place[slot.id]]:
             return None
-        return Dense(noise.Stream(noise.mix(*key), slot.id), noise.Law.NORMAL16)
+        return Dense.normal(key, slot.id)
 
     def weight(self, slot: Slot) -> float:
         return 1.0 / max(self.pi[self._place[slot.id]], 1e-8) if self.ht else 1.0
@@ -96,11 +90,7 @@ class TensorInclusion(Sampler):
             return
         [replay] = replays
         self._delta = replay.grad / self.weight(slot)
-        square = 0.0
-        for start, stop in slot.spans():
-            z = replay.direction.draw(start, stop - start, slot.parameter.device)
-            square += float(torch.sum(torch.square(z), dtype=torch.float64))
-        self._energies[self._place[slot.id]] = square
+        self._energies[self._place[slot.id]] = slot.square_norm(replay.direction)
 
     def end_step(self) -> None:
         """Move the scores of the tensors that took part, and every 20 steps the budget."""
