@@ -7,6 +7,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from zobench.budget import steps_for
 from zobench.errors import UserError
 
 
@@ -15,6 +16,7 @@ class Train:
     """How long and on what a run trains."""
 
     steps: int = 2000
+    forwards: int | None = None  # instead of steps; log_every and eval_every then count forwards
     batch_size: int = 16
     final_lr: float = 1.0  # share of lr left at the last step, reached linearly; 1 is constant
     log_every: int = 20  # steps per line of metrics.jsonl
@@ -36,6 +38,24 @@ class Table:
     rows: str = "optimizer"
     columns: str = "task"
     metric: str = "test/accuracy"
+    target: float | None = None  # also show the forwards until dev/accuracy reached it
+
+
+@dataclass
+class Plot:
+    """What `zobench plot` shows of the suite unless told otherwise."""
+
+    x: str = "cost/forwards"  # a metric for curves, or a setting for one point per setting
+    y: str = "dev/accuracy"
+    lines: str = "optimizer"
+    log: str = "none"  # axes with a logarithmic scale: none, x, y or both
+
+
+@dataclass
+class Diagnose:
+    """The search directions against the true gradient, which costs a backward pass each time."""
+
+    every: int | None = None  # steps between diagnoses; null is never
 
 
 @dataclass
@@ -52,6 +72,9 @@ class Config:
     train: Train = field(default_factory=Train)
     evaluation: Evaluation = field(default_factory=Evaluation)
     table: Table = field(default_factory=Table)
+    plot: Plot = field(default_factory=Plot)
+    diagnose: Diagnose = field(default_factory=Diagnose)
+    lr_factor: float = 1.0  # multiplies optimizer.lr: one grid for rows whose rates lie far apart
     seed: int = 0  # names the noise and the data order; the data itself has task.data_seed
     suite: str = "scratch"  # runs of one suite share a folder and a table
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
@@ -63,8 +86,10 @@ def resolved(config: Any) -> dict[str, Any]:
     """The composed settings as plain data, without the groups that stand inside the optimizer.
 
     `sampler` and `estimator` are resolved where an optimizer refers to them, and only there: what
-    they refer to in turn, such as its eps, need not exist for one that does not.
+    they refer to in turn, such as its eps, need not exist for one that does not. `train.forwards`
+    has become `train.steps`, and `lr_factor` is in `optimizer.lr`.
     """
+    config = _within_budget(config)
     settings: dict[str, Any] = {}
     for key in config:
         if key in ("sampler", "estimator"):
@@ -73,9 +98,33 @@ def resolved(config: Any) -> dict[str, Any]:
         if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
         settings[str(key)] = value
+    _scale_rate(settings)
     if unknown := settings.keys() - Config.__dataclass_fields__.keys():
         raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
     return settings
+
+
+def _within_budget(config: Any) -> Any:
+    """The settings with the steps that `train.forwards` pays for, before others refer to them."""
+    if config.train.forwards is None:
+        return config
+    config = config.copy()
+    train, estimator = (
+        OmegaConf.to_container(config[key], resolve=True, throw_on_missing=True)
+        for key in ("train", "estimator")
+    )
+    optimizer: Any = OmegaConf.to_container(config.optimizer, resolve=False)
+    config.train.update(steps_for(train, optimizer, estimator))  # type: ignore[arg-type]
+    return config
+
+
+def _scale_rate(settings: dict[str, Any]) -> None:
+    factor = settings.pop("lr_factor")
+    if factor == 1.0:
+        return
+    if "lr" not in settings["optimizer"]:
+        raise UserError(f"lr_factor={factor}: this optimizer has no lr to multiply")
+    settings["optimizer"]["lr"] = float(f"{factor * settings['optimizer']['lr']:.6g}")
 
 
 _AT_LEAST_ONE = (
@@ -91,6 +140,9 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     for part, name in _AT_LEAST_ONE:
         if settings[part][name] < 1:
             raise UserError(f"{part}.{name}={settings[part][name]}: must be at least 1")
+    every = settings["diagnose"]["every"]
+    if every is not None and every < 1:
+        raise UserError(f"diagnose.every={every}: must be at least 1, or null")
     if settings["seed"] < 0 or settings["train"]["steps"] < 0:
         raise UserError("seed and train.steps must not be negative")
     if settings["threads"] is not None and settings["threads"] < 1:

@@ -12,7 +12,7 @@ from zobench.run.identity import identity
 Settings = dict[str, Any]
 Path = tuple[str | int, ...]
 # where and how a run is carried out and shown; everything else is what is carried out
-PLACE = ("suite", "device", "threads", "logger", "runs_root", "table")
+PLACE = ("plot", "suite", "device", "threads", "logger", "runs_root", "table")
 
 
 @pytest.fixture(scope="module")
@@ -121,5 +121,6 @@ def test_an_identity_is_the_same_in_every_version() -> None:
         "train": {"steps": 3},
         "evaluation": {"batch_size": 64},
         "seed": 0,
+        "diagnose": {"every": None},
     }
     assert identity(settings) == "503467b9"

@@ -65,7 +65,7 @@ def test_every_row_leaves_a_complete_folder(
         assert name in result[part], key
     steps = 0 if optimizer == "zero_shot" else 12
     forwards = {"zero_shot": 0, "sgd": 12, "adamw": 12, "loren": 72, "ldsd_sgd": 72}
-    forwards |= {"ldsd_adamm": 72}  # K or K + 1 a step; two for the rest
+    forwards |= {"ldsd_adamm": 72, "ldsd_jaguar": 72}  # K or K + 1 a step; two for the rest
     assert result["cost"]["forwards"] == forwards.get(optimizer, 24)
     if folder.ledger.is_file():
         assert result["cost"]["forwards"] == sum(len(r.losses) for r in read(folder.ledger))
@@ -75,6 +75,7 @@ def test_every_row_leaves_a_complete_folder(
     parameters = sum(t.numel() for t in load_file(folder.weights).values())
     per_parameter = {"mezo_momentum": 4, "mezo_adam": 8, "sgd": 4, "adamw": 12}
     per_parameter |= {"conmezo": 4, "ldsd_sgd": 8, "ldsd_adamm": 16, "loren": 4}
+    per_parameter |= {"ldsd_jaguar": 8}
     rel = 0.05 if optimizer == "loren" else 0.001  # a row vector per matrix, no momentum on vectors
     assert state == pytest.approx(per_parameter.get(optimizer, 0) * parameters, rel=rel, abs=0.5)
 
@@ -139,18 +140,19 @@ def test_dev_selects_and_test_only_reports(
     prepare: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights that are tested are those of the lowest dev loss, whatever comes later."""
-    import zobench.run.loop as loop
+    from zobench.tasks.choice_problem import ChoiceProblem
 
     losses = iter([0.9, 0.2, 0.5, 0.7])
     seen: list[dict[str, torch.Tensor]] = []
 
-    def scripted(model: Any, *_: Any) -> dict[str, float]:
+    def scripted(_problem: Any, model: Any, *_: Any) -> dict[str, float]:
         seen.append({n: p.detach().clone() for n, p in model.named_parameters()})
         return {"loss": next(losses, 99.0), "accuracy": 0.5}
 
-    monkeypatch.setattr(loop, "evaluate", scripted)
+    monkeypatch.setattr(ChoiceProblem, "evaluate", scripted)
     result = run(prepare("optimizer.lr=1e-3"))
     assert (result["best_step"], result["dev"]["loss"]) == (4, 0.2)
+    assert result["final"]["loss"] == 0.7
     tested = seen[-1]
     assert all(torch.equal(tested[n], seen[1][n]) for n in tested)
     assert not all(torch.equal(tested[n], seen[-2][n]) for n in tested)

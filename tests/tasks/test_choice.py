@@ -16,7 +16,8 @@ from zobench.tasks.choice import ChoiceTask
 from zobench.tasks.dataset import Dataset
 from zobench.tasks.example import Example, Row, Splits
 
-TASKS = sorted(path.stem for path in (conf_dir() / "task").glob("*.yaml"))
+FILES = sorted((conf_dir() / "task").glob("*.yaml"))
+TASKS = [path.stem for path in FILES if "ChoiceTask" in path.read_text()]
 SST2_SIZES = {"train": 1000, "dev": 500, "test": 872}
 
 

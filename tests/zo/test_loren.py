@@ -1,18 +1,26 @@
 """LOREN: the shaped noise against explicit matrices, the score against finite differences."""
 
 import math
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zobench.zo import noise
+from zobench.zo.directions import Dense
 from zobench.zo.estimators.rloo import RLOO
 from zobench.zo.feedback import GRAD, POLICY, Key
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.momentum import Momentum
 from zobench.zo.rules.sgd import SGD
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.rank_one_curvature import RankOneCurvature
+from zobench.zo.samplers.sphere import Sphere
 from zobench.zo.space import Slot
 
 CPU = torch.device("cpu")
@@ -76,39 +84,118 @@ def test_directions_are_the_root_of_the_inverse_times_noise(form: str, root: str
         scale = math.sqrt(RHO) if form == "tiled" else 1.0
         expected = scale * (u @ matrix.T).flatten()
         direction = sampler.direction(slot, KEY)
-        z = direction.draw(0, slot.numel, CPU).double()
-        torch.testing.assert_close(z, expected, rtol=1e-4, atol=1e-5)
-        middle = direction.draw(3, slot.numel - 5, CPU)
-        torch.testing.assert_close(middle.double(), expected[3:-2], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(direction.draw(0, slot.numel, CPU), expected)
+        torch.testing.assert_close(direction.draw(3, slot.numel - 5, CPU), expected[3:-2])
+
+
+@pytest.mark.parametrize(("form", "root"), FORMS)
+def test_the_covariance_is_the_inverse_of_h(
+    form: str, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fed with unit vectors for u, z spans a root of H^-1, times rho for `tiled`, to 1e-12."""
+    sampler = sampler_of(form, root)
+    slots = optimizer_of(sampler).engine.slots
+    axis = {noise.mix(0, 0, i): i for i in range(max(slot.numel for slot in slots))}
+
+    def unit(dense: Dense, start: int, count: int, device: torch.device) -> Tensor:
+        out = torch.zeros(count, dtype=torch.float64, device=device)
+        if 0 <= (place := axis[dense.stream.key] - start) < count:
+            out[place] = 1.0
+        return out
+
+    for slot in slots:
+        _, acting, u = parts(slot, form)
+        h = RHO * torch.eye(len(acting), dtype=torch.float64) + torch.outer(acting, acting)
+        inverse = torch.linalg.inv(h).contiguous() * (RHO if form == "tiled" else 1.0)
+        expected = torch.kron(torch.eye(len(u), dtype=torch.float64), inverse)
+        with monkeypatch.context() as patch:
+            patch.setattr(Dense, "draw", unit)
+            sampler.begin_step(0)
+            z = [
+                sampler.direction(slot, Key(0, 0, i)).draw(0, slot.numel, CPU)
+                for i in range(slot.numel)
+            ]
+        matrix = torch.stack(z)
+        torch.testing.assert_close(matrix.T @ matrix, expected, rtol=1e-12, atol=1e-12)
+
+
+def log_density(a: Tensor, z: Tensor) -> Tensor:
+    """log N(z; 0, H^-1) of independent rows z, less its constant, for a complex `a` too."""
+    acting = a.repeat(z.shape[1] // len(a))
+    h = RHO * torch.eye(z.shape[1], dtype=a.dtype) + torch.outer(acting, acting)
+    rows = z.to(a.dtype)
+    return 0.5 * len(z) * torch.log(torch.linalg.det(h)) - 0.5 * (rows @ h * rows).sum()
 
 
 @pytest.mark.parametrize(("form", "root"), FORMS)
 def test_the_score_is_the_gradient_of_the_log_density(form: str, root: str) -> None:
-    """Against central differences of log N(z; 0, H^-1) in a, to 1e-6 of its size."""
+    """Against the difference quotient of log N(z; 0, H^-1) in a, relative error below 1e-8.
+
+    The step is imaginary, so that nothing cancels: Im f(a + i h e) / h is exact to O(h^2).
+    """
     sampler = sampler_of(form, root)
     optimizer = optimizer_of(sampler)
     sampler.begin_step(0)
     for slot in optimizer.engine.slots:
         a, acting, u = parts(slot, form)
         z = u @ half_inverse(acting, root).T
-
-        def log_p(a: Tensor, z: Tensor = z) -> float:
-            acting = a.repeat(z.shape[1] // len(a))
-            eye = torch.eye(z.shape[1], dtype=torch.float64)
-            h = RHO * eye + torch.outer(acting, acting)
-            return float(0.5 * len(z) * torch.logdet(h) - 0.5 * (z @ h * z).sum())
-
-        step = 1e-5
-        numeric = torch.stack(
-            [
-                torch.tensor(log_p(a + step * e) - log_p(a - step * e)) / (2 * step)
-                for e in torch.eye(len(a), dtype=torch.float64)
-            ]
-        ).double()
+        units = torch.eye(len(a), dtype=torch.complex128)
+        numeric = torch.stack([log_density(a + 1e-20j * e, z).imag / 1e-20 for e in units])
         if form == "tiled":
             numeric *= math.sqrt(RHO)
         score = sampler.score(slot, KEY)
-        assert float((score - numeric).norm()) < 1e-6 * float(1 + numeric.norm())
+        assert score.dtype == torch.float64
+        assert float((score - numeric).norm()) < 1e-8 * float(numeric.norm())
+
+
+@pytest.mark.parametrize("form", ["rows", "tiled"])
+def test_a_step_reads_nothing_back_to_the_host(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the losses no tensor becomes a Python number: the host never waits for a device.
+
+    A sphere sampler, which measures a norm, shows that such reads are noticed.
+    """
+    reads: list[str] = []
+    parameters = [(name, nn.Parameter(torch.ones(shape))) for name, shape in SHAPES.items()]
+    samplers: list[Sampler] = [
+        RankOneCurvature(eps=1e-3, rho=RHO, lr_cov=1.0, form=form),
+        Sphere(),
+    ]
+    counts = []
+    for sampler in samplers:
+        optimizer = ZOOptimizer(
+            parameters,
+            lr=1e-3,
+            eps=1e-3,
+            sampler=sampler,
+            estimator=RLOO(queries=4),
+            rule=Momentum(vectors=False),
+        )
+        losses = iter([0.5, 0.1, 0.4, 0.8] * 3)
+        with monkeypatch.context() as patch:
+            for name in ("item", "tolist", "__float__", "__int__", "__bool__", "__index__"):
+                real = getattr(Tensor, name)
+
+                def noted(tensor: Tensor, name: str = name, real: Any = real) -> object:
+                    reads.append(name)
+                    return real(tensor)
+
+                patch.setattr(Tensor, name, noted)
+            for _ in range(3):
+                optimizer.step(lambda losses=losses: next(losses))  # type: ignore[misc]
+        counts.append(len(reads))
+    assert counts[0] == 0 < counts[1]
+
+
+def rloo_weights(losses: list[float]) -> list[float]:
+    """The policy channel for these losses."""
+    estimate = RLOO(queries=len(losses)).estimate(partial(Key, 0, 0), 0.1)
+    next(estimate)
+    try:
+        for loss in losses:
+            estimate.send(loss)
+    except StopIteration as stop:
+        return [stop.value.channels[POLICY][Key(0, 0, k)] for k in range(len(losses))]
+    raise AssertionError("the estimator asked for more losses than it should")
 
 
 def test_rloo_weights_are_the_leave_one_out_ones() -> None:
@@ -128,6 +215,41 @@ def test_rloo_weights_are_the_leave_one_out_ones() -> None:
         weight = (loss - sum(others) / 3) / 4
         assert feedback.channels[POLICY][Key(0, 0, k)] == pytest.approx(weight)
         assert feedback.channels[GRAD][Key(0, 0, k)] == pytest.approx(weight / 0.1)
+
+
+@given(
+    losses=st.lists(st.floats(-10, 10), min_size=2, max_size=8),
+    constant=st.floats(-100, 100),
+)
+def test_rloo_ignores_constants(losses: list[float], constant: float) -> None:
+    """The weights sum to 0 and do not change when a constant is added to the loss."""
+    weights = rloo_weights(losses)
+    assert sum(weights) == pytest.approx(0, abs=1e-12)
+    shifted = rloo_weights([loss + constant for loss in losses])
+    assert shifted == pytest.approx(weights, abs=1e-10)
+
+
+def test_two_queries_are_the_antisymmetric_pair() -> None:
+    """K = 2: the estimate is (F_1 - F_2) (z_1 - z_2) / (2 eps)."""
+    assert rloo_weights([0.7, 0.4]) == pytest.approx([0.15, -0.15])
+
+
+def test_rloo_is_unbiased_for_the_smoothed_loss() -> None:
+    """For f = sum x^3 the mean estimate is 3 x^2 + 3 eps^2, which is not the gradient at x."""
+    steps, eps = 6000, 1.0
+    start = torch.tensor([0.3, -0.5, 0.1], dtype=torch.float64)
+    x = nn.Parameter(start.clone())
+    optimizer = ZOOptimizer(
+        [("x", x)], lr=1.0, eps=eps, sampler=Gaussian(), estimator=RLOO(queries=6), rule=SGD()
+    )
+    samples = torch.empty(steps, 3, dtype=torch.float64)
+    for step in range(steps):
+        x.data.copy_(start)
+        optimizer.step(lambda: float(x.detach().pow(3).sum()))
+        samples[step] = start - x.detach()
+    error = samples.std(0) / steps**0.5
+    assert ((samples.mean(0) - 3 * start**2 - 3 * eps**2).abs() < 4 * error).all()
+    assert (15 * error < 3 * eps**2).all()
 
 
 @pytest.mark.parametrize("form", ["rows", "tiled"])
@@ -200,3 +322,53 @@ def test_momentum_per_query_decays_once_a_direction(per_query: bool) -> None:
             slot.flat - starts[slot.name], moved[slot.name], rtol=1e-4, atol=1e-6
         )
     assert "momentum" not in vector.buffers
+
+
+@pytest.mark.parametrize(("form", "momentum"), [("rows", True), ("rows", False), ("tiled", False)])
+def test_state_is_a_vector_a_tensor_and_the_momentum_of_matrices(form: str, momentum: bool) -> None:
+    """Without momentum LOREN is MeZO plus one row per tensor, in bytes; with it, plus matrices."""
+    parameters = [(name, nn.Parameter(torch.ones(shape))) for name, shape in SHAPES.items()]
+    optimizer = ZOOptimizer(
+        parameters,
+        lr=1e-3,
+        eps=1e-3,
+        sampler=RankOneCurvature(eps=1e-3, form=form),
+        estimator=RLOO(),
+        rule=Momentum(vectors=False) if momentum else SGD(),
+    )
+    for step in range(2):
+        optimizer.step(lambda step=step: float(step))  # type: ignore[misc]
+    state = sum(b.nbytes for slot in optimizer.engine.slots for b in slot.buffers.values())
+    assert state == 4 * (7 + 11 + 6) + momentum * 4 * (5 * 7 + 4 * 2 * 3)
+
+
+@pytest.mark.parametrize(("lr_cov", "learns"), [(1e2, True), (1e-3, False)])
+def test_the_vector_finds_the_stiff_shared_direction(lr_cov: float, learns: bool) -> None:
+    """For a loss that is steep along X e, a turns to e; at the released lr_cov, 1e-3, it stays.
+
+    The loss is 5 |X e|^2 + |X|^2 / 2 in units of eps, so that it varies by about 10 in a step. Then
+    lr_cov must be around 1e2; with 1e-3 the vector moves by less than 1e-5 of its length.
+    """
+    eps = 1e-3
+    e = torch.tensor([0.6, -0.3, 0.1, 0.5, -0.5], dtype=torch.float64)
+    e /= e.norm()
+    x = nn.Parameter(torch.zeros(6, 5, dtype=torch.float64))
+    sampler = RankOneCurvature(eps=eps, lr_cov=lr_cov)
+    optimizer = ZOOptimizer(
+        [("x", x)], lr=0.0, eps=eps, sampler=sampler, estimator=RLOO(queries=10), rule=SGD()
+    )
+
+    def bowl() -> float:
+        rows = x.detach() / eps
+        return float(5.0 * (rows @ e).square().sum() + 0.5 * rows.square().sum())
+
+    a = optimizer.engine.slots[0].buffers["curvature"]
+    start = a.clone()
+    for _ in range(1000 if learns else 100):
+        optimizer.step(bowl)
+    if learns:
+        assert float((a @ e) ** 2 / (a @ a)) > 0.9
+        assert sampler.vitals()["state_over_walk"] > 1.5
+    else:
+        assert 0.0 < float((a - start).norm() / start.norm()) < 1e-5
+    assert float((start @ e) ** 2 / (start @ start)) < 0.5

@@ -22,6 +22,7 @@ from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.adamm import AdaMM
 from zobench.zo.rules.momentum import Momentum
 from zobench.zo.rules.sgd import SGD
+from zobench.zo.rules.sign_momentum import SignMomentum
 from zobench.zo.samplers.cone import Cone
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.learned_mean import LearnedMean
@@ -29,6 +30,7 @@ from zobench.zo.samplers.rademacher import Rademacher
 from zobench.zo.samplers.rank_one_curvature import RankOneCurvature
 from zobench.zo.samplers.sphere import Sphere
 from zobench.zo.samplers.tensor_inclusion import TensorInclusion
+from zobench.zo.samplers.tensor_subset import TensorSubset
 from zobench.zo.space import Slot
 
 SAMPLERS = [Gaussian, Rademacher, Sphere]
@@ -50,6 +52,17 @@ COMBINATIONS: list[tuple[Callable[[], object], ...]] = [
     *itertools.product([Gaussian], [RLOO, BestOfK], RULES),
     *itertools.product([lambda: TensorInclusion(variant="released")], [TwoSided], [SGD]),
     *itertools.product([lambda: LearnedMean(gamma_mu=1e-2)], [BestOfK], [*RULES, AdaMM]),
+    (Gaussian, partial(BestOfK, choice="mean_top"), SGD),
+    (Gaussian, partial(BestOfK, candidates=2, choice="mean_top"), SGD),
+    (Gaussian, partial(BestOfK, choice="random"), SGD),
+    (Gaussian, partial(BestOfK, variant="released"), SGD),
+    (lambda: TensorSubset(Gaussian(), share=0.4), TwoSided, SignMomentum),
+    (lambda: TensorSubset(Cone(steps=300), share=0.7), TwoSided, SGD),
+    (
+        lambda: TensorSubset(LearnedMean(gamma_mu=1e-2, init="unit")),
+        BestOfK,
+        SignMomentum,
+    ),
 ]
 
 
@@ -169,7 +182,7 @@ def test_untrained_parameters_do_not_move(combination: tuple[object, ...]) -> No
 
 @each
 def test_the_engine_counts_the_forwards_of_the_estimator(combination: tuple[object, ...]) -> None:
-    """Two-sided costs 2 q forwards a step, one-sided q + 1, best of K K + 1, RLOO K."""
+    """What an estimator declares as its forwards a step is what the closure sees."""
     net = network()
     optimizer = optimizer_of(net, combination)
     calls = 0
@@ -181,15 +194,28 @@ def test_the_engine_counts_the_forwards_of_the_estimator(combination: tuple[obje
 
     for _ in range(3):
         optimizer.step(closure)
-    estimator = optimizer.estimator
-    if isinstance(estimator, BestOfK):
-        a_step = estimator.candidates + 1
-    elif isinstance(estimator, RLOO):
-        a_step = estimator.queries
-    else:
-        queries = estimator.queries  # type: ignore[attr-defined]
-        a_step = 2 * queries if isinstance(estimator, TwoSided) else queries + 1
-    assert calls == optimizer.engine.forwards == 3 * a_step
+    assert calls == optimizer.engine.forwards == 3 * optimizer.estimator.forwards
+
+
+@pytest.mark.parametrize(
+    ("make", "forwards"),
+    [
+        (TwoSided, 2),
+        (partial(TwoSided, queries=3), 6),
+        (OneSided, 2),
+        (partial(OneSided, queries=3), 4),
+        (partial(RLOO, queries=6), 6),
+        (partial(BestOfK, candidates=5), 6),
+        (partial(BestOfK, candidates=5, choice="random"), 6),
+        (partial(BestOfK, candidates=5, choice="mean_top"), 7),
+        (partial(BestOfK, candidates=5, variant="released"), 7),
+    ],
+)
+def test_the_forwards_of_a_step_are_the_methods(
+    make: Callable[[], TwoSided | OneSided | RLOO | BestOfK], forwards: int
+) -> None:
+    """Two-sided costs 2 q, one-sided q + 1, RLOO K, best of K K + 1, or K + 2 to look again."""
+    assert make().forwards == forwards
 
 
 @each

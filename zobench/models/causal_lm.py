@@ -1,21 +1,14 @@
 """A Hugging Face decoder and its tokenizer, from a folder, the hub or the package itself."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
 from zobench.errors import UserError
+from zobench.models.loaded import LoadedModel
 from zobench.paths import ASSETS_DIR
 
 SHIPPED = "zobench:"  # `zobench:tiny` is a checkpoint inside the package
-
-
-class LoadedModel(NamedTuple):
-    """A model in evaluation mode on the CPU, and its tokenizer."""
-
-    model: Any
-    tokenizer: Any
 
 
 def load(*, path: str, dtype: str = "float32", revision: str | None = None) -> LoadedModel:
@@ -48,8 +41,3 @@ def load(*, path: str, dtype: str = "float32", revision: str | None = None) -> L
     if tokenizer.pad_token_id is None:  # padding is masked, so any token will do
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return LoadedModel(model.eval(), tokenizer)
-
-
-def max_positions(model: Any) -> int:
-    """Longest sequence that the model was built for, in tokens."""
-    return int(getattr(model.config, "max_position_embeddings", 2048))

@@ -14,6 +14,8 @@ def identity(settings: Mapping[str, Any]) -> str:
     Nulls are dropped, so a new optional setting does not rename older runs.
     """
     parts = _canonical({part: settings[part] for part in _PARTS})
+    if diagnosed := _canonical(settings["diagnose"]):
+        parts["diagnose"] = diagnosed
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha1(text.encode()).hexdigest()[:8]
 

@@ -77,8 +77,10 @@ def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
     if folder is None:
         print(f"error: {outcome.reason}", file=sys.stderr, flush=True)
     elif outcome.good:
-        accuracy = 100 * read_json(folder.result)["test"]["accuracy"]
-        print(f"{outcome.folder}: {outcome.status}, test accuracy {accuracy:.1f} %", flush=True)
+        test = read_json(folder.result)["test"]
+        good = f"accuracy {100 * test['accuracy']:.1f} %" if "accuracy" in test else None
+        shown = good or f"loss {test['loss']:.4g}"
+        print(f"{outcome.folder}: {outcome.status}, test {shown}", flush=True)
     else:
         print(f"{_sentence(outcome)}\n  log: {folder.log}", file=sys.stderr, flush=True)
     if notes := os.environ.get(LAUNCH_FILE):

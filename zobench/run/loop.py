@@ -4,20 +4,20 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, TextIO
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from zobench.run.closure import CountedLoss, state_bytes, step_of
-from zobench.run.data import Data
 from zobench.run.data_order import batch_of
-from zobench.run.evaluation import evaluate
+from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder
 from zobench.run.loggers.base import Logger
 from zobench.run.meter import Meter
 from zobench.run.progress import RunProgress
-from zobench.tasks.scoring import choice_loss
+from zobench.tasks.problem import Problem
 from zobench.zo.engine import Diverged
 from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
@@ -33,23 +33,27 @@ class Loop:
         folder: RunFolder,
         settings: Mapping[str, Any],
         model: Any,
-        data: Data,
+        problem: Problem,
         optimizer: torch.optim.Optimizer,
         meter: Meter,
         logger: Logger,
         progress: RunProgress,
         metrics: TextIO,
     ) -> None:
-        self.folder, self.model, self.data, self.optimizer = folder, model, data, optimizer
+        self.folder, self.model, self.problem, self.optimizer = folder, model, problem, optimizer
         self.train, self.seed = settings["train"], settings["seed"]
         self.eval_batch = settings["evaluation"]["batch_size"]
         self.meter, self.logger, self.progress, self.metrics = meter, logger, progress, metrics
         self.ledger: Ledger | None = None
-        self.loss = CountedLoss(model, choice_loss)
-        self.best: dict[str, float | None] = {"loss": None, "accuracy": None}
+        self.diagnosis: Diagnosis | None = None
+        self.loss = CountedLoss(model, problem.loss)
+        self.take_step = step_of(optimizer, self.loss)
+        self.best: dict[str, float] = {}
+        self.final: dict[str, float] = {}
         self.best_step = 0
         self.train_loss: float | None = None
         self.steps_taken = 0
+        self._timed_steps = 0  # those that were not diagnosed
 
     def carry_out(self, steps: int) -> dict[str, Any]:
         """Train, select on dev, report on test."""
@@ -60,11 +64,11 @@ class Loop:
             self._train(steps)
         except Diverged as error:
             reason = str(error)
-        if self.best["loss"] is None:
+        if not self.best:
             reason = reason or "no loss on dev was finite"
         self._load_best()
         with self.meter.phase("eval"):
-            test = evaluate(self.model, self.data, self.data.test, self.eval_batch)
+            test = self.problem.evaluate(self.model, "test", self.eval_batch)
         self._log(self.steps_taken, {f"test/{k}": v for k, v in test.items()} | self._costs())
         if not self.train["keep_weights"]:
             self.folder.weights.unlink(missing_ok=True)
@@ -74,9 +78,11 @@ class Loop:
             "reason": reason,
             "test": {k: finite(v) for k, v in test.items()},
             "dev": self.best,
+            "final": {k: finite(v) for k, v in self.final.items()},
             "train": {"loss": self.train_loss},
             "best_step": self.best_step,
             "steps": self.steps_taken,
+            **({"diagnose": self.diagnosis.summary()} if self.diagnosis else {}),
             "cost": {"forwards": self.loss.forwards, "tokens": self.loss.tokens},
             "time": {
                 "step_s": self._step_seconds(),
@@ -93,31 +99,48 @@ class Loop:
 
     def _train(self, steps: int) -> None:
         self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
-        take_step = step_of(self.optimizer, self.loss)
         rates = [group.get("lr") for group in self.optimizer.param_groups]
         log_every, eval_every = self.train["log_every"], self.train["eval_every"]
-        done = 0
-        while done < steps:
-            stop = min(steps, done + eval_every - done % eval_every)
-            with self.meter.phase("train"):
-                losses = []
-                for step in range(done, stop):
+        losses: list[float] = []
+        while self.steps_taken < steps:
+            first = self.steps_taken
+            stop = min(steps, first + eval_every - first % eval_every)
+            diagnosed = self.diagnosis is not None and self.diagnosis.due(first)
+            if self.diagnosis is not None:
+                stop = min(stop, self.diagnosis.next_after(first)) if not diagnosed else first + 1
+            with self.meter.phase("diagnose" if diagnosed else "train"):
+                for step in range(first, stop):
                     self._set_rate(rates, step, steps)
-                    losses.append(take_step(self._batch(step)))
-                    self.steps_taken = step + 1
-                    if self.ledger and isinstance(self.optimizer, ZOOptimizer):
-                        assert self.optimizer.record is not None
-                        self.ledger.append(self.optimizer.record)
+                    losses.append(self._step(step, diagnosed=diagnosed))
                     if (step + 1) % log_every == 0 and step + 1 < stop:
                         self._log_losses(step + 1, losses)
-            self._log_losses(stop, losses)
-            self._evaluate_dev(stop)
-            done = stop
+            self._timed_steps += 0 if diagnosed else stop - first
+            if diagnosed:
+                self._log_diagnosis(stop)
+            ends = stop == steps or stop % eval_every == 0
+            if ends or stop % log_every == 0:
+                self._log_losses(stop, losses)
+            if ends:
+                self._evaluate_dev(stop)
+
+    def _step(self, step: int, *, diagnosed: bool) -> float:
+        batch = self._batch(step)
+        if diagnosed:
+            assert self.diagnosis is not None
+            gradient = partial(self.problem.loss, self.model, batch)
+            loss = self.diagnosis.watch(gradient, partial(self.take_step, batch))
+        else:
+            loss = self.take_step(batch)
+        self.steps_taken = step + 1
+        if self.ledger and isinstance(self.optimizer, ZOOptimizer):
+            assert self.optimizer.record is not None
+            self.ledger.append(self.optimizer.record)
+        return loss
 
     def _batch(self, step: int) -> Any:
-        size, wanted = len(self.data.train), self.train["batch_size"]
+        size, wanted = self.problem.sizes["train"], self.train["batch_size"]
         indices = batch_of(step, size=size, batch_size=wanted, seed=self.seed)
-        return self.data.batch([self.data.train[i] for i in indices])
+        return self.problem.batch(indices.tolist())
 
     def _set_rate(self, rates: list[float | None], step: int, steps: int) -> None:
         share = 1.0 + (self.train["final_lr"] - 1.0) * step / max(1, steps - 1)
@@ -127,10 +150,10 @@ class Loop:
 
     def _evaluate_dev(self, step: int) -> None:
         with self.meter.phase("eval"):
-            dev = evaluate(self.model, self.data, self.data.dev, self.eval_batch)
-        best = self.best["loss"]
-        if math.isfinite(dev["loss"]) and (best is None or dev["loss"] < best):
-            self.best, self.best_step = dict(dev), step
+            dev = self.problem.evaluate(self.model, "dev", self.eval_batch)
+        self.final = dev
+        if math.isfinite(dev["loss"]) and (not self.best or dev["loss"] < self.best["loss"]):
+            self.best, self.best_step = dev, step
             self._save_best()
         self._log(step, {f"dev/{k}": v for k, v in dev.items()} | self._costs())
         self.progress.evaluated(step, dev)
@@ -143,6 +166,11 @@ class Loop:
             self.progress.update(step, self.train_loss)
             losses.clear()
 
+    def _log_diagnosis(self, step: int) -> None:
+        assert self.diagnosis is not None
+        costs = {"diagnose/seconds": self.meter.seconds("diagnose")} | self._costs()
+        self._log(step, self.diagnosis.findings | costs)
+
     def _costs(self) -> dict[str, float]:
         return {
             "cost/forwards": self.loss.forwards,
@@ -154,8 +182,8 @@ class Loop:
         }
 
     def _step_seconds(self) -> float:
-        """Mean training time of a step so far, evaluations not counted."""
-        return self.meter.seconds("train") / max(1, self.steps_taken)
+        """Mean training time of a step so far; evaluations and diagnosed steps are not counted."""
+        return self.meter.seconds("train") / max(1, self._timed_steps)
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         row = {"step": step} | {k: finite(v) for k, v in values.items()}

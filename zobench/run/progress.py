@@ -25,13 +25,15 @@ class RunProgress:
 
     def evaluated(self, step: int, dev: dict[str, float]) -> None:
         """Show an evaluation of dev; off a terminal this is the line that gets printed."""
-        self._dev = f"dev {100 * dev['accuracy']:.1f} %"
+        name = "accuracy" if "accuracy" in dev else "loss"
+        self._dev = f"dev {100 * dev[name]:.1f} %" if name == "accuracy" else f"dev {dev[name]:.4g}"
         self._bar.update(self._task, completed=step)
         if not self._console.is_terminal and step:
             seconds = time.perf_counter() - self._start
             left = seconds / step * (self._steps - step)
-            text = f"{self._name}: step {step}/{self._steps}, dev loss {dev['loss']:.4f}"
-            print(f"{text}, {self._dev}, {left:.0f} s left", flush=True)
+            text = f"{self._name}: step {step}/{self._steps}, dev loss {dev['loss']:.4g}"
+            shown = f", {self._dev}" if name == "accuracy" else ""
+            print(f"{text}{shown}, {left:.0f} s left", flush=True)
 
     def __enter__(self) -> "RunProgress":
         if self._console.is_terminal:

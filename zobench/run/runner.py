@@ -8,7 +8,7 @@ import torch
 
 from zobench.build import build
 from zobench.errors import UserError
-from zobench.run.data import load_data
+from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.loggers.base import Logger
 from zobench.run.loop import Loop
@@ -31,15 +31,18 @@ def run(folder: RunFolder) -> dict[str, Any]:
     torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
     meter = Meter(device)
     with meter.phase("load"):
-        model, tokenizer = build(settings["model"])
+        loaded = build(settings["model"])
+        model = loaded.model
         build(settings["tuning"])(model)
         model.to(device)
-        data = load_data(settings["task"], model, tokenizer, device)
+        problem = build(settings["task"]).prepare(loaded, device)
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         optimizer = _optimizer(settings["optimizer"], trainable)
     logger: Logger = build(settings["logger"])
     steps = 0 if isinstance(optimizer, ZeroShot) else settings["train"]["steps"]
-    meta["data"] = {k: len(getattr(data, k)) for k in ("train", "dev", "test")}
+    diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
+    meta["data"] = dict(problem.sizes)
+    meta["parameters"] = sum(p.numel() for _, p in trainable)
     meta["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     write_json(folder.meta, meta)
     logger.begin(folder, settings, meta)
@@ -47,7 +50,10 @@ def run(folder: RunFolder) -> dict[str, Any]:
         with ExitStack() as stack:
             metrics = stack.enter_context(folder.metrics.open("w"))
             progress = stack.enter_context(RunProgress(meta["name"], steps))
-            loop = Loop(folder, settings, model, data, optimizer, meter, logger, progress, metrics)
+            loop = Loop(
+                folder, settings, model, problem, optimizer, meter, logger, progress, metrics
+            )
+            loop.diagnosis = diagnosis
             if isinstance(optimizer, ZOOptimizer):
                 loop.ledger = stack.enter_context(Ledger(folder.ledger, settings["seed"]))
             result = loop.carry_out(steps)
@@ -69,6 +75,14 @@ def _device(wanted: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={wanted}: no CUDA device is available here")
     return device
+
+
+def _diagnosis(every: int | None, optimizer: torch.optim.Optimizer) -> Diagnosis | None:
+    if not every:
+        return None
+    if not isinstance(optimizer, ZOOptimizer):
+        raise UserError(f"diagnose.every={every}: only zeroth-order optimizers have directions")
+    return Diagnosis(optimizer, every)
 
 
 def _optimizer(node: Mapping[str, Any], trainable: list[tuple[str, Any]]) -> torch.optim.Optimizer:

@@ -5,9 +5,13 @@ from typing import Any, Protocol
 
 import jinja2
 import numpy as np
+import torch
 
 from zobench.errors import UserError
+from zobench.tasks.choice_problem import ChoiceProblem
+from zobench.tasks.encoding import encode
 from zobench.tasks.example import Example, Row, Splits
+from zobench.tasks.problem import Loaded
 
 
 class Source(Protocol):
@@ -111,6 +115,24 @@ class ChoiceTask:
             train, dev = drawn[:cut], drawn[cut:]
         test = self._permuted(pools["test"])[: self.sizes["test"]]
         return Splits(*([self.render(row) for row in rows] for rows in (train, dev, test)))
+
+    def prepare(self, loaded: Loaded, device: torch.device) -> ChoiceProblem:
+        """Load, render and tokenise all splits; a row that does not fit stops the run here."""
+        tokenizer = loaded.tokenizer
+        if tokenizer is None:
+            raise UserError(
+                "this task is text and the model reads none: choose model=tiny, hf, ..."
+            )
+        splits = self.load()
+        positions = int(getattr(loaded.model.config, "max_position_embeddings", 2048))
+        length = positions if self.max_length is None else self.max_length
+        if not 0 < length <= positions:
+            raise UserError(f"task.max_length={length}: the model takes 1 to {positions} tokens")
+        encoded = {
+            split: [encode(e, tokenizer, max_length=length, truncation=self.truncation) for e in es]
+            for split, es in vars(splits).items()
+        }
+        return ChoiceProblem(encoded, tokenizer.pad_token_id, length, device)
 
     def _permuted(self, rows: list[Row]) -> list[Row]:
         """The rows in the order of MeZO's `numpy.random.permutation` under this seed."""

@@ -95,20 +95,24 @@ READERS: dict[str, Callable[[str, Path], Iterator[Row]]] = {
 }
 
 
-def read(path: Path) -> list[Row]:
-    """Rows of one file; raises UserError naming file and line when a row is malformed."""
+def text_of(path: Path) -> str:
+    """A UTF-8 file's text, gzipped or not; UserError where it is neither."""
     data = path.read_bytes()
-    name = path.name
     try:
-        if name.endswith(".gz"):
-            data, name = gzip.decompress(data), name[:-3]
-        text = data.decode("utf-8-sig")  # spreadsheets put a byte-order mark first
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+        return data.decode("utf-8-sig")  # spreadsheets put a byte-order mark first
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a readable gzip file ({error})") from None
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: not UTF-8 text") from None
-    rows = list(READERS[name.rsplit(".", 1)[-1]](text, path))
+
+
+def read(path: Path) -> list[Row]:
+    """Rows of one file; raises UserError naming file and line when a row is malformed."""
+    ending = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
+    rows = list(READERS[ending](text_of(path), path))
     if not rows:
         raise UserError(f"{path}: the file holds no rows")
     return rows

@@ -19,7 +19,7 @@ class Direction(Protocol):
         """
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
-        """z[start : start + count] as a float32 vector."""
+        """z[start : start + count] as a vector of float32, or float64 where state is float64."""
 
 
 @dataclass(frozen=True)
@@ -82,4 +82,6 @@ class Around:
         add_drawn(self, out, start, first, second)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
-        return self.noise.draw(start, count, device).add_(self.mean[start : start + count])
+        mean = self.mean[start : start + count]
+        z = self.noise.draw(start, count, device)
+        return z.to(torch.promote_types(z.dtype, mean.dtype)).add_(mean)

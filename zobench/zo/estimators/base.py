@@ -11,6 +11,7 @@ class Estimator(Protocol):
 
     emits: frozenset[str]  # the feedback channels that it fills
     directions: int  # distinct directions in a step
+    forwards: int  # evaluations of the loss in a step
 
     def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
         """Yield a point, receive its loss, ..., return the feedback.

@@ -36,8 +36,10 @@ class BestOfK:
         if variant not in ("paper", "released"):
             raise ValueError(f"estimator.variant={variant}: choose paper or released")
         self.candidates = self.directions = candidates
-        self.choice = choice
-        self.evaluate_again, self.tau_free = variant == "released", tau_free
+        self.choice, self.tau_free = choice, tau_free
+        self.num_chosen = (candidates + 1) // 2 if choice == "mean_top" else 1
+        self.evaluate_again = variant == "released" or self.num_chosen > 1
+        self.forwards = candidates + 1 + self.evaluate_again
 
     def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
         losses: dict[Key, float] = {}
@@ -46,7 +48,7 @@ class BestOfK:
         chosen = self._choose(losses)
         plus = sum(losses[k] for k in chosen) / len(chosen)
         share = 1.0 / len(chosen)
-        if len(chosen) > 1 or self.evaluate_again:
+        if self.evaluate_again:
             plus = yield {k: share * eps for k in chosen}
         minus = yield {k: -share * eps for k in chosen}
         slope = (plus - minus) / (2.0 * eps)
@@ -58,10 +60,8 @@ class BestOfK:
 
     def _choose(self, losses: dict[Key, float]) -> list[Key]:
         ranked = sorted(losses, key=lambda k: losses[k])
-        if self.choice == "mean_top":
-            return ranked[: (self.candidates + 1) // 2]
         if self.choice == "random":
             first = min(losses, key=lambda k: k.query)
             drawn = noise.mix(first.seed, first.step, self.candidates) % self.candidates
             return [Key(first.seed, first.step, drawn)]
-        return ranked[:1]
+        return ranked[: self.num_chosen]

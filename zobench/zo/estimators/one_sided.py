@@ -17,6 +17,7 @@ class OneSided:
         if queries < 1:
             raise ValueError(f"estimator.queries={queries}: must be at least 1")
         self.queries = self.directions = queries
+        self.forwards = queries + 1
 
     def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
         clean = yield {}

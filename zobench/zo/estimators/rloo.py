@@ -17,7 +17,7 @@ class RLOO:
     def __init__(self, *, queries: int = 6) -> None:
         if queries < 2:
             raise ValueError(f"estimator.queries={queries}: must be at least 2")
-        self.queries = self.directions = queries
+        self.queries = self.directions = self.forwards = queries
 
     def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
         losses: dict[Key, float] = {}

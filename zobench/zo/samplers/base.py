@@ -40,9 +40,32 @@ class Sampler(ABC):
     def end_step(self) -> None:
         """Commit what was staged."""
 
+    def learnt(self, slot: Slot) -> Direction | None:
+        """The learnt mean of the current step's law on the slot, up to a common positive factor.
+
+        None where the law has no such mean, or has not begun one. For diagnosis: it may be zero.
+        """
+        del slot
+        return None
+
+    def vitals(self) -> dict[str, float]:
+        """Scalars about the learnt state that are worth logging; reads the state, so it costs."""
+        return {}
+
     def state_dict(self) -> dict[str, object]:
         """Scalars that the slots' buffers do not hold."""
         return {}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Take back what `state_dict` gave."""
+
+
+def against_walk(norm: float, walk: float, drift: float | None = None) -> dict[str, float]:
+    """Vitals of a learnt state: its norm, and its drift over the length of a random walk.
+
+    walk: expected drift if every increment's sign were a fair coin, given the increments' sizes; a
+    state that learns nothing has a ratio near 1. drift: from where the walk began, `norm` if that
+    was 0. The ratio is left out as long as nothing has moved.
+    """
+    drift = norm if drift is None else drift
+    return {"state_norm": norm} | ({"state_over_walk": drift / walk} if walk > 0.0 else {})

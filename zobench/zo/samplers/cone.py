@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from zobench.zo.directions import Dense, Direction, Multiple
+from zobench.zo.directions import Around, Dense, Direction, Multiple
 from zobench.zo.feedback import Key, Replay
-from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.base import Sampler, against_walk
 from zobench.zo.space import Slot, edit
 
 _START = 1  # stream number of the momentum's random start
@@ -26,13 +26,17 @@ _NoiseOf = Callable[[Slot], Dense]
 
 @dataclass
 class _Law:
-    """z = scale * W + free * n and m = W - inside * n at step `step`; rho stands for ||m||."""
+    """z = scale * W + free * n and m = W - inside * n at step `step`; rho stands for ||m||.
+
+    walk is what ||m|| would be if the coefficients had nothing to do with the directions.
+    """
 
     step: int = -1
     scale: float = 0.0
     free: float = 1.0
     inside: float = 0.0
     rho: float = 0.0
+    walk: float = 0.0
     coefficient: float = 0.0  # c of this step, once it is known
 
 
@@ -88,7 +92,7 @@ class Cone(Sampler):
         old = self._law
         if old.step < 0:
             keep, fold = 0.0, float(self.random_start)
-            rho = fold * math.sqrt(self.dimension)
+            rho = walk = fold * math.sqrt(self.dimension)
             last = self._noise_of(0, _START)
         else:
             beta = self.beta_at(old.step)
@@ -96,11 +100,12 @@ class Cone(Sampler):
             keep, fold = beta + gain * old.scale, gain * old.free - beta * old.inside
             across = gain * (old.scale * old.inside + old.free)
             rho = math.hypot(keep * old.rho, across * math.sqrt(self.dimension))
+            walk = math.hypot(beta * old.walk, gain * math.sqrt(self.dimension))
             last = self._noise_of(old.step)
         if self.exact:
             self._turn(keep, (last, fold))
             keep, fold, rho = 1.0, 0.0, self._norm()
-        law = _Law(step, rho=rho)
+        law = _Law(step, rho=rho, walk=walk)
         if rho > 1e-8:  # else nothing is known yet, and z is plain noise
             law.scale = math.sqrt(self.dimension) * self.cos / rho
             law.inside, law.free = self.sin / law.scale, 0.0
@@ -137,6 +142,16 @@ class Cone(Sampler):
     def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
         del slot
         self._law.coefficient = sum(replay.grad for replay in replays)
+
+    def learnt(self, slot: Slot) -> Direction | None:
+        """m of this step: the buffer without the noise laid into it; None while it is zero."""
+        if self.is_mezo or self._law.free:
+            return None
+        around = Dense.normal((self.seed, self._law.step, 0), slot.id, -self._law.inside)
+        return Around(slot.buffer("cone", slot.parameter.dtype), around)
+
+    def vitals(self) -> dict[str, float]:
+        return {} if self.is_mezo else against_walk(self._law.rho, self._law.walk)
 
     def state_dict(self) -> dict[str, object]:
         return asdict(self._law)

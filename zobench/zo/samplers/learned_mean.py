@@ -6,30 +6,47 @@ released code rebuilds other noise than it evaluated, so that its mu is a random
 update replays the candidates by key. gamma_mu = 0 is the control without learning.
 """
 
+import math
 from collections.abc import Sequence
 
-from zobench.zo.directions import Around, Dense
+from zobench.zo.directions import Around, Dense, Direction, Multiple
 from zobench.zo.feedback import POLICY, Key, Replay
-from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.base import Sampler, against_walk
 from zobench.zo.space import Slot, edit
+
+_START = 1  # stream number of mu's random start
 
 
 class LearnedMean(Sampler):
     """gamma_mu: learning rate of mu; sigma: standard deviation of the noise.
 
-    State: mu, one float32 vector per slot (4 bytes a parameter). mu starts at 0.
+    init: of mu, `zero` (the paper's SGD and AdaMM forms) or `unit`, a random unit vector per slot
+    (its JAGUAR form). State: mu, one float32 vector per slot (4 bytes a parameter).
     Plain descent, as in the paper: no momentum, no schedule, no normalisation.
     """
 
     needs = frozenset({POLICY})
 
-    def __init__(self, *, gamma_mu: float, sigma: float = 1.0) -> None:
+    def __init__(self, *, gamma_mu: float, sigma: float = 1.0, init: str = "zero") -> None:
         if sigma <= 0.0 or gamma_mu < 0.0:
             raise ValueError(
                 f"sampler.sigma={sigma}, sampler.gamma_mu={gamma_mu}: sigma must be positive,"
                 " gamma_mu must not be negative"
             )
-        self.gamma_mu, self.sigma = gamma_mu, sigma
+        if init not in ("zero", "unit"):
+            raise ValueError(f"sampler.init={init}: choose zero or unit")
+        self.gamma_mu, self.sigma, self.random_start = gamma_mu, sigma, init == "unit"
+
+    def bind(self, slots: Sequence[Slot], seed: int) -> None:
+        super().bind(slots, seed)
+        self._walk = 0.0  # expected |mu|^2 if every advantage were independent of its noise
+        if self.random_start:
+            for slot in slots:
+                random = Dense.normal((seed, 0, 0), slot.id, number=_START)
+                length = math.sqrt(slot.square_norm(random))
+                for start, mean in edit(slot.buffer("learned_mean"), slot.spans()):
+                    random.add_to(mean, start, 1.0 / length)
+                self._walk += 1.0
 
     def direction(self, slot: Slot, key: Key) -> Around:
         return Around(slot.buffer("learned_mean"), Dense.normal(key, slot.id, self.sigma))
@@ -44,3 +61,21 @@ class LearnedMean(Sampler):
             for replay in learnt:
                 advantage = replay.coefficients[POLICY]
                 Dense.normal(replay.key, slot.id).add_to(mean, start, -rate * advantage)
+        square = math.fsum(replay.coefficients[POLICY] ** 2 for replay in learnt)
+        self._walk += rate**2 * slot.numel * square
+
+    def learnt(self, slot: Slot) -> Direction | None:
+        mean = slot.buffers.get("learned_mean")
+        return None if mean is None else Multiple(mean, 1.0)
+
+    def vitals(self) -> dict[str, float]:
+        """|mu|, and |mu| against that of a mean that learnt nothing."""
+        means = [(slot, self.learnt(slot)) for slot in self.slots]
+        square = math.fsum(slot.square_norm(mean) for slot, mean in means if mean is not None)
+        return against_walk(math.sqrt(square), math.sqrt(self._walk))
+
+    def state_dict(self) -> dict[str, object]:
+        return {"walk": self._walk}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self._walk = state["walk"]  # type: ignore[assignment]

@@ -113,6 +113,10 @@ class TensorInclusion(Sampler):
         for b, value in signal.items():
             self.scores[b] = (1 - _NEW) * self.scores[b] + _NEW * value
 
+    def vitals(self) -> dict[str, float]:
+        """The budget, as a share of the tensors."""
+        return {"budget": self.ratio}
+
     def state_dict(self) -> dict[str, object]:
         return {"scores": list(self.scores), "scale": self._scale, "ratio": self.ratio}
 

@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zobench.run.data import Data
-from zobench.run.evaluation import evaluate
+from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.encoding import Candidate, Encoded, encode
 from zobench.tasks.example import Example
 
 WORDS = ("the", "film", "was", "long", "It", "great", "terrible", "music", "a", "?", "quite")
 
 
-def data(examples: Sequence[Encoded]) -> Data:
+def evaluate(model: Any, examples: Sequence[Encoded], batch_size: int) -> dict[str, float]:
     """The examples as dev."""
-    return Data([], examples, [], pad_id=1, max_length=64, device=torch.device("cpu"))
+    splits = {"train": [], "dev": examples, "test": []}
+    problem = ChoiceProblem(splits, pad_id=1, max_length=64, device=torch.device("cpu"))
+    return problem.evaluate(model, "dev", batch_size)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,8 @@ def test_the_result_does_not_depend_on_the_batch_size(
     batch_size: int, tiny_opt: Any, examples: list[Encoded]
 ) -> None:
     """Nor on a last batch that is smaller than the others."""
-    one = evaluate(tiny_opt, data(examples), examples, 4)
-    other = evaluate(tiny_opt, data(examples), examples, batch_size)
+    one = evaluate(tiny_opt, examples, 4)
+    other = evaluate(tiny_opt, examples, batch_size)
     assert other["accuracy"] == one["accuracy"]
     assert other["loss"] == pytest.approx(one["loss"], abs=1e-5)
 
@@ -78,16 +79,16 @@ def test_the_result_does_not_depend_on_the_order(order: Sequence[int]) -> None:
     table = {n: [0.1 * n, 0.4 - 0.1 * n] for n in range(4)}
     shuffled = [known[i] for i in order]
     kept = list(shuffled)
-    found = evaluate(Told(table), data([]), shuffled, 3)
+    found = evaluate(Told(table), shuffled, 3)
     assert shuffled == kept
-    assert found == pytest.approx(evaluate(Told(table), data([]), known, 3), abs=1e-6)
+    assert found == pytest.approx(evaluate(Told(table), known, 3), abs=1e-6)
 
 
 def test_loss_and_accuracy_by_hand() -> None:
     """Cross-entropy over the choices, mean over examples; shares of right answers."""
     model = Told({5: [2.0, 0.0], 6: [0.0, 1.0], 7: [0.0, 3.0]})
     known = [told(0, 5), told(1, 6), told(0, 7)]
-    found = evaluate(model, data(known), known, 2)
+    found = evaluate(model, known, 2)
     losses = [math.log1p(math.exp(-2.0)), math.log1p(math.exp(-1.0)), math.log1p(math.exp(3.0))]
     assert found["loss"] == pytest.approx(sum(losses) / 3, abs=1e-6)
     assert found["accuracy"] == 2 / 3
@@ -100,7 +101,7 @@ def test_nan_is_a_wrong_answer(gold: int, bad: list[float]) -> None:
     model = Told({5: bad, 6: [1.0, 0.0]})
     known = [told(gold, 5), told(0, 6), told(0, 6), told(0, 6)]
     for batch_size in (1, 4):
-        found = evaluate(model, data(known), known, batch_size)
+        found = evaluate(model, known, batch_size)
         assert found["accuracy"] == 0.75
         assert math.isnan(found["loss"])
 
@@ -116,9 +117,9 @@ def test_dropout_is_off_and_the_models_mode_is_given_back(
     for layer in model.model.decoder.layers:
         layer.dropout = 0.5
     model.train(training)
-    found = evaluate(model, data(examples), examples, 4)
+    found = evaluate(model, examples, 4)
     assert model.training is training
-    assert found == evaluate(tiny_opt, data(examples), examples, 4)
+    assert found == evaluate(tiny_opt, examples, 4)
 
 
 def test_evaluation_builds_no_graph_and_draws_no_random_numbers(
@@ -129,7 +130,7 @@ def test_evaluation_builds_no_graph_and_draws_no_random_numbers(
     handle = tiny_opt.lm_head.register_forward_hook(lambda _m, _i, out: seen.append(out))
     state = torch.random.get_rng_state()
     try:
-        evaluate(tiny_opt, data(examples), examples, 4)
+        evaluate(tiny_opt, examples, 4)
     finally:
         handle.remove()
     assert seen and not any(out.requires_grad for out in seen)
@@ -146,6 +147,6 @@ def test_batches_hold_little_padding(examples: list[Encoded]) -> None:
             widths.append(input_ids.shape[1])
             return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 400))
 
-    evaluate(Watching({}), data(examples), examples, 2)
+    evaluate(Watching({}), examples, 2)
     assert widths == sorted(widths)
     assert len(set(widths)) > 1

@@ -1,0 +1,133 @@
+"""The search directions of single steps against the true gradient of the same batch.
+
+All four papers that zobench began with claim better alignment with the gradient; this shows
+whether it is there. A diagnosed step is the step it would have been: only the gradient is added.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from zobench.zo.directions import Direction
+from zobench.zo.feedback import GRAD, Key, Replay
+from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.rules.base import Rule
+from zobench.zo.space import Slot
+
+
+class Diagnosis:
+    """Watches every `every`-th step of an optimizer; `findings` holds the last step's.
+
+    direction_cos2, estimate_cos2, learnt_cos2: cos^2 of the gradient with the directions that the
+    estimate uses (mean over them), with the estimate, with the learnt mean of the law; a random
+    direction has 1/d. bias: <estimate, gradient> / |gradient|^2 - 1; error: |estimate - gradient|^2
+    / |gradient|^2; averaged over steps these are the estimator's bias along the gradient, and its
+    variance plus squared bias. moved: share of the weights that were perturbed. forwards:
+    forward and backward passes spent here, which `cost/forwards` does not count. What the sampler
+    says of itself (`vitals`) comes along.
+    """
+
+    def __init__(self, optimizer: ZOOptimizer, every: int) -> None:
+        self.optimizer, self.every = optimizer, every
+        self.forwards = 0
+        self.findings: dict[str, float] = {}
+        self._history: dict[str, list[float]] = {}
+
+    def due(self, step: int) -> bool:
+        return step % self.every == 0
+
+    def next_after(self, step: int) -> int:
+        """The next step that is due."""
+        return step + self.every - step % self.every
+
+    def summary(self) -> dict[str, float]:
+        """Mean of every finding over the diagnosed steps, and what they cost."""
+        means = {name: sum(found) / len(found) for name, found in self._history.items()}
+        return means | {"forwards": self.forwards}
+
+    def watch(self, loss: Callable[[], Tensor], take_step: Callable[[], float]) -> float:
+        """Take the step and compare it with the gradient of `loss`; returns the step's loss."""
+        slots = self.optimizer.engine.slots
+        with torch.enable_grad():
+            found = torch.autograd.grad(loss(), [s.parameter for s in slots], allow_unused=True)
+        self.forwards += 1
+        gradient = dict(zip((slot.id for slot in slots), found, strict=True))
+        sampler, rule = self.optimizer.engine.sampler, self.optimizer.rule
+        watched = _Watched(rule, gradient, sampler.learnt)
+        self.optimizer.rule = watched
+        try:
+            value = take_step()
+        finally:
+            self.optimizer.rule = rule
+        size = sum(slot.numel for slot in slots)
+        found_here = watched.findings(size) | dict(sampler.vitals())
+        for name, number in found_here.items():
+            self._history.setdefault(name, []).append(number)
+        self.findings = {f"diagnose/{k}": v for k, v in found_here.items()}
+        self.findings["diagnose/forwards"] = self.forwards
+        return value
+
+
+class _Watched:
+    """A rule that, before it moves a slot, sums up how the slot's directions meet the gradient."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        gradient: Mapping[int, Tensor | None],
+        learnt: Callable[[Slot], Direction | None],
+    ) -> None:
+        self.rule, self.gradient, self.learnt = rule, gradient, learnt
+        self.square = 0.0  # of the gradient
+        self.moved = 0
+        self.directions: dict[Key, list[float]] = {}  # <z, g>, |z|^2
+        self.estimate = [0.0, 0.0]
+        self.mean: list[float] | None = None
+
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+        terms = [replay for replay in replays if GRAD in replay.coefficients]
+        whole = self.gradient[slot.id]
+        mean = self.learnt(slot)
+        for start, stop in slot.spans():
+            device = slot.parameter.device
+            g = torch.zeros(stop - start, dtype=torch.float64, device=device)
+            if whole is not None:
+                g += whole.reshape(-1)[start:stop]
+            self.square += float(g @ g)
+            estimate = torch.zeros_like(g)
+            for term in terms:
+                z = term.direction.draw(start, stop - start, device).double()
+                _add(self.directions.setdefault(term.key, [0.0, 0.0]), z, g)
+                estimate.add_(z, alpha=term.grad)
+            _add(self.estimate, estimate, g)
+            if mean is not None:
+                self.mean = self.mean or [0.0, 0.0]
+                _add(self.mean, mean.draw(start, stop - start, device).double(), g)
+        self.moved += slot.numel if terms else 0
+        self.rule.update(slot, replays, lr=lr, step=step)
+
+    def findings(self, size: int) -> dict[str, float]:
+        along, square = self.estimate
+        cosines = [self._cos2(*pair) for pair in self.directions.values()]
+        found = {
+            "direction_cos2": sum(cosines) / max(1, len(cosines)),
+            "estimate_cos2": self._cos2(along, square),
+            "gradient_norm": self.square**0.5,
+            "moved": self.moved / size,
+        }
+        if self.mean is not None:
+            found["learnt_cos2"] = self._cos2(*self.mean)
+        if self.square > 0.0:
+            found["bias"] = along / self.square - 1.0
+            found["error"] = (square - 2.0 * along + self.square) / self.square
+        return found
+
+    def _cos2(self, along: float, square: float) -> float:
+        product = square * self.square
+        return along**2 / product if product > 0.0 else 0.0
+
+
+def _add(sums: list[float], vector: Tensor, gradient: Tensor) -> None:
+    sums[0] += float(vector @ gradient)
+    sums[1] += float(vector @ vector)

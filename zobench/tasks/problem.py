@@ -1,0 +1,55 @@
+"""What a run needs of its task: batches of a training set, their loss, and splits to evaluate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Loaded(Protocol):
+    """A model and, if it reads text, its tokenizer."""
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+
+class Batch(Protocol):
+    """Whatever the problem's loss takes; `tokens` is what it costs a model of language."""
+
+    @property
+    def tokens(self) -> int: ...
+
+
+class Problem(Protocol):
+    """A task made ready for one model on one device."""
+
+    sizes: Mapping[str, int]  # examples in train, dev and test
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The training examples with these indices."""
+
+    def loss(self, model: Any, batch: Any) -> Tensor:
+        """Mean loss of a batch, a differentiable scalar of float32 or more."""
+
+    def evaluate(self, model: Any, split: str, batch_size: int) -> dict[str, float]:
+        """`loss`, and whatever else the task is judged by, over all of `dev` or `test`."""
+
+
+class Task(Protocol):
+    """What `conf/task/` describes."""
+
+    def prepare(self, loaded: Loaded, device: torch.device) -> Problem:
+        """Load the data as this model will read it; raises UserError where that cannot be."""
+
+
+@dataclass(frozen=True)
+class Indices:
+    """A batch of problems without text: the numbers of its training examples."""
+
+    indices: tuple[int, ...]
+    tokens: int = 0
