@@ -7,7 +7,7 @@ import random
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def write_run(
     dev: float | None = 0.9,
     dev_loss: float | None = 0.3,
     forwards: int = 400,
+    accuracies: Sequence[tuple[int, float]] = (),
     status: str = "done",
     reason: str | None = None,
     preset: dict[str, str] | None = None,
@@ -69,6 +70,8 @@ def write_run(
     }
     if status in ("done", "diverged"):
         (folder / "result.json").write_text(json.dumps(result))
+    rows = [{"cost/forwards": spent, "dev/accuracy": value} for spent, value in accuracies]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if status == "failed":
         failure = {"kind": "oom", "reason": f"{reason}\nand a traceback", "log": "stderr.log"}
         (folder / "failure.json").write_text(json.dumps(failure))
@@ -250,6 +253,14 @@ def test_latex_escapes_names_and_uses_booktabs(tmp_path: Path) -> None:
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {2}
 
 
+def test_rows_of_several_keys_are_ordered_part_by_part(tmp_path: Path) -> None:
+    """Keys joined by commas make a row per combination, numbers by size in each part."""
+    for optimizer, lr in (("b", 10.0), ("b", 9.0), ("a", 100.0)):
+        write_run(tmp_path, optimizer=optimizer, lr=lr)
+    rows = cells(tmp_path, rows="optimizer, optimizer.lr")["row"].tolist()
+    assert rows == ["a, 100.0", "b, 9.0", "b, 10.0"]
+
+
 def test_csv_has_one_line_per_cell(tmp_path: Path) -> None:
     """The CSV has fractions, not percent, and a line for each cell that has runs."""
     grid(tmp_path)
@@ -270,6 +281,38 @@ def test_the_suite_says_what_its_table_is(tmp_path: Path) -> None:
     write_run(tmp_path, 1, preset=preset | {"metric": "dev/loss"})
     with pytest.raises(UserError, match=r"disagree about table.metric: dev/loss, test/loss"):
         table(tmp_path, SUITE)
+
+
+def test_forwards_to_a_target_stand_beside_the_costs(tmp_path: Path) -> None:
+    """Mean and spread of the finished runs that reached it, how many if not all, `-` if none."""
+    for seed, first in enumerate((100, 200)):
+        write_run(tmp_path, seed, accuracies=((0, 0.5), (first, 0.9), (300, 0.8), (400, 0.95)))
+        write_run(tmp_path, seed, optimizer="sgd", accuracies=((0, 0.5), (50, 0.9 - seed / 10)))
+        write_run(tmp_path, seed, optimizer="worse", accuracies=((0, 0.5), (400, 0.8999)))
+    write_run(tmp_path, 2, status="diverged", accuracies=((0, 0.9),))
+    answer = table(tmp_path, SUITE, target="0.9")
+    rows = [line.split("|")[-2].strip() for line in answer.splitlines() if line[0] == "|"]
+    assert rows == ["forwards to 90 %", "150 +- 70.71", "50 (1 of 2)", "-"]
+    assert "forwards to 90 %: cost/forwards at the first evaluation" in answer
+    numbers = cells(tmp_path, target="0.9").set_index("row")
+    assert numbers["forwards_to_0.9"].tolist() == pytest.approx([150, 50, np.nan], nan_ok=True)
+    assert numbers.loc["mezo", "forwards_to_0.9_std"] == pytest.approx(np.std((100, 200), ddof=1))
+    assert numbers["forwards_to_0.9_n"].tolist() == [2, 1, 0]
+    assert "forwards to" not in table(tmp_path, SUITE)
+
+
+def test_a_target_comes_from_the_suite_and_needs_a_single_column(tmp_path: Path) -> None:
+    """The runs' `table.target` is used, an argument wins, and of two columns a note speaks."""
+    write_run(tmp_path, preset={"target": "0.75"}, accuracies=((10, 0.7), (20, 0.75)))
+    assert table(tmp_path, SUITE).splitlines()[2].endswith("| forwards to 75 % |")
+    assert re.search(r"\| +10 \|\n", table(tmp_path, SUITE, target="0.7"))
+    write_run(tmp_path, task="sst2")
+    answer = table(tmp_path, SUITE)
+    assert "forwards to 75 %" not in answer.splitlines()[2]
+    assert "shown where there is one column" in answer
+    for wrong in ("90", "0", "high", "nan"):
+        with pytest.raises(UserError, match=f"target {wrong}: must be .* such as 0.9"):
+            table(tmp_path, SUITE, target=wrong)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ Start runs with Hydra overrides (`zobench run ...` is the same):
 
 Do the rest with a sub-command:
   zobench table SUITE        runs/SUITE as a table             zobench table quickstart
+  zobench plot SUITE         its curves, or points, as a PNG   zobench plot quickstart --log y
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
 
 Runs land in runs/, or in $ZOBENCH_RUNS. ZOBENCH_TRACE=1 shows tracebacks.
@@ -44,6 +45,7 @@ def run_command(arguments: Sequence[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "run": _runs,
         "table": _table,
+        "plot": _plot,
         "pretrain": _pretrain,
     }
     try:
@@ -70,6 +72,12 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def _table(arguments: list[str]) -> int:
     from zobench.report.table import main
+
+    return main(arguments)
+
+
+def _plot(arguments: list[str]) -> int:
+    from zobench.report.plot import main
 
     return main(arguments)
 
@@ -167,5 +175,8 @@ def _explain(error: BaseException) -> str | None:
         first = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         options = [line for line in lines[first + 1 :] if re.fullmatch(r"[\w.-]+", line)]
         return f"{lines[0]}\n{lines[first]} {', '.join(options)}"
+    if match := re.match(r"Interpolation key '(.+)' not found", lines[0]):
+        where = getattr(error, "full_key", None) or "a setting"
+        return f"{where} needs {match[1]}, which the chosen options do not have: they do not fit"
     noise = ("full_key", "object_type", "reference_type")
     return "\n".join([line for line in lines if not line.startswith(noise)][:2])

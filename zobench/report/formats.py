@@ -45,23 +45,34 @@ class Cell:
         """The finished runs, whose numbers count."""
         return self.runs[self.runs["status"] == "done"] if self.setting else self.runs[:0]
 
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many of the runs have no number to show, by what became of them."""
+        counts = Counter(self.runs["status"])
+        counts["without a number"] = len(self.done) - len(self.values)
+        return {what: counts[what] for what in (*STATUSES[1:], "without a number") if counts[what]}
+
     def text(self, metric: str, mark: str) -> str:
         """For example `91.2 +- 1.0 (2; 1 diverged) [1]`: mean, std, runs, what is missing, note."""
-        shown = number(metric, self.values.mean())
-        if len(self.values) > 1:
-            shown += f" +- {number(metric, self.values.std())}"
-        counts = Counter(self.runs["status"])
-        lost = [f"{counts[status]} {status}" for status in STATUSES[1:] if counts[status]]
-        if len(self.done) > len(self.values):
-            lost.append(f"{len(self.done) - len(self.values)} without a number")
+        lost = [f"{count} {what}" for what, count in self.lost.items()]
         if self.rivals > 1 and not self.setting:
             lost.append(f"{self.rivals} settings")
         missing = f"; {', '.join(lost)}" if lost else ""
-        return f"{shown} ({len(self.values)}{missing}){mark}"
+        return f"{spread(metric, self.values)} ({len(self.values)}{missing}){mark}"
 
-    def record(self, metric: str) -> dict[str, Any]:
-        """The numbers behind the cell."""
+    def forwards_to(self, target: float) -> str:
+        """For example `1200 +- 100 (2 of 3)`: the runs that reached the target, if not all did."""
+        reached = self.done[forwards_key(target)].dropna()
+        some = f" ({len(reached)} of {len(self.done)})" if 0 < len(reached) < len(self.done) else ""
+        return spread("cost/forwards", reached) + some
+
+    def record(self, metric: str, target: float | None = None) -> dict[str, Any]:
+        """The numbers behind the cell; with a target also the forwards until it was reached."""
         counts = Counter(self.runs["status"])
+        until: dict[str, Any] = {}
+        if target is not None:
+            key, reached = forwards_key(target), self.done[forwards_key(target)].dropna()
+            until = {key: reached.mean(), f"{key}_std": reached.std(), f"{key}_n": len(reached)}
         return {
             "row": self.row,
             "column": self.column,
@@ -74,6 +85,7 @@ class Cell:
             "settings": self.rivals,
             "seeds": " ".join(map(str, self.done["seed"])),
             **{name.split("/")[1]: self.done[name].mean() for name in EXTRAS.values()},
+            **until,
             "note": " | ".join(self.notes),
         }
 
@@ -178,6 +190,17 @@ def number(metric: str, value: float) -> str:
     if is_share(metric):
         return f"{100 * value:.1f}"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def spread(metric: str, values: pd.Series) -> str:
+    """`mean +- std` for people: the sample standard deviation of more than one number."""
+    shown = number(metric, values.mean())
+    return f"{shown} +- {number(metric, values.std())}" if len(values) > 1 else shown
+
+
+def forwards_key(target: float) -> str:
+    """Column of the forwards that a run spent until it reached `target`, NaN if it never did."""
+    return f"forwards_to_{target:g}"
 
 
 def counts(values: pd.Series) -> str:

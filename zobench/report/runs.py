@@ -1,8 +1,11 @@
 """Read the run folders of a suite into a data frame: one row per run, whatever became of it."""
 
+import argparse
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +29,20 @@ class Suite:
     """
 
     name: str
+    path: Path
     frame: pd.DataFrame
     configs: dict[str, dict[str, Any]]
     choices: tuple[str, ...]
     metrics: tuple[str, ...]
 
     def labels(self, key: str) -> pd.Series:
-        """What each run has for `key`, as text: a choice, `seed`, `setting` or a config key."""
+        """What each run has for `key`, as text: a choice, `seed`, `setting` or a config key.
+
+        Several keys may be joined by commas; their values are, too.
+        """
+        if "," in key:
+            parts = [self.labels(part.strip()) for part in key.split(",")]
+            return reduce(lambda one, other: one + ", " + other, parts)
         if key in (*self.choices, "seed", "setting"):
             return self.frame[key].astype(str)
         flat = [flatten(self.configs[run]) for run in self.frame["id"]]
@@ -45,13 +55,13 @@ class Suite:
             )
         return pd.Series([str(config.get(key, "-")) for config in flat], index=self.frame.index)
 
-    def preset(self, key: str) -> str | None:
-        """What the runs' own `table:` settings say about `key`, if anything."""
-        tables = [config.get("table") or {} for config in self.configs.values()]
-        said = sorted({str(preset[key]) for preset in tables if preset.get(key)})
+    def preset(self, part: str, key: str) -> str | None:
+        """What the runs' own settings under `part`, table or plot, say about `key`, if anything."""
+        presets = [config.get(part) or {} for config in self.configs.values()]
+        said = sorted({str(preset[key]) for preset in presets if preset.get(key)})
         if len(said) > 1:
             raise UserError(
-                f"the runs of suite '{self.name}' disagree about table.{key}: {', '.join(said)}; "
+                f"the runs of suite '{self.name}' disagree about {part}.{key}: {', '.join(said)}; "
                 f"choose with --{key}"
             )
         return said[0] if said else None
@@ -114,7 +124,9 @@ def read_suite(root: Path, suite: str) -> Suite:
         frame[name] = float("nan")
     for name in choices:
         frame[name] = frame[name].fillna("-")
-    return Suite(suite, frame, configs, tuple(sorted(choices)), tuple(sorted(metrics)))
+    return Suite(
+        suite, root / suite, frame, configs, tuple(sorted(choices)), tuple(sorted(metrics))
+    )
 
 
 def suites(root: Path) -> list[str]:
@@ -122,6 +134,22 @@ def suites(root: Path) -> list[str]:
     if not root.is_dir():
         raise UserError(f"there is no folder of runs at {root}; set ZOBENCH_RUNS or pass --runs")
     return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def suite_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A command line that names a suite and, with --runs, the folder of all runs."""
+    parser = argparse.ArgumentParser(
+        prog=f"zobench {command}", description=description, epilog=f"example: {example}"
+    )
+    parser.add_argument("suite", metavar="SUITE", help="name of a folder in the folder of runs")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path(os.environ.get("ZOBENCH_RUNS") or "runs"),
+        metavar="FOLDER",
+        help="folder of all runs (default: $ZOBENCH_RUNS, or runs)",
+    )
+    return parser
 
 
 def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:

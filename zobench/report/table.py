@@ -3,17 +3,26 @@
 Settings are never averaged together, and where several compete for a cell the dev split chooses.
 """
 
-import argparse
 import math
-import os
+import re
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
 from zobench.errors import UserError
-from zobench.report.formats import EXTRAS, FORMATS, Cell, Sheet, counts, is_share, number
-from zobench.report.runs import Suite, flatten, read_suite
+from zobench.report.curves import curve, forwards_to, read_metrics
+from zobench.report.formats import (
+    EXTRAS,
+    FORMATS,
+    Cell,
+    Sheet,
+    counts,
+    forwards_key,
+    is_share,
+    number,
+)
+from zobench.report.runs import Suite, flatten, read_suite, suite_parser
 
 DEFAULTS = {"rows": "optimizer", "columns": "task", "metric": "test/accuracy"}
 
@@ -25,6 +34,7 @@ def table(
     rows: str | None = None,
     columns: str | None = None,
     metric: str | None = None,
+    target: str | None = None,
     format: str = "text",
 ) -> str:
     """The table of one suite; what is not said comes from the suite's `table:` key."""
@@ -32,8 +42,11 @@ def table(
         raise UserError(f"unknown format '{format}'; choose one of {', '.join(FORMATS)}")
     runs = read_suite(root, suite)
     given = {"rows": rows, "columns": columns, "metric": metric}
-    wanted = {key: value or runs.preset(key) or DEFAULTS[key] for key, value in given.items()}
-    return FORMATS[format](_sheet(runs, **wanted))
+    wanted = {
+        key: value or runs.preset("table", key) or DEFAULTS[key] for key, value in given.items()
+    }
+    share = _share(target or runs.preset("table", "target"))
+    return FORMATS[format](_sheet(runs, **wanted, target=share))
 
 
 def choose(runs: pd.DataFrame) -> str | None:
@@ -61,7 +74,30 @@ def _dev(runs: pd.DataFrame) -> tuple[float, float]:
     return accuracy, loss
 
 
-def _sheet(suite: Suite, rows: str, columns: str, metric: str) -> Sheet:
+def _share(text: str | None) -> float | None:
+    """The target as a number; UserError unless it is an accuracy."""
+    try:
+        value = None if text is None else float(text)
+    except ValueError:
+        value = math.nan
+    if value is not None and not 0 < value <= 1:
+        raise UserError(f"target {text}: must be a dev accuracy as a fraction, such as 0.9")
+    return value
+
+
+def _until(suite: Suite, frame: pd.DataFrame, target: float) -> list[float]:
+    """Forwards that each finished run spent until dev/accuracy reached the target, else NaN."""
+    return [
+        forwards_to(
+            curve(read_metrics(suite.path / folder), "cost/forwards", "dev/accuracy"), target
+        )
+        if status == "done"
+        else math.nan
+        for folder, status in zip(frame["folder"], frame["status"], strict=True)
+    ]
+
+
+def _sheet(suite: Suite, rows: str, columns: str, metric: str, target: float | None) -> Sheet:
     """Group the runs into cells and lay them out."""
     if rows == columns:
         raise UserError(f"rows and columns are both '{rows}'; choose another --rows or --columns")
@@ -71,41 +107,50 @@ def _sheet(suite: Suite, rows: str, columns: str, metric: str) -> Sheet:
         raise UserError(f"no run of suite '{suite.name}' has the metric '{metric}'; known: {known}")
     if metric not in frame:
         frame = frame.assign(**{metric: math.nan})
+    if target is not None:
+        frame = frame.assign(**{forwards_key(target): _until(suite, frame, target)})
     places = frame.groupby([suite.labels(rows), suite.labels(columns)])
     groups = {(str(name), str(head)): group for (name, head), group in places}
-    names, heads = (sorted({key[axis] for key in groups}, key=_order) for axis in (0, 1))
+    names, heads = (sorted({key[axis] for key in groups}, key=order) for axis in (0, 1))
     keys = [(name, head) for name in names for head in heads if (name, head) in groups]
-    cells = {key: _cell(suite, *key, groups[key], metric) for key in keys}
+    cells = {key: fill(suite, *key, groups[key], metric) for key in keys}
     noted = [key for key in keys if cells[key].notes]
     marks = {key: f" [{count}]" for count, key in enumerate(noted, start=1)}
+    until = [] if target is None else [f"forwards to {100 * target:g} %"]
     body = []
     for name in names:
         here = [(name, head) for head in heads]
         line = [cells[k].text(metric, marks.get(k, "")) if k in cells else "-" for k in here]
         if len(heads) == 1:
-            line += [number(key, cells[here[0]].done[key].mean()) for key in EXTRAS.values()]
+            only = cells[here[0]]
+            line += [number(key, only.done[key].mean()) for key in EXTRAS.values()]
+            line += [] if target is None else [only.forwards_to(target)]
         body.append([name, *line])
     notes = [
         f"{marks[key].strip()} {', '.join(key)}: {n}" for key in noted for n in cells[key].notes
     ]
     return Sheet(
         title=f"{suite.name}: {metric}{' (%)' if is_share(metric) else ''}",
-        header=[rows, *heads, *(EXTRAS if len(heads) == 1 else ())],
+        header=[rows, *heads, *([*EXTRAS, *until] if len(heads) == 1 else ())],
         body=body,
-        notes=[*_footer(suite, list(cells.values()), metric), *notes],
-        records=[cell.record(metric) for cell in cells.values()],
+        notes=[*_footer(suite, list(cells.values()), metric, target), *notes],
+        records=[cell.record(metric, target) for cell in cells.values()],
     )
 
 
-def _order(label: str) -> tuple[int, float, str]:
-    """Numbers by size, then words by letter."""
-    try:
-        return 0, float(label), label
-    except ValueError:
-        return 1, 0.0, label
+def order(label: str) -> list[tuple[int, float, str]]:
+    """Numbers by size, then words by letter, in every part of `a, b` and `key=a, other=b`."""
+
+    def place(part: str) -> tuple[int, float, str]:
+        try:
+            return 0, float(part), part
+        except ValueError:
+            return 1, 0.0, part
+
+    return [place(part) for part in re.split(", |=", label)]
 
 
-def _cell(suite: Suite, row: str, column: str, runs: pd.DataFrame, metric: str) -> Cell:
+def fill(suite: Suite, row: str, column: str, runs: pd.DataFrame, metric: str) -> Cell:
     """Choose the setting the cell shows and say what else there was."""
     labels = suite.differences(runs)
     setting = choose(runs) or ("" if len(labels) > 1 else next(iter(labels)))
@@ -139,7 +184,7 @@ def _rivals(runs: pd.DataFrame, labels: dict[str, str], setting: str) -> list[st
     return [f"{verdict}; not shown: {'; '.join(lines.values())}"]
 
 
-def _footer(suite: Suite, cells: list[Cell], metric: str) -> list[str]:
+def _footer(suite: Suite, cells: list[Cell], metric: str, target: float | None) -> list[str]:
     """What every number of the table rests on: metric, seeds, budget, machine."""
     unit = " in percent" if is_share(metric) else ""
     notes = [f"{metric}{unit}: mean +- sample standard deviation over seeds (number of runs)"]
@@ -155,7 +200,7 @@ def _footer(suite: Suite, cells: list[Cell], metric: str) -> list[str]:
     notes.append(f"seeds differ: {listed}" if len(places) > 1 else f"seeds: {next(iter(places))}")
     steps = {str(flatten(suite.configs[run]).get("train.steps", "-")) for run in done["id"]}
     notes.append(
-        f"budget: train.steps {', '.join(sorted(steps, key=_order))}; "
+        f"budget: train.steps {', '.join(sorted(steps, key=order))}; "
         f"forwards {counts(done['cost/forwards'])}"
     )
     means = pd.DataFrame([cell.record(metric) for cell in cells])[["column", "forwards"]]
@@ -165,6 +210,12 @@ def _footer(suite: Suite, cells: list[Cell], metric: str) -> list[str]:
             parts = [cell.done["cost/forwards"] for cell in cells if cell.row == row]
             spent.append(f"{row} {counts(pd.concat(parts))}")
         notes.append(f"rows spent different numbers of forwards: {'; '.join(spent)}")
+    if target is not None:
+        place = "" if len(set(means["column"])) == 1 else ", shown where there is one column"
+        notes.append(
+            f"forwards to {100 * target:g} %: cost/forwards at the first evaluation with at least "
+            f"that dev/accuracy, over the finished runs that had one{place}"
+        )
     for key in ("commit", "device"):
         if done[key].nunique() > 1:
             notes.append(f"the runs differ in {key}: {', '.join(sorted(set(done[key])))}")
@@ -173,27 +224,18 @@ def _footer(suite: Suite, cells: list[Cell], metric: str) -> list[str]:
 
 def main(argv: list[str]) -> int:
     """Command line of `zobench table`."""
-    parser = argparse.ArgumentParser(
-        prog="zobench table",
-        description=(
-            "Mean and sample standard deviation over seeds, from the run folders of a suite. "
-            "Where several settings compete for a cell, the dev split chooses and a note says so."
-        ),
-        epilog="example: zobench table quickstart --rows optimizer --columns task --format latex",
+    parser = suite_parser(
+        "table",
+        "Mean and sample standard deviation over seeds, from the run folders of a suite. "
+        "Where several settings compete for a cell, the dev split chooses and a note says so.",
+        "zobench table quickstart --rows optimizer --columns task --format latex",
     )
-    parser.add_argument("suite", metavar="SUITE", help="name of a folder in the folder of runs")
-    keys = "a choice (optimizer, task, model, ...) or a config key (optimizer.lr)"
+    keys = "choices (optimizer, task, ...) or config keys (optimizer.lr), joined by commas"
     parser.add_argument("--rows", help=f"{keys}; default: the suite's, or optimizer")
     parser.add_argument("--columns", help=f"{keys}; default: the suite's, or task")
     parser.add_argument("--metric", help="a number of the results; default: test/accuracy")
+    parser.add_argument("--target", help="also show the forwards to this dev accuracy, as in 0.9")
     parser.add_argument("--format", default="text", help=f"{', '.join(FORMATS)} (default: text)")
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path(os.environ.get("ZOBENCH_RUNS") or "runs"),
-        metavar="FOLDER",
-        help="folder of all runs (default: $ZOBENCH_RUNS, or runs)",
-    )
     options = vars(parser.parse_args(argv))
     print(table(options.pop("runs"), options.pop("suite"), **options), end="")
     return 0
