@@ -32,37 +32,6 @@ def test_every_option_composes_and_binds(compose: Compose, path: Path) -> None:
     check_ranges(settings)
 
 
-EXPERIMENTS = sorted(p.stem for p in (conf_dir() / "experiment").iterdir())
-
-
-def jobs_of(experiment: str) -> list[list[str]]:
-    """The first and the last job of an experiment's sweep, as overrides."""
-    import hydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        overrides = [f"experiment={experiment}"]
-        config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
-    params = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
-    values = []
-    for override in OverridesParser.create().parse_overrides(params):
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            values.append([f"{key}={override.get_value_element_as_str()}"])
-    return [[choice[place] for choice in values] for place in (0, -1)]
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_jobs_of_every_experiment_compose_and_bind(compose: Compose, name: str) -> None:
-    """First and last of the sweep, so that a grid names only settings that its rows have."""
-    for job in jobs_of(name):
-        settings = compose(f"experiment={name}", *job)
-        check(settings)
-        check_ranges(settings)
-
-
 OPTIMIZERS = sorted(p.stem for p in (conf_dir() / "optimizer").iterdir())
 PARTS = [p for group in ("sampler", "estimator") for p in sorted((conf_dir() / group).iterdir())]
 

@@ -85,7 +85,6 @@ def test_the_numbers_are_those_of_the_drawn_vectors(compose: Compose, net: torch
     record = optimizer.record
     assert record is not None
     engine = optimizer.engine
-    from zobench.zo.feedback import Key
 
     zs = []
     for query in (0, 1):

@@ -129,7 +129,7 @@ def log_density(a: Tensor, z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("form", "root"), FORMS)
 def test_the_score_is_the_gradient_of_the_log_density(form: str, root: str) -> None:
-    """Against the difference quotient of log N(z; 0, H^-1) in a, relative error below 1e-8.
+    """Against the difference quotient of log N(z; 0, H^-1) in a, relative error below 1e-12.
 
     The step is imaginary, so that nothing cancels: Im f(a + i h e) / h is exact to O(h^2).
     """
@@ -145,7 +145,7 @@ def test_the_score_is_the_gradient_of_the_log_density(form: str, root: str) -> N
             numeric *= math.sqrt(RHO)
         score = sampler.score(slot, KEY)
         assert score.dtype == torch.float64
-        assert float((score - numeric).norm()) < 1e-8 * float(numeric.norm())
+        assert float((score - numeric).norm()) < 1e-12 * float(numeric.norm())
 
 
 @pytest.mark.parametrize("form", ["rows", "tiled"])

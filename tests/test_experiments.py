@@ -1,0 +1,77 @@
+"""Every overlay of conf/experiment: its grid fits its rows, and its jobs run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zobench.build import check
+from zobench.paths import conf_dir
+from zobench.run.folder import RunFolder, read_json
+from zobench.run.runner import run
+from zobench.schema import check_ranges
+
+Compose = Callable[..., dict[str, Any]]
+EXPERIMENTS = sorted(p.stem for p in (conf_dir() / "experiment").iterdir())
+
+
+def jobs_of(experiment: str) -> list[list[str]]:
+    """The first and the last job of an experiment's sweep, as overrides."""
+    import hydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        overrides = [f"experiment={experiment}"]
+        config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
+    params = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
+    values = []
+    for override in OverridesParser.create().parse_overrides(params):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            values.append([f"{key}={override.get_value_element_as_str()}"])
+    return [[choice[place] for choice in values] for place in (0, -1)]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_jobs_of_every_experiment_compose_and_bind(compose: Compose, name: str) -> None:
+    """First and last of the sweep, so that a grid names only settings that its rows have."""
+    for job in jobs_of(name):
+        settings = compose(f"experiment={name}", *job)
+        check(settings)
+        check_ranges(settings)
+
+
+@pytest.fixture
+def libsvm_folder(tmp_path: Path) -> Path:
+    """Files with a9a's names and width, twelve rows each."""
+    lines = [f"{1 if n % 3 else -1:+d} {n + 1}:1 {5 * n + 20}:1" for n in range(12)]
+    for name in ("a9a", "a9a.t"):
+        (tmp_path / name).write_text("\n".join(lines))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_jobs_of_every_experiment_run(
+    compose: Compose, name: str, tmp_path: Path, libsvm_folder: Path
+) -> None:
+    """First and last of the sweep, for a few steps, down to the metric that the table shows."""
+    for number, job in enumerate(jobs_of(name)):
+        settings = compose(f"experiment={name}", *job, "logger=none")
+        if "data_dir" in settings["task"] and "files" in settings["task"]:
+            settings["task"] |= {"data_dir": str(libsvm_folder)}
+            settings["task"]["sizes"] = {"train": 12, "dev": 0, "test": 12}
+        elif "sizes" in settings["task"]:
+            settings["task"]["sizes"] = {"train": 20, "dev": 8, "test": 8}
+            settings["task"]["source"]["sizes"] = settings["task"]["sizes"]
+        settings["train"] |= {"steps": 3, "eval_every": 2, "log_every": 1}
+        folder = RunFolder(tmp_path / str(number))
+        choices = {"task": "t", "model": "m", "tuning": "full", "optimizer": "o"}
+        meta = {"id": "0" * 8, "name": name, "suite": "s", "seed": 0, "choices": choices}
+        folder.begin(settings, meta)
+        result = run(folder)
+        assert result["status"] == "done"
+        part, key = settings["table"]["metric"].split("/")
+        assert key in read_json(folder.result)[part]
