@@ -1,5 +1,6 @@
 """LDSD: its coefficients, what its mean learns, and its controls."""
 
+import math
 from functools import partial
 
 import pytest
@@ -90,25 +91,174 @@ def ldsd(parameter: nn.Parameter, seed: int, gamma_mu: float, **estimator: objec
     )
 
 
-@pytest.mark.parametrize("candidates", [2, 5])
-def test_the_mean_aligns_with_a_fixed_gradient_as_the_law_says(candidates: int) -> None:
-    """cos^2(mu_t, g) = t / (t + (d + 1) / (K - 1)) within 10 %, mean of 40 seeds, d = 123.
+@pytest.mark.parametrize(("candidates", "seeds"), [(2, 40), (5, 40), (10, 16)])
+def test_the_mean_aligns_with_a_fixed_gradient_as_the_law_says(candidates: int, seeds: int) -> None:
+    """cos^2(mu_t, g) = t / (t + (d + 1) / (K - 1)) within 10 %, mean over seeds, d = 123.
 
     An update with other noise than was evaluated, as released, has cos^2 = 1 / d and fails.
     """
     d, checks = 123, (30, 100, 200)
     gradient = torch.randn(d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = dict.fromkeys(checks, 0.0)
-    for seed in range(40):
+    for seed in range(seeds):
         parameter = nn.Parameter(torch.zeros(d, dtype=torch.float64))
         optimizer = ldsd(parameter, seed, 1e-3, candidates=candidates)
         for step in range(1, max(checks) + 1):
             optimizer.step(partial(slope, parameter, gradient))
             if step in found:
                 mu = optimizer.engine.slots[0].buffers["learned_mean"].double()
-                found[step] += float((mu @ gradient) ** 2 / (mu @ mu) / (gradient @ gradient)) / 40
+                found[step] += (
+                    float((mu @ gradient) ** 2 / (mu @ mu) / (gradient @ gradient)) / seeds
+                )
     for step, value in found.items():
         assert value == pytest.approx(step / (step + (d + 1) / (candidates - 1)), rel=0.1)
+
+
+def landscape(d: int, kappa: float, cos2: float) -> float:
+    """E[cos^2(v, g)] for |mu| = kappa sigma at an angle to g: cos^2 (1 - d beta_d) + beta_d.
+
+    beta_d = 1F1(1; d/2 + 1; -x) / d, x = kappa^2 / 2, by Kummer's transformation to a series of
+    positive terms.
+    """
+    x, half = kappa**2 / 2, d / 2
+    terms = (
+        half / (half + k) * math.exp(k * math.log(x) - math.lgamma(k + 1) - x) for k in range(400)
+    )
+    beta = math.fsum(terms) / d if x else 1 / d
+    return cos2 * (1 - d * beta) + beta
+
+
+def alignment(d: int, draws: int, kappa: float, angle: float) -> tuple[float, float]:
+    """Mean and standard error of cos^2(v, g) over the sampler's own directions.
+
+    Elements of a direction are independent around mu: one tensor of `draws` rows holds them all.
+    """
+    sampler = LearnedMean(gamma_mu=0.0, sigma=2.0)
+    rows = nn.Parameter(torch.zeros(draws, d))
+    parts = {"sampler": sampler, "estimator": BestOfK(), "rule": SGD()}
+    [slot] = ZOOptimizer([("x", rows)], lr=0.0, eps=1.0, **parts).engine.slots  # type: ignore[arg-type]
+    mu = torch.zeros(d)
+    mu[:2] = 2.0 * kappa * torch.tensor([math.cos(angle), math.sin(angle)])
+    slot.buffer("learned_mean").copy_(mu.repeat(draws))
+    v = sampler.direction(slot, Key(0, 0, 0)).draw(0, slot.numel, CPU).view(draws, d).double()
+    cosines = v[:, 0].square() / v.square().sum(1)
+    return float(cosines.mean()), float(cosines.std()) / draws**0.5
+
+
+@pytest.mark.parametrize(
+    ("kappa", "along", "across"),
+    [
+        (0.0, 0.5, 0.5),
+        (0.5, 0.530, 0.470),
+        (1, 0.607, 0.393),
+        (3, 0.890, 0.110),
+        (10, 0.990, 0.010),
+    ],
+)
+def test_the_landscape_has_the_published_values(kappa: float, along: float, across: float) -> None:
+    """d = 2: a saddle at mu = 0, ridges along the gradient; three digits of the specification."""
+    for angle, value in ((0.0, along), (math.pi / 2, across)):
+        assert alignment(2, 400_000, kappa, angle)[0] == pytest.approx(value, abs=2.5e-3)
+
+
+@pytest.mark.parametrize(("d", "draws"), [(2, 100_000), (10, 40_000), (123, 8_000)])
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0, 3.0, 10.0])
+@pytest.mark.parametrize("angle", [0.0, math.pi / 3, math.pi / 2])
+def test_the_alignment_landscape(d: int, draws: int, kappa: float, angle: float) -> None:
+    """E[cos^2(v, g)] around a mean is the closed form, to 4 standard errors of at most 2 %."""
+    mean, error = alignment(d, draws, kappa, angle)
+    expected = landscape(d, kappa, math.cos(angle) ** 2)
+    assert mean == pytest.approx(expected, abs=4 * error)
+    assert error < 0.02 * expected
+
+
+def step_of(choice: str, seed: int) -> tuple[list[Tensor], ZOOptimizer, Tensor, Tensor]:
+    """A step around a mean that is not zero: its points, the optimizer, start and mu before it."""
+    generator = torch.Generator().manual_seed(seed)
+    x = nn.Parameter(torch.randn(8, 4, generator=generator))
+    sampler = LearnedMean(gamma_mu=0.5, sigma=1.5)
+    estimator = BestOfK(candidates=5, choice=choice)
+    optimizer = ZOOptimizer(
+        [("x", x)], lr=0.01, eps=0.1, seed=seed, sampler=sampler, estimator=estimator, rule=SGD()
+    )
+    [slot] = optimizer.engine.slots
+    slot.buffer("learned_mean").copy_(torch.randn(32, generator=generator))
+    start, mu = slot.flat.clone(), slot.buffer("learned_mean").clone()
+    points: list[Tensor] = []
+
+    def loss() -> float:
+        points.append(slot.flat.clone())
+        return float((slot.flat.double() ** 3 + slot.flat.double()).sum())
+
+    optimizer.step(loss)
+    return points, optimizer, start, mu
+
+
+@pytest.mark.parametrize("choice", ["best", "random", "mean_top"])
+def test_a_step_of_every_control_is_the_stated_one(choice: str) -> None:
+    """x moves along the chosen v (the mean of the better three, for mean_top) and mu by all five.
+
+    The mirror point is the chosen direction's; best and random cost K + 1 passes, mean_top K + 2.
+    """
+    was_best = 0
+    for seed in range(8):
+        points, optimizer, start, mu = step_of(choice, seed)
+        record, [slot] = optimizer.record, optimizer.engine.slots
+        assert record is not None
+        noises = [Gaussian().direction(slot, Key(seed, 0, k)).draw(0, 32, CPU) for k in range(5)]
+        v = [mu + 1.5 * n for n in noises]
+        losses = record.losses[:5]
+        ranked = sorted(range(5), key=losses.__getitem__)
+        [mirror] = [(start - point) / 0.1 for point in points[-1:]]
+        chosen = [k for k in range(5) if torch.allclose(v[k], mirror, atol=1e-4)]
+        if choice == "mean_top":
+            assert len(points) == 7
+            along = sum(v[k] for k in ranked[:3]) / 3
+            torch.testing.assert_close(mirror, along, rtol=1e-4, atol=1e-4)
+        else:
+            assert len(points) == 6 and len(chosen) == 1
+            along = v[chosen[0]]
+            was_best += chosen == ranked[:1]
+        plus = record.losses[5] if choice == "mean_top" else losses[chosen[0]]
+        slope = (plus - record.losses[-1]) / 0.2
+        torch.testing.assert_close(slot.flat, start - 0.01 * slope * along, rtol=1e-4, atol=1e-5)
+        for k, n in enumerate(noises):
+            mu = mu - 0.5 / (5 * 1.5) * (5 * losses[k] - sum(losses)) / 4 * n
+        torch.testing.assert_close(slot.buffers["learned_mean"], mu, rtol=1e-4, atol=1e-4)
+    assert choice != "best" or was_best == 8
+    assert choice != "random" or was_best < 8
+
+
+def test_every_candidate_is_left_again() -> None:
+    """K + 1 passes at x + tau v_k, each from clean weights, which come back.
+
+    After 18 passes 95 % of 4096 float32 weights have the bits they had; none is off by more than
+    two units in the last place of the largest value that it took on the way.
+    """
+    x = nn.Parameter(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))
+    optimizer = ldsd(x, 0, 1e-2)
+    [slot] = optimizer.engine.slots
+    clean = slot.flat.clone()
+    points: list[Tensor] = []
+    for step in range(3):
+        before = slot.flat.clone()
+        mu = slot.buffer("learned_mean").clone()
+        points.clear()
+
+        def loss() -> float:
+            points.append(slot.flat.clone())
+            return float(slot.flat.double().square().sum())
+
+        optimizer.step(loss)
+        assert len(points) == 6
+        for k, point in enumerate(points[:5]):
+            v = mu + Gaussian().direction(slot, Key(0, step, k)).draw(0, slot.numel, CPU)
+            torch.testing.assert_close(point, before + 1e-3 * v, rtol=0, atol=1e-6)
+    largest = clean.abs() + 5e-3
+    unit = torch.nextafter(largest, torch.tensor(math.inf)) - largest
+    drift = (slot.flat - clean).abs() / unit
+    assert float(drift.max()) <= 2
+    assert float((drift == 0).float().mean()) > 0.95
 
 
 def test_the_mean_drifts_down_the_gradient_by_gamma_tau() -> None:

@@ -9,6 +9,8 @@ few numbers per tensor; tensors that are not drawn are not touched. Cost: one dr
 u^2 over the tensor, relative to an average of Delta^2; pi is proportional to sqrt(S), saturating at
 1. `variant: released` follows the authors' code as far as known: shares of the energies
 ||z||^2 / pi^2, times |Delta| relative to its average; pi is proportional to S and cannot saturate.
+Its scores settle at S ~ n^(1/3), n the tensor's size, whatever the gradients are (measured with
+frozen weights); dividing the energies by n, an option of that code, removes this and leaves S flat.
 """
 
 from collections.abc import Sequence
@@ -31,6 +33,7 @@ class TensorInclusion(Sampler):
 
     uniform: ignore the scores (the paper's US ablation). adaptive: let the budget move; else it is
     `ratio` of the tensors. ht: divide by pi; without, the scores precondition the step.
+    per_element: divide the released form's energies by the tensor's size; the paper's always are.
     """
 
     most_directions = 1
@@ -43,12 +46,15 @@ class TensorInclusion(Sampler):
         adaptive: bool = True,
         uniform: bool = False,
         ht: bool = True,
+        per_element: bool = False,
     ) -> None:
         if variant not in ("paper", "released"):
             raise ValueError(f"sampler.variant={variant}: choose paper or released")
         if not 0.0 < ratio <= 1.0:
             raise ValueError(f"sampler.ratio={ratio}: must be in (0, 1]")
-        self.released = variant == "released"
+        self.released, self.per_element = variant == "released", per_element
+        if per_element and not self.released:
+            raise ValueError("sampler.per_element=true: only sampler.variant=released has a choice")
         self.ratio, self.adaptive, self.uniform, self.ht = ratio, adaptive, uniform, ht
         self._step, self._scale = -1, 0.0
 
@@ -106,6 +112,8 @@ class TensorInclusion(Sampler):
         relative = size / (self._scale + 1e-12)
         if self.released:
             shares = {b: e / max(self.pi[b], 1e-8) ** 2 for b, e in self._energies.items()}
+            if self.per_element:
+                shares = {b: share / self.slots[b].numel for b, share in shares.items()}
             total = sum(shares.values()) + 1e-12
             signal = {b: relative * share / total for b, share in shares.items()}
         else:
