@@ -52,7 +52,7 @@ def test_known_values_and_gradients(
     """By hand, at points where they are simple."""
     x = vector(*at)
     found = function(x)
-    found.backward()  # type: ignore[no-untyped-call]
+    found.backward()
     assert float(found.detach()) == pytest.approx(value, abs=1e-12)
     assert x.grad is not None
     assert x.grad.tolist() == pytest.approx(gradient, abs=1e-9)
@@ -84,7 +84,7 @@ def test_the_quadratic_is_conmezos(compose: Compose) -> None:
     x = torch.cat([t.detach() for t in loaded.model.tensors])
     assert float(x.norm()) == pytest.approx(10.0, abs=1e-12)
     assert problem.evaluate(loaded.model, "dev", 1)["loss"] == pytest.approx(2.4382, abs=5e-5)
-    problem.loss(loaded.model, problem.batch([0])).backward()  # type: ignore[no-untyped-call]
+    problem.loss(loaded.model, problem.batch([0])).backward()
     curvature = torch.cat([t.grad for t in loaded.model.tensors]) / x
     assert float(curvature.sum()) == pytest.approx(48.708, abs=5e-4)
     assert float(curvature[0]) == pytest.approx(1e-9)
@@ -94,7 +94,7 @@ def test_the_quadratic_is_conmezos(compose: Compose) -> None:
 def test_blocks_have_one_curvature_each(compose: Compose) -> None:
     """The gradient of a block is a multiple of the block, between 1 / condition and 1."""
     loaded, problem = ready(compose, "task=quadratic_tensors")
-    problem.loss(loaded.model, problem.batch([0])).backward()  # type: ignore[no-untyped-call]
+    problem.loss(loaded.model, problem.batch([0])).backward()
     ratios = [t.grad / t.detach() for t in loaded.model.tensors]
     assert all(r.max() == pytest.approx(float(r.min()), rel=1e-12) for r in ratios)
     means = [float(r.mean()) for r in ratios]
@@ -128,12 +128,12 @@ def test_noise_shifts_an_examples_gradient_and_nothing_else(compose: Compose) ->
 
     def gradient(*indices: int) -> torch.Tensor:
         x.grad = None
-        problem.loss(loaded.model, problem.batch(indices)).backward()  # type: ignore[no-untyped-call]
+        problem.loss(loaded.model, problem.batch(indices)).backward()
         assert x.grad is not None
         return x.grad
 
     exact, clean = ready(compose, *overrides[:2])
-    clean.loss(exact.model, clean.batch([0])).backward()  # type: ignore[no-untyped-call]
+    clean.loss(exact.model, clean.batch([0])).backward()
     shifts = torch.stack([gradient(i) - exact.model.tensors[0].grad for i in range(50)])
     assert float(shifts.std()) == pytest.approx(0.3, rel=0.03)
     assert torch.allclose(gradient(0, 1, 2) - exact.model.tensors[0].grad, shifts[:3].mean(0))

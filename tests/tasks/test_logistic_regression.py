@@ -12,10 +12,9 @@ import torch
 from zobench.build import build
 from zobench.errors import UserError
 from zobench.tasks import libsvm
-from zobench.tasks.problem import Problem
 
 CPU = torch.device("cpu")
-Prepared = tuple[Any, Problem]
+Prepared = tuple[Any, Any]
 
 
 @pytest.fixture
@@ -83,8 +82,8 @@ def test_loss_at_zero_is_log_2_and_its_gradient_is_the_formulas(
         model.weight.copy_(torch.tensor([[0.3, -0.2, 0.5, 0.1, -1.0]]))
     for batch in (everything, problem.batch([3, 5, 7])):
         model.weight.grad = None
-        problem.loss(model, batch).backward()  # type: ignore[no-untyped-call]
-        x, y = (part[list(batch.indices)] for part in problem.rows["train"])  # type: ignore[attr-defined]
+        problem.loss(model, batch).backward()
+        x, y = (part[list(batch.indices)] for part in problem.rows["train"])
         w = model.weight.detach()[0]
         expected = -(x * (y * torch.sigmoid(-y * (x @ w))).unsqueeze(1)).mean(0) + 1e-3 * w
         assert torch.allclose(model.weight.grad[0], expected)
@@ -132,9 +131,9 @@ def test_the_real_a9a(compose: Callable[..., dict[str, Any]], data_pack: Path) -
     def closure() -> torch.Tensor:
         solver.zero_grad()
         loss: torch.Tensor = problem.loss(loaded.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    solver.step(closure)  # type: ignore[no-untyped-call]
+    solver.step(closure)
     assert problem.evaluate(loaded.model, "dev", 1)["gap"] < 1e-4
     assert problem.evaluate(loaded.model, "test", 1)["accuracy"] == pytest.approx(0.85, abs=0.005)
