@@ -143,7 +143,7 @@ def test_the_score_is_the_gradient_of_the_log_density(form: str, root: str) -> N
         numeric = torch.stack([log_density(a + 1e-20j * e, z).imag / 1e-20 for e in units])
         if form == "tiled":
             numeric *= math.sqrt(RHO)
-        score = sampler.score(slot, KEY)
+        score = sampler.score(slot, {KEY: 1.0})
         assert score.dtype == torch.float64
         assert float((score - numeric).norm()) < 1e-12 * float(numeric.norm())
 
@@ -265,7 +265,7 @@ def test_the_vector_moves_by_all_scores_under_the_law_that_was_evaluated(form: s
     for mine, theirs in zip(optimizer.engine.slots, copy.engine.slots, strict=True):
         expected = theirs.buffers["curvature"].double()
         for k, c in enumerate(optimizer.record.coefficients):
-            expected = expected - 50.0 * 1e-6 * (c * 1e-3) * twin.score(theirs, Key(0, 0, k))
+            expected = expected - 50.0 * 1e-6 * (c * 1e-3) * twin.score(theirs, {Key(0, 0, k): 1.0})
         torch.testing.assert_close(mine.buffers["curvature"].double(), expected)
 
 

@@ -13,7 +13,7 @@ they were drawn with; `tiled` takes sqrt(rho) times that score, as released. A v
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,12 +57,16 @@ class Shaped:
 
 @dataclass(frozen=True)
 class _Shape:
-    """A slot's law during one step: a, q = |a|^2 over what it acts on, and s, as tensors."""
+    """A slot's law during one step, as tensors.
 
-    vector: Tensor
-    square: Tensor
-    root: Tensor  # s = sqrt(rho + q)
-    pull: Tensor
+    grad_a log p = score * (U^T p - (inner + energy * |p|^2) a).
+    """
+
+    vector: Tensor  # a
+    pull: Tensor  # what <u, a> is multiplied by and taken from u
+    score: Tensor
+    inner: Tensor
+    energy: Tensor
 
 
 class RankOneCurvature(Sampler):
@@ -99,7 +103,7 @@ class RankOneCurvature(Sampler):
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         super().bind(slots, seed)
-        self._walk: dict[str, Tensor] = {}  # per slot, the squared lengths of all moves of a
+        self._walk: dict[str, Tensor] = {}  # per slot, the squared lengths of a's moves
         for slot in slots:
             slot.buffers["curvature"] = self._start(slot)
             self._walk[slot.name] = torch.zeros((), dtype=torch.float64, device=slot.flat.device)
@@ -123,10 +127,11 @@ class RankOneCurvature(Sampler):
         square = vector.double().square().sum()
         if self.tiled:
             square = square * (slot.numel // vector.numel())
-        root = torch.sqrt(self.rho + square)
-        shrink = (1.0 - self.sign * math.sqrt(self.rho) / root) / square
-        shrink = torch.where(square > 0.0, shrink, 0.0)  # a = 0 is plain noise
-        return _Shape(vector, square, root, (shrink * vector).to(vector.dtype))
+        ratio = self.sign * math.sqrt(self.rho) / torch.sqrt(self.rho + square)
+        shrink = torch.where(square > 0.0, (1.0 - ratio) / square, 0.0)  # a = 0 is plain noise
+        score = -ratio / math.sqrt(self.rho) / (1.0 if self.tiled else math.sqrt(self.rho))
+        inner = torch.where(square > 0.0, slot.numel // vector.numel() * ratio, 0.0)
+        return _Shape(vector, (shrink * vector).to(vector.dtype), score, inner, shrink)
 
     def direction(self, slot: Slot, key: Key) -> Shaped:
         shape, dense = self._shapes[slot.id], Dense.normal(key, slot.id)
@@ -150,40 +155,28 @@ class RankOneCurvature(Sampler):
             self._dots[slot.id, key] = total.to(vector.dtype)
         return self._dots[slot.id, key]
 
-    def score(self, slot: Slot, key: Key) -> Tensor:
-        """grad_a log p of a direction (`tiled`: times sqrt(rho)), float64, as long as a."""
+    def score(self, slot: Slot, weights: Mapping[Key, float]) -> Tensor:
+        """sum of weight * grad_a log p over directions (`tiled`: times sqrt(rho)), float64."""
         shape = self._shapes[slot.id]
-        vector, rows = shape.vector.double(), slot.numel // shape.vector.numel()
-        outer, energy = torch.zeros_like(vector), torch.zeros_like(shape.square)
-        for span in slot.spans():
-            u = self._rows(slot, key, *span)
-            if self.tiled:
-                outer += self._dot(slot, key) * u.sum(0)
-            else:
-                p = u @ shape.vector
-                outer += u.T @ p
-                energy += p.square().sum()
-        if self.tiled:
-            energy = rows * self._dot(slot, key).double().square()
-        ratio = self.sign * math.sqrt(self.rho) / shape.root
-        pull = rows * ratio + (1.0 - ratio) * energy / shape.square
-        pull = torch.where(shape.square > 0.0, pull, 0.0)
-        scale = -self.sign / shape.root
-        if not self.tiled:
-            scale = scale / math.sqrt(self.rho)
-        return scale * (outer - pull * vector)
+        outer = torch.zeros_like(shape.vector, dtype=torch.float64)
+        energy = torch.zeros_like(shape.inner)
+        for key, weight in weights.items():
+            for span in slot.spans():
+                u = self._rows(slot, key, *span)
+                p = self._dot(slot, key).expand(len(u)) if self.tiled else u @ shape.vector
+                outer.add_(p @ u, alpha=weight)
+                energy.add_(p @ p, alpha=weight)
+        inner = shape.inner * sum(weights.values()) + shape.energy * energy
+        return shape.score * (outer - inner * shape.vector)
 
     def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
         """Move the slot's a: every direction of this step has been drawn on it."""
         if self.lr_cov == 0.0:
             return
-        total = torch.zeros_like(slot.buffers["curvature"], dtype=torch.float64)
-        for replay in replays:
-            if weight := replay.coefficients.get(POLICY, 0.0):
-                move = self.lr_cov * self.eps**2 * weight * self.score(slot, replay.key)
-                self._walk[slot.name] += move.square().sum()
-                total += move
-        slot.buffers["curvature"].sub_(total)
+        weights = {r.key: r.coefficients[POLICY] for r in replays if POLICY in r.coefficients}
+        move = self.lr_cov * self.eps**2 * self.score(slot, weights)
+        self._walk[slot.name] += move.square().sum()
+        slot.buffers["curvature"].sub_(move)
 
     def vitals(self) -> dict[str, float]:
         """|a|, and its drift from the start against a walk of independent moves.
