@@ -4,9 +4,10 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
@@ -27,6 +28,28 @@ def build(node: Mapping[str, Any]) -> Any:
         if isinstance(error.__cause__, ValueError):
             raise UserError(str(error.__cause__)) from error
         raise
+
+
+def build_optimizer(
+    node: Mapping[str, Any], trainable: Iterable[tuple[str, Any]]
+) -> torch.optim.Optimizer:
+    """The optimizer over (name, parameter) pairs.
+
+    Raises UserError for a rate below zero, for parts that do not fit together and the like.
+    """
+    try:
+        optimizer: torch.optim.Optimizer = build(node)(trainable)
+    except ValueError as error:
+        raise UserError(f"optimizer: {error}") from error
+    return optimizer
+
+
+def try_optimizer(node: Mapping[str, Any]) -> None:
+    """Build the optimizer for a single weight: its parts may not fit, which no signature tells.
+
+    Raises UserError as `build_optimizer` does.
+    """
+    build_optimizer(node, [("weight", torch.nn.Parameter(torch.zeros(1)))])
 
 
 def check(settings: Mapping[str, Any]) -> None:

@@ -102,7 +102,7 @@ def _launch(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from zobench.build import check
+    from zobench.build import check, try_optimizer
     from zobench.run.launch import Outcome, launch, report
     from zobench.schema import check_ranges, resolved
 
@@ -112,6 +112,7 @@ def _launch(config: Any) -> None:
         settings = resolved(config)
         check_ranges(settings)
         check(settings)
+        try_optimizer(settings["optimizer"])
         with open_dict(config):
             config.seed = 0
         base = resolved(config)

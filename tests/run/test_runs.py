@@ -64,8 +64,8 @@ def test_every_row_leaves_a_complete_folder(
         part, name = key.split("/")
         assert name in result[part], key
     steps = 0 if optimizer == "zero_shot" else 12
-    forwards = {"zero_shot": 0, "sgd": 12, "adamw": 12, "loren": 72, "ldsd_sgd": 72}
-    forwards |= {"ldsd_adamm": 72, "ldsd_jaguar": 72}  # K or K + 1 a step; two for the rest
+    several = ("loren", "rloo", "ldsd_sgd", "ldsd_adamm", "ldsd_jaguar", "best_of_k")  # K or K + 1
+    forwards = {"zero_shot": 0, "sgd": 12, "adamw": 12} | dict.fromkeys(several, 72)
     assert result["cost"]["forwards"] == forwards.get(optimizer, 24)
     if folder.ledger.is_file():
         assert result["cost"]["forwards"] == sum(len(r.losses) for r in read(folder.ledger))
@@ -75,8 +75,9 @@ def test_every_row_leaves_a_complete_folder(
     parameters = sum(t.numel() for t in load_file(folder.weights).values())
     per_parameter = {"mezo_momentum": 4, "mezo_adam": 8, "sgd": 4, "adamw": 12}
     per_parameter |= {"conmezo": 4, "ldsd_sgd": 8, "ldsd_adamm": 16, "loren": 4}
-    per_parameter |= {"ldsd_jaguar": 8}
-    rel = 0.05 if optimizer == "loren" else 0.001  # a row vector per matrix, no momentum on vectors
+    per_parameter |= {"ldsd_jaguar": 8, "best_of_k": 4, "rloo": 4}
+    # a row vector per matrix, no momentum on vectors
+    rel = 0.05 if optimizer in ("loren", "rloo") else 0.001
     assert state == pytest.approx(per_parameter.get(optimizer, 0) * parameters, rel=rel, abs=0.5)
 
 

@@ -1,12 +1,11 @@
 """One run, from its settings to its result, in the order things happen."""
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 
-from zobench.build import build
+from zobench.build import build, build_optimizer
 from zobench.errors import UserError
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder, read_json, write_json
@@ -37,7 +36,7 @@ def run(folder: RunFolder) -> dict[str, Any]:
         model.to(device)
         problem = build(settings["task"]).prepare(loaded, device)
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        optimizer = _optimizer(settings["optimizer"], trainable)
+        optimizer = build_optimizer(settings["optimizer"], trainable)
     logger: Logger = build(settings["logger"])
     steps = 0 if isinstance(optimizer, ZeroShot) else settings["train"]["steps"]
     diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
@@ -83,11 +82,3 @@ def _diagnosis(every: int | None, optimizer: torch.optim.Optimizer) -> Diagnosis
     if not isinstance(optimizer, ZOOptimizer):
         raise UserError(f"diagnose.every={every}: only zeroth-order optimizers have directions")
     return Diagnosis(optimizer, every)
-
-
-def _optimizer(node: Mapping[str, Any], trainable: list[tuple[str, Any]]) -> torch.optim.Optimizer:
-    try:
-        optimizer: torch.optim.Optimizer = build(node)(trainable)
-    except ValueError as error:  # parts that do not fit together, a rate below zero, ...
-        raise UserError(f"optimizer: {error}") from error
-    return optimizer
