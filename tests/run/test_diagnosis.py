@@ -59,6 +59,17 @@ def test_a_diagnosed_run_is_the_run_it_would_have_been(
     assert losses[0] == losses[1]
 
 
+def test_costs_of_a_run_that_is_diagnosed_at_every_step_are_not_zero(
+    carry_out: Callable[..., tuple[RunFolder, dict[str, Any]]],
+) -> None:
+    """No step is a plain one, so a step's time is unknown, and memory is the diagnosis's."""
+    _, result = carry_out("optimizer=mezo", "diagnose.every=1")
+    assert result["time"]["step_s"] is None
+    assert result["memory"]["peak_gib"] > 0.01
+    assert result["diagnose"]["forwards"] == 12
+    assert 0.0 <= result["diagnose"]["direction_cos2"] <= 1.0
+
+
 def optimizer_of(compose: Compose, net: torch.nn.Module, *overrides: str) -> ZOOptimizer:
     built: ZOOptimizer = build(compose(*overrides)["optimizer"])(net.named_parameters())
     return built

@@ -73,6 +73,7 @@ class Loop:
         if not self.train["keep_weights"]:
             self.folder.weights.unlink(missing_ok=True)
         phases = self.meter
+        busiest = "train" if self._timed_steps else "diagnose" if self.steps_taken else "eval"
         return {
             "status": "diverged" if reason else "done",
             "reason": reason,
@@ -85,13 +86,13 @@ class Loop:
             **({"diagnose": self.diagnosis.summary()} if self.diagnosis else {}),
             "cost": {"forwards": self.loss.forwards, "tokens": self.loss.tokens},
             "time": {
-                "step_s": self._step_seconds(),
+                "step_s": finite(self._step_seconds()),
                 "eval_s": phases.seconds("eval"),
                 "load_s": phases.seconds("load"),
                 "total_s": time.perf_counter() - start + phases.seconds("load"),
             },
             "memory": {
-                "peak_gib": phases.peak_gib("train" if steps else "eval"),
+                "peak_gib": phases.peak_gib(busiest),
                 "state_gib": state_bytes(self.optimizer) / _GIB,
                 "phases": phases.peaks,
             },
@@ -114,7 +115,6 @@ class Loop:
                     losses.append(self._step(step, diagnosed=diagnosed))
                     if (step + 1) % log_every == 0 and step + 1 < stop:
                         self._log_losses(step + 1, losses)
-            self._timed_steps += 0 if diagnosed else stop - first
             if diagnosed:
                 self._log_diagnosis(stop)
             ends = stop == steps or stop % eval_every == 0
@@ -132,6 +132,7 @@ class Loop:
         else:
             loss = self.take_step(batch)
         self.steps_taken = step + 1
+        self._timed_steps += not diagnosed
         if self.ledger and isinstance(self.optimizer, ZOOptimizer):
             assert self.optimizer.record is not None
             self.ledger.append(self.optimizer.record)
@@ -182,7 +183,12 @@ class Loop:
         }
 
     def _step_seconds(self) -> float:
-        """Mean training time of a step so far; evaluations and diagnosed steps are not counted."""
+        """Mean training time of a step so far, NaN where every step was a diagnosed one.
+
+        Evaluations and diagnosed steps are not counted.
+        """
+        if self.steps_taken and not self._timed_steps:
+            return math.nan
         return self.meter.seconds("train") / max(1, self._timed_steps)
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
