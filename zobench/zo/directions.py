@@ -30,7 +30,10 @@ class Multiple:
     factor: float
 
     def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        add_drawn(self, out, start, first, second)
+        part = self.vector[start : start + out.numel()]
+        out.add_(part, alpha=first * self.factor)
+        if second:
+            out.add_(part, alpha=second * self.factor)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         del device  # the vector's own
