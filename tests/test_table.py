@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zobench.errors import UserError
+from zobench.report.formats import number
 from zobench.report.table import main, table
 
 SUITE = "quick_100%"
@@ -391,3 +392,12 @@ def test_command_line(
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "example: zobench table" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.123456, "0.1235"), (999.94, "999.9"), (12345.6, "12346"), (-1e130, "-1e+130")],
+)
+def test_numbers_are_short(value: float, shown: str) -> None:
+    """Four digits, whole numbers from a thousand up, and a power of ten for what has blown up."""
+    assert number("final/loss", value) == shown

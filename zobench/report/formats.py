@@ -189,7 +189,7 @@ def number(metric: str, value: float) -> str:
         return "-"
     if is_share(metric):
         return f"{100 * value:.1f}"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def spread(metric: str, values: pd.Series) -> str:
