@@ -70,7 +70,8 @@ class Engine:
             at = {} if slot.restore() else self._at
             drawn = [(key, self.sampler.direction(slot, key)) for key in keys]
             replays = [self._replay(slot, k, z, at, feedback) for k, z in drawn if z is not None]
-            rule.update(slot, replays, lr=lr, step=step)
+            moving = [r for r in replays if GRAD in r.coefficients or r.restore]
+            rule.update(slot, moving, lr=lr, step=step)
             self.sampler.observe(slot, replays)
         self._at = {}
         self.sampler.end_step()
