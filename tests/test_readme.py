@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from zobench.build import check
-from zobench.paths import PACKAGE_DIR
+from zobench.paths import PACKAGE_DIR, conf_dir
 
 README = PACKAGE_DIR.parent / "README.md"
 
@@ -34,11 +34,22 @@ def test_the_python_example_runs_and_learns() -> None:
 def test_every_command_line_composes(compose: Callable[..., dict[str, Any]]) -> None:
     """Each `zobench` line of the README, first value of each list, composes and binds."""
     lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines]
-    runs = [w[1:] for w in words if w and w[0] == "zobench" and w[1:2] != ["table"]]
+    commands = [part for line in lines for part in line.split(" && ")]
+    words = [shlex.split(command, comments=True) for command in commands]
+    other = (["table"], ["plot"])
+    runs = [w[1:] for w in words if w and w[0] == "zobench" and w[1:2] not in other]
     assert len(runs) > 5
     for run in runs:
         if run[:1] == ["pretrain"]:
             continue
         overrides = [word.split(",")[0] for word in run if "=" in word]
         check(compose(*overrides))
+
+
+def test_every_experiment_is_told_of() -> None:
+    """README or docs/methods.md name each overlay, beside what came out of it."""
+    if not README.is_file():
+        pytest.skip("not a checkout: the README is not here")
+    told = README.read_text() + (README.parent / "docs" / "methods.md").read_text()
+    names = {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
+    assert names <= set(re.findall(r"\w+", told))
