@@ -96,3 +96,17 @@ def test_the_command_line_beats_every_overlay(compose: Compose) -> None:
         9,
         "quickstart",
     )
+
+
+@pytest.mark.parametrize("task", ["synthetic_reviews", "quadratic", "a9a"])
+@pytest.mark.parametrize("optimizer", ["conmezo", "ldsd_sgd"])
+def test_what_was_tuned_for_a_sampler_leaves_with_it(
+    compose: Compose, task: str, optimizer: str
+) -> None:
+    """`optimizer=conmezo sampler=gaussian` is the ablation, whatever the model's tuned settings."""
+    own = compose(f"task={task}", f"optimizer={optimizer}")
+    ablation = compose(f"task={task}", f"optimizer={optimizer}", "sampler=gaussian")
+    check(own)
+    check(ablation)
+    assert own["optimizer"]["sampler"] != ablation["optimizer"]["sampler"]
+    assert own["optimizer"]["lr"] == ablation["optimizer"]["lr"]
