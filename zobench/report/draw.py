@@ -117,8 +117,11 @@ def _line(axes: "Axes", chart: Chart, line: Line, labels: dict[str, int], log: s
         "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
     }
     mean, std = (scale * line.points[key].to_numpy(float) for key in ("mean", "std"))
-    # A single run has no spread. Nothing reaches below 0 on a logarithmic axis: cut it there.
+    # A single run has no spread. Nothing reaches below 0 on a logarithmic axis: cut it there, and
+    # no share is below 0 or above 100 %.
     low, high = mean - np.nan_to_num(std), mean + np.nan_to_num(std)
+    if is_share(chart.y):
+        low, high = np.maximum(low, 0), np.minimum(high, 100)
     if log in ("y", "both"):
         low = np.where(low > 0, low, mean / 10)
     if line.level:
