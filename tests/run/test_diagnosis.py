@@ -124,7 +124,10 @@ def test_a_learnt_mean_finds_a_gradient_that_never_changes(
     compose: Compose, net: torch.nn.Linear, optimizer: str
 ) -> None:
     """After 300 steps cos^2 of the learnt mean is near 1, at first it was not."""
-    extra = {"conmezo": ["train.steps=300"], "ldsd_sgd": ["sampler.gamma_mu=1"]}[optimizer]
+    extra = {
+        "conmezo": ["train.steps=300", "sampler.beta=0.99"],
+        "ldsd_sgd": ["sampler.gamma_mu=1"],
+    }[optimizer]
     built = optimizer_of(compose, net, f"optimizer={optimizer}", "optimizer.lr=0", *extra)
     watch = Diagnosis(built, 1)
     found = []
