@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zobench.zo import noise
 from zobench.zo.engine import Engine
 from zobench.zo.estimators.best_of_k import BestOfK
-from zobench.zo.feedback import GRAD, POLICY, Key, Point
+from zobench.zo.feedback import GRAD, POLICY, Key, Step
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.adamm import AdaMM
 from zobench.zo.rules.sgd import SGD
@@ -21,10 +21,12 @@ CPU = torch.device("cpu")
 LOSSES = [0.9, 0.2, 0.5, 0.7, 0.4]
 
 
-def fed(estimator: BestOfK, losses: list[float]) -> tuple[list[Point], dict[str, dict[int, float]]]:
+def fed(
+    estimator: BestOfK, losses: list[float]
+) -> tuple[list[Point | Request], dict[str, dict[int, float]]]:
     """Points that the estimator asks for when it receives these losses, and its channels."""
     points = []
-    generator = estimator.estimate(partial(Key, 0, 3), 0.1)
+    generator = estimator.estimate(Step(0, 3, 0.1))
     points.append(next(generator))
     try:
         for loss in losses:

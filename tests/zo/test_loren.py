@@ -1,7 +1,6 @@
 """LOREN: the shaped noise against explicit matrices, the score against finite differences."""
 
 import math
-from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from zobench.zo import noise
 from zobench.zo.directions import Dense
 from zobench.zo.estimators.rloo import RLOO
-from zobench.zo.feedback import GRAD, POLICY, Key
+from zobench.zo.feedback import GRAD, POLICY, Key, Step
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.momentum import Momentum
 from zobench.zo.rules.sgd import SGD
@@ -188,7 +187,7 @@ def test_a_step_reads_nothing_back_to_the_host(form: str, monkeypatch: pytest.Mo
 
 def rloo_weights(losses: list[float]) -> list[float]:
     """The policy channel for these losses."""
-    estimate = RLOO(queries=len(losses)).estimate(partial(Key, 0, 0), 0.1)
+    estimate = RLOO(queries=len(losses)).estimate(Step(0, 0, 0.1))
     next(estimate)
     try:
         for loss in losses:
@@ -201,7 +200,7 @@ def rloo_weights(losses: list[float]) -> list[float]:
 def test_rloo_weights_are_the_leave_one_out_ones() -> None:
     """w_k = (F_k - mean of the others) / K, c_k = w_k / eps; K forwards."""
     losses = [0.5, 0.1, 0.4, 0.8]
-    estimate = RLOO(queries=4).estimate(lambda q: Key(0, 0, q), 0.1)
+    estimate = RLOO(queries=4).estimate(Step(0, 0, 0.1))
     next(estimate)
     feedback = None
     try:

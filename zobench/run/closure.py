@@ -27,15 +27,20 @@ class CountedLoss:
 
 
 def step_of(
-    optimizer: torch.optim.Optimizer, loss: Callable[[Batch], Tensor]
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[Batch], Tensor],
+    anchor: Callable[[int], Batch] | None = None,
 ) -> Callable[[Batch], float]:
     """One optimizer step as a function of the batch, returning the loss.
 
-    It raises Diverged, with the weights as before the step, when a loss is not finite.
+    anchor: the n-th batch of the training set, for optimizers that look at more than the step's.
+    The step raises Diverged, with the weights as before it, when a loss is not finite.
     """
 
     def zeroth_order(batch: Batch) -> float:
-        return float(optimizer.step(lambda: float(loss(batch))))
+        assert isinstance(optimizer, ZOOptimizer)
+        others = (lambda n: loss(anchor(n))) if anchor else None
+        return optimizer.step(lambda: loss(batch), others)
 
     def first_order(batch: Batch) -> float:
         optimizer.zero_grad(set_to_none=True)

@@ -4,7 +4,7 @@ All four papers that zobench began with claim better alignment with the gradient
 whether it is there. A diagnosed step is the step it would have been: only the gradient is added.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class Diagnosis:
         return value
 
 
-class _Watched:
+class _Watched(Rule):
     """A rule that, before it moves a slot, sums up how the slot's directions meet the gradient."""
 
     def __init__(
@@ -84,6 +84,12 @@ class _Watched:
         self.directions: dict[Key, list[float]] = {}  # <z, g>, |z|^2
         self.estimate = [0.0, 0.0]
         self.mean: list[float] | None = None
+
+    def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
+        self.rule.begin_step(grad, step=step)
+
+    def recall(self) -> Iterable[Key]:
+        return self.rule.recall()
 
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         terms = [replay for replay in replays if GRAD in replay.coefficients]

@@ -47,7 +47,7 @@ class Loop:
         self.ledger: Ledger | None = None
         self.diagnosis: Diagnosis | None = None
         self.loss = CountedLoss(model, problem.loss)
-        self.take_step = step_of(optimizer, self.loss)
+        self.take_step = step_of(optimizer, self.loss, self._anchor)
         self.best: dict[str, float] = {}
         self.final: dict[str, float] = {}
         self.best_step = 0
@@ -84,7 +84,7 @@ class Loop:
             "best_step": self.best_step,
             "steps": self.steps_taken,
             **({"diagnose": self.diagnosis.summary()} if self.diagnosis else {}),
-            "cost": {"forwards": self.loss.forwards, "tokens": self.loss.tokens},
+            "cost": {"forwards": self.forwards, "tokens": self.loss.tokens},
             "time": {
                 "step_s": finite(self._step_seconds()),
                 "eval_s": phases.seconds("eval"),
@@ -143,6 +143,19 @@ class Loop:
         indices = batch_of(step, size=size, batch_size=wanted, seed=self.seed)
         return self.problem.batch(indices.tolist())
 
+    def _anchor(self, place: int) -> Any:
+        """Batch of an order of its own, in which an epoch is the training set."""
+        size, wanted = self.problem.sizes["train"], self.train["batch_size"]
+        order = batch_of(place, size=size, batch_size=wanted, seed=self.seed, stream=1)
+        return self.problem.batch(order.tolist())
+
+    @property
+    def forwards(self) -> int:
+        """What training cost so far, as the engine counts it."""
+        if isinstance(self.optimizer, ZOOptimizer):
+            return self.optimizer.engine.forwards
+        return self.loss.forwards
+
     def _set_rate(self, rates: list[float | None], step: int, steps: int) -> None:
         share = 1.0 + (self.train["final_lr"] - 1.0) * step / max(1, steps - 1)
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -174,7 +187,7 @@ class Loop:
 
     def _costs(self) -> dict[str, float]:
         return {
-            "cost/forwards": self.loss.forwards,
+            "cost/forwards": self.forwards,
             "cost/tokens": self.loss.tokens,
             "time/step_s": self._step_seconds(),
             "time/eval_s": self.meter.seconds("eval"),

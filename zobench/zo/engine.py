@@ -7,13 +7,16 @@ bits, so the walk drifts at binade borders only; -2 eps z in one sum would drift
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from zobench.zo.directions import Direction
 from zobench.zo.estimators.base import Estimator
-from zobench.zo.feedback import GRAD, Feedback, Key, Point, Replay
+from zobench.zo.feedback import GRAD, MOVE, Feedback, Key, Point, Replay, Request, Step
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
+
+Answer = Callable[[Request], tuple[float, ...]]  # (loss,), or (loss, slope) of a request `along`
 
 
 class Diverged(FloatingPointError):
@@ -36,7 +39,7 @@ class Engine:
         sampler.bind(slots, seed)
 
     def evaluate(
-        self, estimator: Estimator, loss: Callable[[], float], *, step: int, eps: float
+        self, estimator: Estimator, answer: Answer, *, step: int, eps: float, lr: float
     ) -> Feedback:
         """Evaluate the estimator's points; the weights stay at the last one, for `update`.
 
@@ -45,17 +48,12 @@ class Engine:
         """
         self.sampler.begin_step(step)
         self.losses = []
-        points = estimator.estimate(lambda query: Key(self.seed, step, query), eps)
+        plan = estimator.estimate(Step(self.seed, step, eps, lr, self.sampler.layers))
         try:
-            point = next(points)
+            asked = next(plan)
             while True:
-                self._go_to(point)
-                value = loss()
-                self.forwards += 1
-                if not math.isfinite(value):
-                    raise Diverged(f"the loss is {value} at step {step}")
-                self.losses.append(value)
-                point = points.send(value)
+                values = self._answer(asked, answer, step)
+                asked = plan.send(values[0] if len(values) == 1 else values)
         except StopIteration as stop:
             feedback: Feedback = stop.value
             return feedback
@@ -63,14 +61,32 @@ class Engine:
             self._go_to({})
             raise
 
+    def _answer(self, asked: Point | Request, answer: Answer, step: int) -> tuple[float, ...]:
+        request = asked if isinstance(asked, Request) else Request(asked)
+        self._go_to(request.point)
+        watched = not self.losses and not request.point  # the clean weights, before any direction
+        with self.sampler.watch() if watched else nullcontext():
+            values = answer(request)
+        self.forwards += len(values)
+        if not all(map(math.isfinite, values)):
+            raise Diverged(f"the loss is {values[0]} at step {step}")
+        self.losses.extend(values)
+        return values
+
     def update(self, feedback: Feedback, rule: Rule, *, step: int, lr: float) -> None:
         """Restore the weights and apply the feedback, one pass; then let the sampler learn."""
-        keys = dict.fromkeys([*self._at, *(k for c in feedback.channels.values() for k in c)])
+        rule.begin_step(feedback.channels.get(GRAD, {}), step=step)
+        asked = [key for channel in feedback.channels.values() for key in channel]
+        recalled = dict.fromkeys(rule.recall())
+        keys = dict.fromkeys([*self._at, *asked, *recalled])
         for slot in self.slots:
             at = {} if slot.restore() else self._at
             drawn = [(key, self.sampler.direction(slot, key)) for key in keys]
             replays = [self._replay(slot, k, z, at, feedback) for k, z in drawn if z is not None]
-            moving = [r for r in replays if GRAD in r.coefficients or r.restore]
+            replays = self.sampler.revise(slot, replays)
+            moving = [
+                r for r in replays if GRAD in r.coefficients or r.restore or r.key in recalled
+            ]
             rule.update(slot, moving, lr=lr, step=step)
             self.sampler.observe(slot, replays)
         self._at = {}
@@ -82,7 +98,8 @@ class Engine:
         coefficients = {name: c[key] for name, c in feedback.channels.items() if key in c}
         if GRAD in coefficients:
             coefficients[GRAD] *= self.sampler.weight(slot)
-        return Replay(key, direction, -at.get(key, 0.0), coefficients)
+        restore = coefficients.get(MOVE, 0.0) - at.get(key, 0.0)
+        return Replay(key, direction, restore, coefficients)
 
     def _go_to(self, point: Point) -> None:
         """Take every slot to the point, through the clean weights, in one pass."""

@@ -6,12 +6,27 @@ from typing import NamedTuple
 
 from zobench.zo.directions import Direction
 
-GRAD = "grad"  # what the rule reads: estimate = sum of coefficient * z
+# Feedback channels: coefficients of directions, from the estimator.
+GRAD = "grad"  # what most rules read: estimate = sum of coefficient * z
 POLICY = "policy"  # advantages, for samplers that learn their law
+CURVATURE = "curvature"  # |second differences| along z, for samplers that learn a Hessian
+PROBE = "probe"  # a second estimate of the gradient, for samplers that refresh their law from it
+MOVE = "move"  # the step itself: w <- w + sum of coefficient * z, without a learning rate
+
+# Abilities, beside the channels, that one part may need of another.
+CLEAN = "clean point first"  # estimator: the first evaluation is of the clean weights
+PAST = "past directions"  # sampler: a key of an earlier step still gives the direction it gave then
+COORDINATES = "coordinates"  # sampler: directions are a small core lifted by bases
+LAYERS = "layer drifts"  # sampler: one direction per layer from the first weights to today's
+PREVIOUS = "previous step"  # sampler: the direction of the step before
+PLAIN = "plain descent"  # rule: moves the weights by -lr * sum of coefficient * z and nothing else
 
 
 class Key(NamedTuple):
-    """The name of one direction: with the slot's id it determines every number in it."""
+    """The name of one direction: with the slot's id it determines every number in it.
+
+    Queries from 0 up are drawn; negative ones name a sampler's extra directions.
+    """
 
     seed: int
     step: int
@@ -19,6 +34,33 @@ class Key(NamedTuple):
 
 
 Point = Mapping[Key, float]  # displacement from the clean weights: sum of scale * z(key)
+
+
+class Request(NamedTuple):
+    """An evaluation that is more than the step's loss at a point.
+
+    batch: evaluate this batch of the anchor data instead of the step's. along: also differentiate
+    along this direction, in forward mode; the answer is then (loss, slope) and costs two forwards.
+    """
+
+    point: Point
+    batch: int | None = None
+    along: Key | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an estimator is told of a step. layers: how many drifts the sampler has, see LAYERS."""
+
+    seed: int
+    number: int
+    eps: float
+    lr: float = 0.0
+    layers: int = 0
+
+    def key(self, query: int) -> Key:
+        """The name of the step's query-th direction."""
+        return Key(self.seed, self.number, query)
 
 
 @dataclass(frozen=True)
@@ -33,8 +75,8 @@ class Feedback:
 class Replay:
     """One direction of a finished step on one slot, with everything it is needed for.
 
-    `restore` brings the weights back from the last evaluated point; `coefficients` holds the
-    channels that mention the direction.
+    `restore` brings the weights back from the last evaluated point, and on to where the estimator
+    moves them; `coefficients` holds the channels that mention the direction.
     """
 
     key: Key

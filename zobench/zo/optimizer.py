@@ -1,18 +1,24 @@
 """ZOOptimizer: a sampler, an estimator and a rule behind the face of a torch optimizer."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zobench.zo.engine import Engine
+from zobench.zo.engine import Answer, Engine
 from zobench.zo.estimators.base import Estimator
-from zobench.zo.feedback import GRAD
+from zobench.zo.feedback import GRAD, MOVE, PAST, Request
+from zobench.zo.forward_mode import loss_and_slope
 from zobench.zo.ledger import Record
+from zobench.zo.part import Part
 from zobench.zo.rules.base import Rule
-from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import slots_of
+
+Closure = Callable[[], Tensor | float]
 
 
 class ZOOptimizer(torch.optim.Optimizer):
@@ -41,12 +47,7 @@ class ZOOptimizer(torch.optim.Optimizer):
     ) -> None:
         if lr < 0.0 or eps <= 0.0:
             raise ValueError(f"lr={lr}, eps={eps}: lr must not be negative, eps must be positive")
-        missing = (sampler.needs | {GRAD}) - estimator.emits
-        if missing:
-            raise ValueError(
-                f"sampler {type(sampler).__name__} and rule {type(rule).__name__} need the feedback"
-                f" {sorted(missing)}, which estimator {type(estimator).__name__} does not give"
-            )
+        _check_needs(sampler, estimator, rule)
         most = sampler.most_directions
         if most is not None and estimator.directions > most:
             raise ValueError(
@@ -63,30 +64,56 @@ class ZOOptimizer(torch.optim.Optimizer):
         self._share_buffers()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor | float]) -> float:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Closure, anchor: Callable[[int], Tensor | float] | None = None
+    ) -> float:
         """One step; `closure` evaluates the loss of one batch, always the same within a step.
 
-        Returns the estimator's loss. Raises zobench.zo.engine.Diverged when a loss is not finite,
-        with the weights as they were before the step.
+        anchor: the loss of the n-th batch of the training set, for estimators that look at more
+        than the step's batch (SVRG). Returns the estimator's loss. Raises
+        zobench.zo.engine.Diverged when a loss is not finite, with the weights as before the step.
         """
-        group = self.param_groups[0]
-        feedback = self.engine.evaluate(
-            self.estimator, lambda: float(closure()), step=self.steps, eps=group["eps"]
-        )
-        self.engine.update(feedback, self.rule, step=self.steps, lr=group["lr"])
+
+        def answer(request: Request) -> tuple[float, ...]:
+            loss = closure
+            if request.batch is not None:
+                if anchor is None:
+                    raise ValueError(
+                        f"estimator {type(self.estimator).__name__} evaluates other batches than"
+                        " the step's: call step(closure, anchor)"
+                    )
+                loss = partial(anchor, request.batch)
+            if request.along is None:
+                return (float(loss()),)
+            return loss_and_slope(loss, self.engine.slots, self.engine.sampler, request.along)
+
+        return self._step(answer)
+
+    def _step(self, answer: Answer) -> float:
+        group, step = self.param_groups[0], self.steps
+        lr = group["lr"]
+        feedback = self.engine.evaluate(self.estimator, answer, step=step, eps=group["eps"], lr=lr)
+        self.engine.update(feedback, self.rule, step=step, lr=lr)
         self.steps += 1
-        grad = tuple(feedback.channels[GRAD].values())
-        self.record = Record(group["lr"], tuple(self.engine.losses), grad)
+        applied = [c for name in (GRAD, MOVE) for c in feedback.channels.get(name, {}).values()]
+        self.record = Record(lr, tuple(self.engine.losses), tuple(applied))
         return feedback.loss
 
+    @torch.no_grad()
     def replay(self, record: Record) -> None:
         """Take the step that a ledger record describes: same bits, no forward pass.
 
-        Raises ValueError when the record belongs to other settings than this optimizer's.
+        Raises ValueError when the record belongs to other settings than this optimizer's, or when
+        the law of z depends on activations, which no ledger holds.
         """
+        if self.engine.sampler.replay_class is ReplayClass.DATA:
+            raise ValueError(
+                f"sampler {type(self.engine.sampler).__name__} draws from activations: its steps"
+                " cannot be replayed without the data"
+            )
         self.param_groups[0]["lr"] = record.lr
         losses, forwards = iter(record.losses), self.engine.forwards
-        self.step(lambda: next(losses))
+        self._step(lambda request: tuple(islice(losses, 1 if request.along is None else 2)))
         self.engine.forwards = forwards
         if self.record != record:
             raise ValueError(f"the ledger's step {self.steps - 1} is not one of these settings")
@@ -98,7 +125,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             "forwards": self.engine.forwards,
             "groups": [{"lr": g["lr"], "eps": g["eps"]} for g in self.param_groups],
             "buffers": {slot.name: dict(slot.buffers) for slot in self.engine.slots},
-            "sampler": self.engine.sampler.state_dict(),
+            "parts": [part.state_dict() for part in self._parts()],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -109,10 +136,29 @@ class ZOOptimizer(torch.optim.Optimizer):
         for slot in self.engine.slots:
             buffers = state["buffers"][slot.name]
             slot.buffers = {k: v.to(slot.parameter.device, copy=True) for k, v in buffers.items()}
-        self.engine.sampler.load_state_dict(state["sampler"])
+        for part, saved in zip(self._parts(), state["parts"], strict=True):
+            part.load_state_dict(saved)
         self._share_buffers()
+
+    def _parts(self) -> tuple[Part, ...]:
+        return self.engine.sampler, self.estimator, self.rule
 
     def _share_buffers(self) -> None:
         """Show the slots' buffers as torch's `state`, so that tools count and find them."""
         for slot in self.engine.slots:
             self.state[slot.parameter] = slot.buffers
+
+
+def _check_needs(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:
+    """Raise ValueError in one sentence when a part needs what no other gives."""
+    parts: dict[str, Part] = {"sampler": sampler, "estimator": estimator, "rule": rule}
+    given = frozenset().union(*(part.gives for part in parts.values()))
+    if sampler.replay_class in (ReplayClass.PURE, ReplayClass.EPOCH):
+        given |= {PAST}
+    names = {kind: f"{kind} {type(part).__name__}" for kind, part in parts.items()}
+    for kind, part in parts.items():
+        if missing := sorted(part.needs - given):
+            others = " and ".join(name for other, name in names.items() if other != kind)
+            raise ValueError(
+                f"{names[kind]} needs {', '.join(missing)}, which {others} do not give"
+            )

@@ -24,11 +24,21 @@ class Slot:
     parameter: Tensor
     id: int
     buffers: dict[str, Tensor] = field(default_factory=dict)
+    core: tuple[int, ...] | None = None  # shape of z's coordinates, where a sampler has such
     _clean: Tensor | None = None
 
     @property
     def numel(self) -> int:
         return self.parameter.numel()
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """What state is kept in: float32, or float64 for float64 weights."""
+        return torch.promote_types(self.parameter.dtype, torch.float32)
+
+    @property
+    def state_itemsize(self) -> int:
+        return self.state_dtype.itemsize
 
     @property
     def flat(self) -> Tensor:
@@ -38,10 +48,10 @@ class Slot:
     def buffer(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         """The state vector of that name, made of zeros when first asked for.
 
-        dtype: float32 unless given, or float64 for float64 weights.
+        dtype: `state_dtype` unless given.
         """
         if name not in self.buffers:
-            dtype = dtype or torch.promote_types(self.parameter.dtype, torch.float32)
+            dtype = dtype or self.state_dtype
             self.buffers[name] = torch.zeros(self.numel, dtype=dtype, device=self.parameter.device)
         return self.buffers[name]
 

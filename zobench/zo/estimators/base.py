@@ -1,20 +1,28 @@
 """What every estimator is: the points where the loss is evaluated, and what the losses mean."""
 
-from collections.abc import Callable, Generator
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from typing import Any
 
-from zobench.zo.feedback import Feedback, Key, Point
+from zobench.zo.feedback import Feedback, Point, Request, Step
+from zobench.zo.part import Part
+
+Plan = Generator[Point | Request, Any, Feedback]
 
 
-class Estimator(Protocol):
-    """Turns losses into coefficients of directions; tensors never reach it."""
+class Estimator(Part, ABC):
+    """Turns losses into coefficients of directions; tensors never reach it.
 
-    emits: frozenset[str]  # the feedback channels that it fills
-    directions: int  # distinct directions in a step
-    forwards: int  # evaluations of the loss in a step
+    `gives` names the feedback channels that it fills.
+    """
 
-    def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
+    directions: int  # distinct directions that it has drawn in a step
+    forwards: float  # evaluations of the loss in a step, the mean over `period`
+    period: int = 1  # steps after which the costs repeat
+
+    @abstractmethod
+    def estimate(self, step: Step) -> Plan:
         """Yield a point, receive its loss, ..., return the feedback.
 
-        key(q) names the q-th direction of the step; eps is the perturbation radius.
+        What is kept from step to step changes after the last evaluation only: a step may fail.
         """

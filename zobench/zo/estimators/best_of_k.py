@@ -4,13 +4,12 @@ F_k = L(w + eps v_k); the gradient is the two-sided difference along one directi
 candidate gets its leave-one-out advantage A_k = (K F_k - sum_j F_j) / (K - 1).
 """
 
-from collections.abc import Callable, Generator
-
 from zobench.zo import noise
-from zobench.zo.feedback import GRAD, POLICY, Feedback, Key, Point
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import GRAD, POLICY, Feedback, Key, Step
 
 
-class BestOfK:
+class BestOfK(Estimator):
     """K + 1 forwards: K candidates and the mirror of the chosen one, no memory.
 
     choice: `best` (lowest loss), `random`, or `mean_top`, the mean direction of the better half,
@@ -19,7 +18,7 @@ class BestOfK:
     learnt mean does not depend on it. The reported loss is the mean over the candidates.
     """
 
-    emits = frozenset({GRAD, POLICY})
+    gives = frozenset({GRAD, POLICY})
 
     def __init__(
         self,
@@ -41,19 +40,19 @@ class BestOfK:
         self.evaluate_again = variant == "released" or self.num_chosen > 1
         self.forwards = candidates + 1 + self.evaluate_again
 
-    def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
+    def estimate(self, step: Step) -> Plan:
         losses: dict[Key, float] = {}
         for query in range(self.candidates):
-            losses[key(query)] = yield {key(query): eps}
+            losses[step.key(query)] = yield {step.key(query): step.eps}
         chosen = self._choose(losses)
         plus = sum(losses[k] for k in chosen) / len(chosen)
         share = 1.0 / len(chosen)
         if self.evaluate_again:
-            plus = yield {k: share * eps for k in chosen}
-        minus = yield {k: -share * eps for k in chosen}
-        slope = (plus - minus) / (2.0 * eps)
+            plus = yield {k: share * step.eps for k in chosen}
+        minus = yield {k: -share * step.eps for k in chosen}
+        slope = (plus - minus) / (2.0 * step.eps)
         total, others = sum(losses.values()), self.candidates - 1
-        scale = 1.0 / eps if self.tau_free else 1.0
+        scale = 1.0 / step.eps if self.tau_free else 1.0
         policy = {k: scale * (self.candidates * f - total) / others for k, f in losses.items()}
         grad = {k: share * slope for k in chosen}
         return Feedback(loss=total / self.candidates, channels={GRAD: grad, POLICY: policy})

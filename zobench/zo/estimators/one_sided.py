@@ -1,17 +1,16 @@
 """One-sided (forward difference) estimator: the clean loss is the base point of all queries."""
 
-from collections.abc import Callable, Generator
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import CLEAN, GRAD, Feedback, Key, Step
 
-from zobench.zo.feedback import GRAD, Feedback, Key, Point
 
-
-class OneSided:
+class OneSided(Estimator):
     """c_k = (L(w + eps z_k) - L(w)) / (eps q); costs q + 1 forwards, no memory.
 
     The reported loss is the clean loss L(w).
     """
 
-    emits = frozenset({GRAD})
+    gives = frozenset({GRAD, CLEAN})
 
     def __init__(self, *, queries: int = 1) -> None:
         if queries < 1:
@@ -19,10 +18,10 @@ class OneSided:
         self.queries = self.directions = queries
         self.forwards = queries + 1
 
-    def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
+    def estimate(self, step: Step) -> Plan:
         clean = yield {}
         grad: dict[Key, float] = {}
         for query in range(self.queries):
-            shifted = yield {key(query): eps}
-            grad[key(query)] = (shifted - clean) / (eps * self.queries)
+            shifted = yield {step.key(query): step.eps}
+            grad[step.key(query)] = (shifted - clean) / (step.eps * self.queries)
         return Feedback(loss=clean, channels={GRAD: grad})

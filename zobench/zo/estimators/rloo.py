@@ -1,29 +1,28 @@
 """Leave-one-out score-function estimator over K one-sided evaluations (LOREN, arXiv 2511.07971)."""
 
-from collections.abc import Callable, Generator
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import GRAD, POLICY, Feedback, Key, Step
 
-from zobench.zo.feedback import GRAD, POLICY, Feedback, Key, Point
 
-
-class RLOO:
+class RLOO(Estimator):
     """w_k = (F_k - mean F) / (K - 1), c_k = w_k / eps; K forwards, no clean loss, no memory.
 
     F_k = L(w + eps z_k); w_k is 1/K times F_k less the mean of the others. The policy channel holds
     w_k. The reported loss is the mean of all F_k.
     """
 
-    emits = frozenset({GRAD, POLICY})
+    gives = frozenset({GRAD, POLICY})
 
     def __init__(self, *, queries: int = 6) -> None:
         if queries < 2:
             raise ValueError(f"estimator.queries={queries}: must be at least 2")
         self.queries = self.directions = self.forwards = queries
 
-    def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
+    def estimate(self, step: Step) -> Plan:
         losses: dict[Key, float] = {}
         for query in range(self.queries):
-            losses[key(query)] = yield {key(query): eps}
+            losses[step.key(query)] = yield {step.key(query): step.eps}
         mean = sum(losses.values()) / self.queries
         policy = {k: (loss - mean) / (self.queries - 1) for k, loss in losses.items()}
-        grad = {k: weight / eps for k, weight in policy.items()}
+        grad = {k: weight / step.eps for k, weight in policy.items()}
         return Feedback(loss=mean, channels={GRAD: grad, POLICY: policy})

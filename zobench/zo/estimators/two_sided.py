@@ -1,17 +1,16 @@
 """Two-sided (central difference) estimator: SPSA as in MeZO, Algorithm 1 (q = 1) and 2 (q > 1)."""
 
-from collections.abc import Callable, Generator
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import GRAD, Feedback, Key, Step
 
-from zobench.zo.feedback import GRAD, Feedback, Key, Point
 
-
-class TwoSided:
+class TwoSided(Estimator):
     """c_k = (L(w + eps z_k) - L(w - eps z_k)) / (2 eps q); costs 2 q forwards, no memory.
 
     The reported loss is the mean of all evaluations, L(w) + O(eps^2).
     """
 
-    emits = frozenset({GRAD})
+    gives = frozenset({GRAD})
 
     def __init__(self, *, queries: int = 1) -> None:
         if queries < 1:
@@ -19,12 +18,12 @@ class TwoSided:
         self.queries = self.directions = queries
         self.forwards = 2 * queries
 
-    def estimate(self, key: Callable[[int], Key], eps: float) -> Generator[Point, float, Feedback]:
+    def estimate(self, step: Step) -> Plan:
         grad: dict[Key, float] = {}
         total = 0.0
         for query in range(self.queries):
-            plus = yield {key(query): eps}
-            minus = yield {key(query): -eps}
-            grad[key(query)] = (plus - minus) / (2.0 * eps * self.queries)
+            plus = yield {step.key(query): step.eps}
+            minus = yield {step.key(query): -step.eps}
+            grad[step.key(query)] = (plus - minus) / (2.0 * step.eps * self.queries)
             total += plus + minus
         return Feedback(loss=total / (2 * self.queries), channels={GRAD: grad})

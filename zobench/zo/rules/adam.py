@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 
 from zobench.zo.feedback import Replay
-from zobench.zo.rules.base import estimate_blocks
+from zobench.zo.rules.base import Rule, estimate_blocks
 from zobench.zo.space import Slot
 
 
-class Adam:
+class Adam(Rule):
     """Bias-corrected Adam. State: two float32 vectors per slot (8 bytes a parameter)."""
 
     def __init__(self, *, beta1: float = 0.9, beta2: float = 0.999, adam_eps: float = 1e-8) -> None:
         if not (0.0 <= beta1 < 1.0 and 0.0 <= beta2 < 1.0):
             raise ValueError(f"rule.beta1={beta1}, rule.beta2={beta2}: must be in [0, 1)")
         self.beta1, self.beta2, self.adam_eps = beta1, beta2, adam_eps
+
+    def state_bytes(self, slot: Slot) -> int:
+        return 2 * slot.numel * slot.state_itemsize
 
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         mean, square = slot.buffer("adam_mean"), slot.buffer("adam_square")

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from zobench.zo.feedback import Replay
-from zobench.zo.rules.base import estimate_blocks
+from zobench.zo.rules.base import Rule, estimate_blocks
 from zobench.zo.space import Slot
 
 
-class AdaMM:
+class AdaMM(Rule):
     """AMSGrad without bias correction: w <- w - lr m / (sqrt(V) + adam_eps), V the largest v yet.
 
     State: three float32 vectors per slot (12 bytes a parameter).
@@ -21,6 +21,9 @@ class AdaMM:
         if not (0.0 <= beta1 < 1.0 and 0.0 <= beta2 < 1.0):
             raise ValueError(f"rule.beta1={beta1}, rule.beta2={beta2}: must be in [0, 1)")
         self.beta1, self.beta2, self.adam_eps = beta1, beta2, adam_eps
+
+    def state_bytes(self, slot: Slot) -> int:
+        return 3 * slot.numel * slot.state_itemsize
 
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         del step

@@ -1,18 +1,29 @@
 """What every rule is, and the pass that rules with elementwise state share."""
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from zobench.zo.feedback import Replay
+from zobench.zo.feedback import GRAD, Key, Replay
+from zobench.zo.part import Part
 from zobench.zo.space import Slot
 
 
-class Rule(Protocol):
+class Rule(Part, ABC):
     """Moves one slot by the estimate g = sum of coefficient * z, restoring it in the same pass."""
 
+    needs = frozenset({GRAD})
+
+    def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
+        """Called once before the slots, with the step's coefficients: for scalar statistics."""
+
+    def recall(self) -> Iterable[Key]:
+        """Directions of earlier steps that `update` wants to see again; needs PAST."""
+        return ()
+
+    @abstractmethod
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         """Apply step number `step` (from 0) with learning rate `lr`.
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from zobench.zo.feedback import Replay
-from zobench.zo.rules.base import estimate_blocks
+from zobench.zo.rules.base import Rule, estimate_blocks
 from zobench.zo.space import Slot
 
 
-class Momentum:
+class Momentum(Rule):
     """m <- beta m + g; w <- w - lr m. State: one float32 vector per slot (4 bytes a parameter).
 
     per_query: take the step once for each direction instead, so that K directions decay m by beta^K
@@ -18,6 +18,10 @@ class Momentum:
         if not 0.0 <= beta < 1.0:
             raise ValueError(f"rule.beta={beta}: must be in [0, 1)")
         self.beta, self.per_query, self.vectors = beta, per_query, vectors
+
+    def state_bytes(self, slot: Slot) -> int:
+        plain = not self.vectors and slot.parameter.dim() <= 1
+        return 0 if plain else slot.numel * slot.state_itemsize
 
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         del step

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from zobench.zo.feedback import Replay
+from zobench.zo.feedback import PLAIN, Replay
+from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
 
 
-class SGD:
+class SGD(Rule):
     """w <- w - lr (g + weight_decay w); no state.
 
     Vectors (biases, normalisation weights) are not decayed, as in MeZO. Restore and update share
@@ -15,6 +16,7 @@ class SGD:
 
     def __init__(self, *, weight_decay: float = 0.0) -> None:
         self.weight_decay = weight_decay
+        self.gives = frozenset() if weight_decay else frozenset({PLAIN})
 
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         del step

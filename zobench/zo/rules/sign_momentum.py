@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from zobench.zo.feedback import Replay
-from zobench.zo.rules.base import estimate_blocks
+from zobench.zo.rules.base import Rule, estimate_blocks
 from zobench.zo.space import Slot
 
 
-class SignMomentum:
+class SignMomentum(Rule):
     """m <- beta m + (1 - beta) g on the slots of this step; w <- w - lr sign(m) on all slots.
 
     A slot without directions keeps its m and moves along it; where m is 0 nothing moves.
@@ -18,6 +18,9 @@ class SignMomentum:
         if not 0.0 <= beta < 1.0:
             raise ValueError(f"rule.beta={beta}: must be in [0, 1)")
         self.beta = beta
+
+    def state_bytes(self, slot: Slot) -> int:
+        return slot.numel * slot.state_itemsize
 
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         del step

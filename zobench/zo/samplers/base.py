@@ -2,28 +2,48 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
 
 from zobench.zo.directions import Direction
 from zobench.zo.feedback import Key, Replay
+from zobench.zo.part import Part
 from zobench.zo.space import Slot
 
 
-class Sampler(ABC):
+class ReplayClass(StrEnum):
+    """What it takes to draw a direction of an earlier step again."""
+
+    PURE = "pure"  # its key
+    EPOCH = "epoch"  # its key: the bases of its time are named by the step of their refresh
+    STATE = "state"  # the learnt state of its time, which replaying the ledger rebuilds
+    DATA = "data"  # activations of its batch: the ledger alone does not do
+
+
+class Sampler(Part, ABC):
     """Draws directions by key; the same key gives the same direction until the next `begin_step`.
 
     `needs` names the feedback channels that it learns from. State belongs in `slot.buffer(...)`
     or in `state_dict`.
     """
 
-    needs: frozenset[str] = frozenset()
+    replay_class: ReplayClass = ReplayClass.STATE
     most_directions: int | None = None  # a step; None is any number
+    layers: int = 0  # of its LAYERS directions, with the queries -1, -2, ...; known once bound
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         """Called once, with all slots and the run's seed, before the first step."""
         self.slots, self.seed = slots, seed
 
     def begin_step(self, step: int) -> None:
-        """The only place where the law of z may change."""
+        """The place where the law of z changes."""
+
+    def watch(self) -> AbstractContextManager[object]:
+        """Around the evaluation of the clean weights, where that is a step's first (CLEAN).
+
+        A law that reads activations may change once more here, before the first direction.
+        """
+        return nullcontext()
 
     @abstractmethod
     def direction(self, slot: Slot, key: Key) -> Direction | None:
@@ -33,6 +53,11 @@ class Sampler(ABC):
         """What the slot's part of the estimate is multiplied by; 1 unless drawing was unequal."""
         del slot
         return 1.0
+
+    def revise(self, slot: Slot, replays: list[Replay]) -> list[Replay]:
+        """What the rule gets instead: for released code that updates along another z."""
+        del slot
+        return replays
 
     def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
         """Stage what this step teaches about the slot; the law must stay as it is."""
@@ -51,13 +76,6 @@ class Sampler(ABC):
     def vitals(self) -> dict[str, float]:
         """Scalars about the learnt state that are worth logging; reads the state, so it costs."""
         return {}
-
-    def state_dict(self) -> dict[str, object]:
-        """Scalars that the slots' buffers do not hold."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        """Take back what `state_dict` gave."""
 
 
 def against_walk(norm: float, walk: float, drift: float | None = None) -> dict[str, float]:

@@ -134,6 +134,9 @@ class Cone(Sampler):
     def _noise_of(self, step: int, number: int = 0) -> _NoiseOf:
         return lambda slot: Dense.normal((self.seed, step, 0), slot.id, number=number)
 
+    def state_bytes(self, slot: Slot) -> int:
+        return 0 if self.is_mezo else slot.numel * slot.parameter.element_size()
+
     def direction(self, slot: Slot, key: Key) -> Direction:
         if self.is_mezo or self._law.free:
             return self._noise_of(key.step)(slot)

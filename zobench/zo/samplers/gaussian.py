@@ -3,7 +3,7 @@
 from zobench.zo import noise
 from zobench.zo.directions import Dense
 from zobench.zo.feedback import Key
-from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
 
 
@@ -12,6 +12,8 @@ class Gaussian(Sampler):
 
     law: `normal16` (65536 quantiles, bit-exact on every back end) or `normal` (Box-Muller).
     """
+
+    replay_class = ReplayClass.PURE
 
     def __init__(self, *, law: str = "normal16") -> None:
         if law not in (noise.Law.NORMAL16, noise.Law.NORMAL):

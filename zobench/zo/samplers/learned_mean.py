@@ -48,6 +48,9 @@ class LearnedMean(Sampler):
                     random.add_to(mean, start, 1.0 / length)
                 self._walk += 1.0
 
+    def state_bytes(self, slot: Slot) -> int:
+        return slot.numel * slot.state_itemsize
+
     def direction(self, slot: Slot, key: Key) -> Around:
         return Around(slot.buffer("learned_mean"), Dense.normal(key, slot.id, self.sigma))
 

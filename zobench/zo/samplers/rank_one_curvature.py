@@ -117,6 +117,10 @@ class RankOneCurvature(Sampler):
             Dense.normal((self.seed, 0, 0), slot.id, number=_START).add_to(vector, 0, 1.0)
         return vector
 
+    def state_bytes(self, slot: Slot) -> int:
+        rows = slot.parameter.shape[0] if slot.parameter.dim() > 1 else 1
+        return slot.numel // rows * slot.state_itemsize
+
     def begin_step(self, step: int) -> None:
         del step
         self._shapes = {slot.id: self._shape(slot) for slot in self.slots}

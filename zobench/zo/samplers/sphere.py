@@ -4,7 +4,7 @@ import math
 
 from zobench.zo.directions import Dense
 from zobench.zo.feedback import Key
-from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
 
 
@@ -13,6 +13,8 @@ class Sphere(Sampler):
 
     The norm is taken over the whole model, which costs one more draw of n per direction.
     """
+
+    replay_class = ReplayClass.PURE
 
     def begin_step(self, step: int) -> None:
         del step

@@ -1,0 +1,25 @@
+"""What samplers, estimators and rules have in common: requirements, and what they keep."""
+
+from zobench.zo.space import Slot
+
+
+class Part:
+    """A third of a method. Parts are put together when each finds what it `needs` in another.
+
+    needs, gives: names from `zobench.zo.feedback`: feedback channels and abilities.
+    """
+
+    needs: frozenset[str] = frozenset()
+    gives: frozenset[str] = frozenset()
+
+    def state_bytes(self, slot: Slot) -> int:
+        """Bytes kept in the slot's buffers from step to step."""
+        del slot
+        return 0
+
+    def state_dict(self) -> dict[str, object]:
+        """Scalars that the slots' buffers do not hold."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Take back what `state_dict` gave."""

@@ -1,0 +1,78 @@
+"""A law on a part of the slots: what the samplers that choose slots share."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from zobench.zo.directions import Direction
+from zobench.zo.feedback import Key, Replay
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.space import Slot
+
+
+class Subset(Sampler):
+    """The directions of `inner` on the chosen slots; it learns from those slots only.
+
+    Every direction of a step lives on the step's slots. The estimate is that of the chosen slots:
+    it is not divided by their chance of being chosen.
+    """
+
+    def __init__(self, inner: Sampler) -> None:
+        self.inner = inner
+        self.needs, self.gives = inner.needs, inner.gives
+        self.most_directions, self.replay_class = inner.most_directions, inner.replay_class
+
+    @abstractmethod
+    def chosen(self, step: int) -> frozenset[int]:
+        """Ids of the slots that take part in the step."""
+
+    def bind(self, slots: Sequence[Slot], seed: int) -> None:
+        super().bind(slots, seed)
+        self.inner.bind(slots, seed)
+        self.layers = self.inner.layers
+        self._earlier: dict[int, frozenset[int]] = {}
+
+    def begin_step(self, step: int) -> None:
+        self.inner.begin_step(step)
+        self._step, self.drawn, self._earlier = step, self.chosen(step), {}
+
+    def _takes_part(self, slot: Slot, step: int) -> bool:
+        if step == self._step:
+            return slot.id in self.drawn
+        if step not in self._earlier:
+            self._earlier[step] = self.chosen(step)
+        return slot.id in self._earlier[step]
+
+    def state_bytes(self, slot: Slot) -> int:
+        return self.inner.state_bytes(slot)
+
+    def watch(self) -> AbstractContextManager[object]:
+        return self.inner.watch()
+
+    def direction(self, slot: Slot, key: Key) -> Direction | None:
+        return self.inner.direction(slot, key) if self._takes_part(slot, key.step) else None
+
+    def weight(self, slot: Slot) -> float:
+        return self.inner.weight(slot)
+
+    def revise(self, slot: Slot, replays: list[Replay]) -> list[Replay]:
+        return self.inner.revise(slot, replays) if replays else replays
+
+    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
+        if replays:
+            self.inner.observe(slot, replays)
+
+    def end_step(self) -> None:
+        self.inner.end_step()
+
+    def learnt(self, slot: Slot) -> Direction | None:
+        return self.inner.learnt(slot)
+
+    def vitals(self) -> dict[str, float]:
+        return self.inner.vitals()
+
+    def state_dict(self) -> dict[str, object]:
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.inner.load_state_dict(state)
