@@ -21,11 +21,9 @@ CPU = torch.device("cpu")
 LOSSES = [0.9, 0.2, 0.5, 0.7, 0.4]
 
 
-def fed(
-    estimator: BestOfK, losses: list[float]
-) -> tuple[list[Point | Request], dict[str, dict[int, float]]]:
+def fed(estimator: BestOfK, losses: list[float]) -> tuple[list[Any], dict[str, dict[int, float]]]:
     """Points that the estimator asks for when it receives these losses, and its channels."""
-    points = []
+    points: list[Any] = []
     generator = estimator.estimate(Step(0, 3, 0.1))
     points.append(next(generator))
     try:
