@@ -23,8 +23,8 @@ demo: $(STAMP)  ## fine-tune the tiny model with MeZO, MeZO-Adam and AdamW, prin
 	$(BIN)/zobench experiment=quickstart
 	@$(BIN)/zobench table quickstart
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## run the tests, on all cores
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: $(STAMP)  ## lint, format and types, without changing a file
 	$(BIN)/ruff check .

@@ -106,18 +106,9 @@ def tiny_folder(tiny_opt: Any, tokenizer: Any, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., dict[str, Any]]:
     """`compose("task=sst2")`: the resolved settings of that command line as plain data."""
-    import hydra
+    from zobench.schema import composed
 
-    from zobench.paths import conf_dir
-    from zobench.schema import register, resolved
-
-    def settings_of(*overrides: str) -> dict[str, Any]:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = hydra.compose("config", overrides=list(overrides))
-        return resolved(config)
-
-    register()
-    return settings_of
+    return composed
 
 
 @pytest.fixture(scope="session")

@@ -168,10 +168,10 @@ def test_a_killed_child_is_reported(
     """A run that dies without a word is failed, with the signal as its reason."""
     import zobench.run.launch as launch
 
-    def die(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess([], -9)
+    def die(*_: object) -> int:
+        return -9
 
-    monkeypatch.setattr(launch.subprocess, "run", die)
+    monkeypatch.setattr(launch, "carry_out", die)
     monkeypatch.setattr(launch, "_commit", lambda: None)
     status, _, err = command(*TINY)
     assert status == 1 and "killed by signal 9" in err

@@ -10,7 +10,7 @@ from zobench.build import check
 from zobench.paths import conf_dir
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.runner import run
-from zobench.schema import check_ranges
+from zobench.schema import check_ranges, register
 
 Compose = Callable[..., dict[str, Any]]
 EXPERIMENTS = sorted(p.stem for p in (conf_dir() / "experiment").iterdir())
@@ -21,6 +21,7 @@ def jobs_of(experiment: str) -> list[list[str]]:
     import hydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    register()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         overrides = [f"experiment={experiment}"]
         config = hydra.compose("config", overrides=overrides, return_hydra_config=True)

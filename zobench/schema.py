@@ -9,6 +9,7 @@ from omegaconf import MISSING, OmegaConf
 
 from zobench.budget import steps_for
 from zobench.errors import UserError
+from zobench.paths import conf_dir
 
 
 @dataclass
@@ -150,6 +151,15 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     suite = settings["suite"]
     if not suite or "/" in suite or suite.startswith("."):
         raise UserError(f"suite={suite}: must be a plain folder name")
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The resolved settings of `zobench run OVERRIDES`, outside of any run."""
+    import hydra
+
+    register()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return resolved(hydra.compose("config", overrides=list(overrides)))
 
 
 def register() -> None:

@@ -41,3 +41,8 @@ def load(*, path: str, dtype: str = "float32", revision: str | None = None) -> L
     if tokenizer.pad_token_id is None:  # padding is masked, so any token will do
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return LoadedModel(model.eval(), tokenizer)
+
+
+def preload() -> None:
+    """Import what `load` imports: half of the seconds that it takes."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from zobench.paths import PACKAGE_DIR
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.identity import identity
+from zobench.run.nursery import carry_out
 
 LAUNCH_FILE = "ZOBENCH_LAUNCH"  # environment variable: where the jobs of one command report
 
@@ -57,9 +58,7 @@ def launch(
 
 def _spawn(folder: RunFolder) -> Outcome:
     """A child per run: memory figures mean something, and a crash stays where it happened."""
-    with folder.log.open("w") as log:
-        command = [sys.executable, "-m", "zobench.run", str(folder.path)]
-        code = subprocess.run(command, stderr=log, check=False).returncode
+    code = carry_out(folder)
     if folder.result.is_file():
         result = read_json(folder.result)
         return Outcome(result["status"], folder.path.name, result["reason"] or "")

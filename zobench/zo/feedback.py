@@ -15,10 +15,11 @@ MOVE = "move"  # the step itself: w <- w + sum of coefficient * z, without a lea
 
 # Abilities, beside the channels, that one part may need of another.
 CLEAN = "clean point first"  # estimator: the first evaluation is of the clean weights
-PAST = "past directions"  # sampler: a key of an earlier step still gives the direction it gave then
+PAST = "past directions"  # sampler: a key of an earlier step gives the direction it gave, weight 1
 COORDINATES = "coordinates"  # sampler: directions are a small core lifted by bases
 LAYERS = "layer drifts"  # sampler: one direction per layer from the first weights to today's
 PREVIOUS = "previous step"  # sampler: the direction of the step before
+MOMENTUM = "momentum"  # rule: its buffer `momentum` times -lr is what moved the weights
 PLAIN = "plain descent"  # rule: moves the weights by -lr * sum of coefficient * z and nothing else
 
 

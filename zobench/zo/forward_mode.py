@@ -1,5 +1,6 @@
 """Forward-mode differentiation of a loss along one direction, through the weights in place."""
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -27,7 +28,7 @@ def loss_and_slope(
                 continue
             weights = slot.parameter
             z = direction.draw(0, slot.numel, weights.device).to(weights.dtype)
-            weights.add_(forward_ad.make_dual(torch.zeros_like(weights), z.view_as(weights)))
+            weights.add_(_dual(torch.zeros_like(weights), z.view_as(weights)))
         value = loss()
         if not isinstance(value, Tensor):
             raise ValueError("forward-mode differentiation needs a closure that returns a tensor")
@@ -37,3 +38,10 @@ def loss_and_slope(
                 "forward-mode differentiation: the loss does not depend on the weights"
             )
         return float(primal), float(tangent)
+
+
+def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
+    """A dual tensor; the first one makes torch 2.13 compile decompositions the deprecated way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return forward_ad.make_dual(primal, tangent)

@@ -153,7 +153,7 @@ def _check_needs(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:
     """Raise ValueError in one sentence when a part needs what no other gives."""
     parts: dict[str, Part] = {"sampler": sampler, "estimator": estimator, "rule": rule}
     given = frozenset().union(*(part.gives for part in parts.values()))
-    if sampler.replay_class in (ReplayClass.PURE, ReplayClass.EPOCH):
+    if sampler.replay_class in (ReplayClass.PURE, ReplayClass.EPOCH) and not sampler.weighted:
         given |= {PAST}
     names = {kind: f"{kind} {type(part).__name__}" for kind, part in parts.items()}
     for kind, part in parts.items():

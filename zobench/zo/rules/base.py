@@ -38,7 +38,26 @@ def estimate_blocks(
     for start, weights in slot.edit():
         estimate = torch.zeros_like(weights)
         for replay in replays:
-            z = replay.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-            weights.add_(z * replay.restore)  # rounded as in the walk, so that it cancels
-            estimate.add_(z, alpha=replay.grad)
+            estimate.add_(_restored(replay, start, weights), alpha=replay.grad)
         yield slice(start, start + weights.numel()), weights, estimate
+
+
+def touched_blocks(
+    slot: Slot, replays: Sequence[Replay]
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """As `estimate_blocks`, and a bool block: where some direction of the step is not 0."""
+    for start, weights in slot.edit():
+        estimate = torch.zeros_like(weights)
+        touched = torch.zeros_like(weights, dtype=torch.bool)
+        for replay in replays:
+            z = _restored(replay, start, weights)
+            touched.logical_or_(z)
+            estimate.add_(z, alpha=replay.grad)
+        yield slice(start, start + weights.numel()), weights, estimate, touched
+
+
+def _restored(replay: Replay, start: int, weights: Tensor) -> Tensor:
+    """The direction's block, after bringing the weights back along it."""
+    z = replay.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
+    weights.add_(z * replay.restore)  # rounded as in the walk, so that it cancels
+    return z

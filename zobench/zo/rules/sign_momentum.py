@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from zobench.zo.feedback import Replay
-from zobench.zo.rules.base import Rule, estimate_blocks
+from zobench.zo.rules.base import Rule, touched_blocks
 from zobench.zo.space import Slot
 
 
 class SignMomentum(Rule):
-    """m <- beta m + (1 - beta) g on the slots of this step; w <- w - lr sign(m) on all slots.
+    """m <- beta m + (1 - beta) g where the step's directions are not 0; w <- w - lr sign(m).
 
-    A slot without directions keeps its m and moves along it; where m is 0 nothing moves.
+    What was not perturbed keeps its m and moves along it; where m is 0 nothing moves.
     State: one float32 vector per slot (4 bytes a parameter).
     """
 
@@ -25,8 +25,7 @@ class SignMomentum(Rule):
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
         del step
         momentum = slot.buffer("sign_momentum")
-        for place, weights, estimate in estimate_blocks(slot, replays):
+        for place, weights, estimate, touched in touched_blocks(slot, replays):
             m = momentum[place]
-            if replays:
-                m.lerp_(estimate, 1.0 - self.beta)
+            m.lerp_(estimate, touched.to(m.dtype).mul_(1.0 - self.beta))
             weights.add_(m.sign(), alpha=-lr)

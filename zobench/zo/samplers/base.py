@@ -28,6 +28,7 @@ class Sampler(Part, ABC):
     """
 
     replay_class: ReplayClass = ReplayClass.STATE
+    weighted: bool = False  # whether `weight` may differ from 1
     most_directions: int | None = None  # a step; None is any number
     layers: int = 0  # of its LAYERS directions, with the queries -1, -2, ...; known once bound
 

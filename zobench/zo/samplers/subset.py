@@ -19,7 +19,7 @@ class Subset(Sampler):
 
     def __init__(self, inner: Sampler) -> None:
         self.inner = inner
-        self.needs, self.gives = inner.needs, inner.gives
+        self.needs, self.gives, self.weighted = inner.needs, inner.gives, inner.weighted
         self.most_directions, self.replay_class = inner.most_directions, inner.replay_class
 
     @abstractmethod

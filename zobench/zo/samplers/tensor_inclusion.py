@@ -37,6 +37,7 @@ class TensorInclusion(Sampler):
     """
 
     most_directions = 1
+    weighted = True
 
     def __init__(
         self,

@@ -1,0 +1,177 @@
+"""The table of methods in docs/methods.md, from the rows of conf/optimizer and from what they do.
+
+Forwards, passes and state are measured by letting each row take steps on small layers; what a row
+is called, and where it comes from, is the first line of its yaml.
+"""
+
+import argparse
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zobench.build import build
+from zobench.errors import UserError
+from zobench.paths import conf_dir
+from zobench.schema import composed
+from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.space import Slot
+
+_BEGIN, _END = "<!-- zobench methods: begin -->", "<!-- zobench methods: end -->"
+_HEAD = (
+    "| `optimizer=` | method | sampler x estimator x rule | forwards | passes | state | replay |"
+    " from |",
+    "|---|---|---|---:|---:|---:|---|---|",
+)
+
+
+class Measured(NamedTuple):
+    """Per step: forwards, and passes over all trainable weights; bytes of state per weight."""
+
+    forwards: float
+    passes: float
+    state: float
+
+
+def rows() -> list[str]:
+    """The zeroth-order rows of conf/optimizer, by name."""
+    names = sorted(path.stem for path in (conf_dir() / "optimizer").glob("*.yaml"))
+    return [name for name in names if _is_zeroth_order(name)]
+
+
+def _is_zeroth_order(row: str) -> bool:
+    """Read from the file, or from the row that it inherits: composing all rows takes seconds."""
+    text = _text(row)
+    if target := re.search(r"^_target_: (\S+)$", text, flags=re.MULTILINE):
+        return target[1].endswith(".ZOOptimizer")
+    parent = re.search(r"^  - (\w+)$", text, flags=re.MULTILINE)
+    return parent is not None and _is_zeroth_order(parent[1])
+
+
+def _text(row: str) -> str:
+    return (conf_dir() / "optimizer" / f"{row}.yaml").read_text()
+
+
+@functools.cache
+def _node(row: str) -> Mapping[str, Any]:
+    """The row's own settings, without what is tuned for the tiny model."""
+    node: Mapping[str, Any] = composed(f"optimizer={row}", "model=hf", "model.path=none")[
+        "optimizer"
+    ]
+    return node
+
+
+def optimizer_of(row: str, model: nn.Module) -> ZOOptimizer:
+    """The row's optimizer at a rate that moves nothing far."""
+    optimizer: ZOOptimizer = build({**_node(row), "lr": 1e-12})(model.named_parameters())
+    return optimizer
+
+
+def layers(count: int, width: int) -> nn.Module:
+    """Square linear layers without biases, named as a transformer's query projections."""
+    model = nn.Module()
+    model.layers = nn.ModuleList()
+    for _ in range(count):
+        layer = nn.Module()
+        layer.q_proj = nn.Linear(width, width, bias=False)
+        nn.init.eye_(layer.q_proj.weight)
+        model.layers.append(layer)
+    return model
+
+
+def _take_steps(optimizer: ZOOptimizer, model: Any, steps: int) -> None:
+    width = model.layers[0].q_proj.in_features
+    inputs = torch.linspace(-1.0, 1.0, 2 * width).view(2, width)
+
+    def loss(batch: int = 0) -> Tensor:
+        del batch
+        hidden = inputs
+        for layer in model.layers:
+            hidden = torch.tanh(layer.q_proj(hidden))
+        return hidden.square().mean()
+
+    for _ in range(steps):
+        optimizer.step(loss, loss)
+
+
+def measure(row: str) -> Measured:
+    """Forwards and passes on four layers of 16 x 16, state on one of 256 x 256 (float32)."""
+    small = layers(4, 16)
+    optimizer = optimizer_of(row, small)
+    slots = optimizer.engine.slots
+    touched = [0]
+    for slot in slots:
+        slot.edit = _counting(slot, touched)  # type: ignore[method-assign]
+    steps = optimizer.estimator.period * -(-4 // optimizer.estimator.period)
+    _take_steps(optimizer, small, steps)
+    large = layers(1, 256)
+    kept = optimizer_of(row, large)
+    _take_steps(kept, large, 1)
+    state = sum(b.numel() * b.element_size() for s in kept.engine.slots for b in s.buffers.values())
+    weights = steps * sum(slot.numel for slot in slots)
+    return Measured(optimizer.engine.forwards / steps, touched[0] / weights, state / 256**2)
+
+
+def _counting(slot: Slot, touched: list[int]) -> Any:
+    def edit() -> Iterator[tuple[int, Tensor]]:
+        touched[0] += slot.numel
+        return type(slot).edit(slot)
+
+    return edit
+
+
+def title_of(row: str) -> tuple[str, str]:
+    """(name, reference) from the first line of the row's yaml: `# Name (reference): ...`."""
+    first = _text(row).splitlines()[0]
+    found = re.match(r"# (?P<name>[^:(]+?)(?: \((?P<source>[^)]*)\))?[:,;]", first)
+    if found is None:
+        raise UserError(f"conf/optimizer/{row}.yaml: begin with `# Name (reference): parts; ...`")
+    return found["name"], found["source"] or ""
+
+
+def _stem(node: Mapping[str, Any]) -> str:
+    """The file of a part, with that of the part inside it."""
+    inner = node.get("inner")
+    own = node["_target_"].split(".")[-2]
+    return f"{own} ({_stem(inner)})" if isinstance(inner, dict) else str(own)
+
+
+def line_of(row: str) -> str:
+    """The row's line of the markdown table."""
+    node = _node(row)
+    parts = " x ".join(_stem(node[part]) for part in ("sampler", "estimator", "rule"))
+    name, source = title_of(row)
+    found = measure(row)
+    replay = build(node["sampler"]).replay_class
+    numbers = f"{found.forwards:.4g} | {found.passes:.3g} | {found.state:.3g}"
+    return f"| `{row}` | {name} | {parts} | {numbers} | {replay} | {source} |"
+
+
+def table() -> list[str]:
+    """The lines of the markdown table."""
+    return [*_HEAD, *(line_of(row) for row in rows())]
+
+
+def written(text: str, lines: Sequence[str]) -> str:
+    """The text with the table between its marks. Raises UserError where there are none."""
+    if _BEGIN not in text or _END not in text:
+        raise UserError(f"the file has no lines {_BEGIN} and {_END} to put the table between")
+    before, after = text.split(_BEGIN)[0], text.split(_END)[1]
+    return "\n".join([before + _BEGIN, *lines, _END]) + after
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`zobench methods`: print the table, or put it into a file."""
+    parser = argparse.ArgumentParser(prog="zobench methods", description=__doc__.splitlines()[0])
+    parser.add_argument("--write", metavar="FILE", type=Path, help="put it between FILE's marks")
+    file = parser.parse_args(arguments).write
+    lines = table()
+    if file is None:
+        print("\n".join(lines))
+    else:
+        file.write_text(written(file.read_text(), lines))
+    return 0

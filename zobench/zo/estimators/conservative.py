@@ -1,0 +1,32 @@
+"""ZO-SGD-Conservative (ZO-Bench, Zhang et al. 2024, arXiv 2402.11592): a step that may be refused.
+
+c = (L(w + eps z) - L(w - eps z)) / (2 eps) as in MeZO; then w, w - lr c z and w + lr c z are
+evaluated and the best of the three is kept. Costs 5 forwards.
+"""
+
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import MOVE, Feedback, Step
+
+
+class Conservative(Estimator):
+    """Moves by 0, -lr c z or +lr c z, whichever has the lowest loss; no memory.
+
+    The loss of the batch never rises; between equals it stays, or else steps downhill. The reported
+    loss is the clean one.
+    """
+
+    gives = frozenset({MOVE})
+    directions = 1
+    forwards = 5
+
+    def estimate(self, step: Step) -> Plan:
+        key = step.key(0)
+        plus = yield {key: step.eps}
+        minus = yield {key: -step.eps}
+        length = step.lr * (plus - minus) / (2.0 * step.eps)
+        clean = yield {}
+        losses = {0.0: clean}
+        for move in (-length, length):
+            losses[move] = yield {key: move}
+        best = min(losses, key=lambda move: losses[move])
+        return Feedback(loss=clean, channels={MOVE: {key: best} if best else {}})

@@ -1,0 +1,37 @@
+"""1.5-SPSA (Chaubard, Kochenderfer and Re; arXiv id not known to us): probes weighted by curvature.
+
+rho_k = (f_k+ - f_k-) / (2 eps) and c_k = (f_k+ + f_k- - 2 f_0) / eps^2 along each of n directions;
+g = 1/n sum_k rho_k z_k / max(1, |c_k|^power). Costs 2 n + 1 forwards.
+"""
+
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import CLEAN, GRAD, Feedback, Key, Step
+
+
+class CurvatureWeighted(Estimator):
+    """Averaged two-sided differences, each divided by max(1, |second difference|^power).
+
+    queries: n. power 0 weighs all alike. No memory. The reported loss is the clean one.
+    """
+
+    gives = frozenset({GRAD, CLEAN})
+
+    def __init__(self, *, queries: int = 160, power: float = 0.1) -> None:
+        if queries < 1:
+            raise ValueError(f"estimator.queries={queries}: must be at least 1")
+        if power < 0.0:
+            raise ValueError(f"estimator.power={power}: must not be negative")
+        self.queries = self.directions = queries
+        self.power = power
+        self.forwards = 2 * queries + 1
+
+    def estimate(self, step: Step) -> Plan:
+        clean = yield {}
+        grad: dict[Key, float] = {}
+        for query in range(self.queries):
+            plus = yield {step.key(query): step.eps}
+            minus = yield {step.key(query): -step.eps}
+            curvature = abs(plus + minus - 2.0 * clean) / step.eps**2
+            slope = (plus - minus) / (2.0 * step.eps * self.queries)
+            grad[step.key(query)] = slope / max(1.0, curvature**self.power)
+        return Feedback(loss=clean, channels={GRAD: grad})

@@ -1,0 +1,35 @@
+"""FZOO (Dang et al. 2025, arXiv 2506.09034): one-sided differences over the losses' own spread.
+
+g = sum_k (F_k - F_0) / (N s) z_k with F_0 = L(w), F_k = L(w + eps z_k) and s the population
+standard deviation of F_1..F_N, as in the released code; eps cancels. Costs N + 1 forwards, one
+after the other; the paper's batched forward is not implemented.
+"""
+
+from statistics import pstdev
+
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import CLEAN, GRAD, Feedback, Key, Step
+
+
+class FZOO(Estimator):
+    """c_k = (F_k - F_0) / (N s), the same for L -> a L + b; where s is 0 there is no step.
+
+    queries: N, at least 2 (one loss has no spread). No memory. The reported loss is F_0.
+    """
+
+    gives = frozenset({GRAD, CLEAN})
+
+    def __init__(self, *, queries: int = 8) -> None:
+        if queries < 2:
+            raise ValueError(f"estimator.queries={queries}: must be at least 2")
+        self.queries = self.directions = queries
+        self.forwards = queries + 1
+
+    def estimate(self, step: Step) -> Plan:
+        clean = yield {}
+        losses: dict[Key, float] = {}
+        for query in range(self.queries):
+            losses[step.key(query)] = yield {step.key(query): step.eps}
+        spread = self.queries * pstdev(losses.values())  # exact: equal losses give 0, not rounding
+        grad = {k: (loss - clean) / spread if spread else 0.0 for k, loss in losses.items()}
+        return Feedback(loss=clean, channels={GRAD: grad})

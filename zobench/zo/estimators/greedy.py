@@ -1,0 +1,33 @@
+"""MeZO-Greedy (Jin, Cen, Tan 2026, arXiv 2601.04710): the best draw becomes the new point.
+
+F_0 = L(w), F_k = L(w + eps z_k), k = 1..K; w <- w + eps z of the lowest F_k if that is below F_0.
+Costs K + 1 forwards.
+"""
+
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import CLEAN, MOVE, Feedback, Key, Step
+
+
+class Greedy(Estimator):
+    """Moves to the best of K candidates and of staying, whatever the learning rate; no memory.
+
+    candidates: K; the card that we work from gives no number, 4 is ours. The batch's loss never
+    rises. The reported loss is the clean loss F_0.
+    """
+
+    gives = frozenset({MOVE, CLEAN})
+
+    def __init__(self, *, candidates: int = 4) -> None:
+        if candidates < 1:
+            raise ValueError(f"estimator.candidates={candidates}: must be at least 1")
+        self.candidates = self.directions = candidates
+        self.forwards = candidates + 1
+
+    def estimate(self, step: Step) -> Plan:
+        clean = yield {}
+        losses: dict[Key, float] = {}
+        for query in range(self.candidates):
+            losses[step.key(query)] = yield {step.key(query): step.eps}
+        best = min(losses, key=lambda k: losses[k])
+        move = {best: step.eps} if losses[best] < clean else {}
+        return Feedback(loss=clean, channels={MOVE: move})

@@ -1,0 +1,42 @@
+"""P-GAP's probes (Mi et al. 2025, arXiv 2510.18228): now and then a second look at the gradient.
+
+Every `every` steps the mean of two-sided estimates along `probes` plain directions goes to the
+sampler (channel PROBE), on the step's batch and before the step's own points. No rule sees it.
+"""
+
+import math
+
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import CLEAN, PROBE, Feedback, Key, Step
+from zobench.zo.probes import FIRST_PROBE
+
+
+class Probing(Estimator):
+    """inner: makes the estimate itself; costs its forwards and 2 * probes / every on average."""
+
+    def __init__(self, inner: Estimator, *, every: int = 100, probes: int = 10) -> None:
+        for name, value in (("every", every), ("probes", probes)):
+            if value < 1:
+                raise ValueError(f"estimator.{name}={value}: must be at least 1")
+        self.inner, self.every, self.probes = inner, every, probes
+        self.needs = inner.needs
+        self.gives = (inner.gives - {CLEAN}) | {PROBE}  # a probing step begins at a probe
+        self.directions, self.period = inner.directions + probes, math.lcm(inner.period, every)
+        self.forwards = inner.forwards + 2 * probes / every
+
+    def estimate(self, step: Step) -> Plan:
+        if step.number % self.every:
+            return (yield from self.inner.estimate(step))
+        probe: dict[Key, float] = {}
+        for query in range(FIRST_PROBE, FIRST_PROBE + self.probes):
+            plus = yield {step.key(query): step.eps}
+            minus = yield {step.key(query): -step.eps}
+            probe[step.key(query)] = (plus - minus) / (2.0 * step.eps * self.probes)
+        feedback = yield from self.inner.estimate(step)
+        return Feedback(feedback.loss, {**feedback.channels, PROBE: probe})
+
+    def state_dict(self) -> dict[str, object]:
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.inner.load_state_dict(state)

@@ -1,0 +1,83 @@
+"""DiZO (arXiv 2502.03304): every so often, learn how far each layer should have drifted.
+
+A projection is a small zeroth-order run of its own over one number per layer, gamma_l, starting at
+1: the layer is at w^0 + gamma_l (w - w^0), a pair of evaluations at gamma +- eps u with u ~ N(0, I)
+gives the slope, gamma <- clip(gamma - rate * slope * u). The method says eps, rate and clip; how
+many such iterations it takes is not known to us.
+"""
+
+from statistics import NormalDist
+
+from zobench.zo import noise
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import LAYERS, MOVE, Feedback, Key, Step
+
+_GAMMA = 14  # stream number of u
+
+
+class Projected(Estimator):
+    """`inner` in every step, and a projection before it in every `every`-th; no state.
+
+    iterations: of a projection, two forwards each. eps, rate, clip: of gamma, which stays within
+    1 +- clip. Needs a sampler that has the layers' drifts.
+    """
+
+    needs = frozenset({LAYERS})
+
+    def __init__(
+        self,
+        inner: Estimator,
+        *,
+        every: int = 100,
+        iterations: int = 10,
+        eps: float = 0.1,
+        rate: float = 1.0,
+        clip: float = 0.2,
+    ) -> None:
+        if every < 1 or iterations < 1:
+            raise ValueError(
+                f"estimator.every={every}, estimator.iterations={iterations}: both at least 1"
+            )
+        if eps <= 0.0 or not 0.0 < clip < 1.0:
+            raise ValueError(
+                f"estimator.eps={eps}, estimator.clip={clip}: eps must be positive, clip in (0, 1)"
+            )
+        self.inner, self.every, self.iterations = inner, every, iterations
+        self.eps, self.rate, self.clip = eps, rate, clip
+        self.gives = inner.gives | {MOVE}
+        self.needs = self.needs | inner.needs
+        self.directions = inner.directions
+        self.forwards = inner.forwards + 2 * iterations / every
+        self.period = every
+
+    def estimate(self, step: Step) -> Plan:
+        shifts: dict[Key, float] = {}
+        if step.number % self.every == self.every - 1:
+            shifts = yield from self._project(step)
+        plan = self.inner.estimate(step)
+        point = next(plan)
+        try:
+            while True:
+                assert isinstance(point, dict)
+                point = plan.send((yield {**shifts, **point}))
+        except StopIteration as stop:
+            found: Feedback = stop.value
+        return Feedback(found.loss, {**found.channels, MOVE: shifts})
+
+    def _project(self, step: Step):  # type: ignore[no-untyped-def]
+        """How far each layer goes along its drift: gamma - 1."""
+        shifts = {step.key(-1 - layer): 0.0 for layer in range(step.layers)}
+        for iteration in range(self.iterations):
+            u = {key: _normal(key, iteration) for key in shifts}
+            plus = yield {key: shift + self.eps * u[key] for key, shift in shifts.items()}
+            minus = yield {key: shift - self.eps * u[key] for key, shift in shifts.items()}
+            pull = self.rate * (plus - minus) / (2.0 * self.eps)
+            for key, shift in shifts.items():
+                shifts[key] = min(max(shift - pull * u[key], -self.clip), self.clip)
+        return shifts
+
+
+def _normal(key: Key, iteration: int) -> float:
+    """A standard normal number for one layer and iteration."""
+    uniform = noise.uniform(noise.Stream(noise.mix(*key), iteration, _GAMMA))
+    return NormalDist().inv_cdf(min(max(uniform, 2.0**-53), 1.0 - 2.0**-53))

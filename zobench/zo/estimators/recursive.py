@@ -1,0 +1,55 @@
+"""Acc-ZOM (Huang et al. 2022, JMLR 23): momentum that is corrected for the step it was made before.
+
+m_t = g_t(w_t) + beta (m_{t-1} - g_t(w_{t-1})), both estimates g_t from one batch and one direction:
+the rule's m <- beta m + g with the coefficient c(w_t) - beta c(w_{t-1}). The paper lets the rate
+fall as t^(-1/3) and 1 - beta with its square; here both are what they are set to. The row of that
+name in ZO-Bench-like tables is plain momentum (`mezo_momentum`).
+"""
+
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import GRAD, PREVIOUS, Feedback, Step
+
+
+class Recursive(Estimator):
+    """Two pairs a step, 4 forwards: at the weights before the last step, and at today's.
+
+    beta: the rule's. The first step has no step before it and averages two directions instead.
+    """
+
+    gives = frozenset({GRAD})
+    needs = frozenset({PREVIOUS})
+    directions = 2
+    forwards = 4
+
+    def __init__(self, *, beta: float) -> None:
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"estimator.beta={beta}: must be in [0, 1)")
+        self.beta = beta
+        self._lr: float | None = None  # of the last step
+
+    def estimate(self, step: Step) -> Plan:
+        eps, total = step.eps, 0.0
+        if self._lr is None:
+            slopes = {}
+            for key in (step.key(0), step.key(1)):
+                plus = yield {key: eps}
+                minus = yield {key: -eps}
+                slopes[key] = (plus - minus) / (4.0 * eps)
+                total += plus + minus
+            self._lr = step.lr
+            return Feedback(total / 4, {GRAD: slopes})
+        key, back = step.key(0), {step.key(-1): self._lr}
+        plus = yield {**back, key: eps}
+        minus = yield {**back, key: -eps}
+        before = (plus - minus) / (2.0 * eps)
+        plus = yield {key: eps}
+        minus = yield {key: -eps}
+        now = (plus - minus) / (2.0 * eps)
+        self._lr = step.lr
+        return Feedback((plus + minus) / 2, {GRAD: {key: now - self.beta * before}})
+
+    def state_dict(self) -> dict[str, object]:
+        return {"lr": self._lr}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self._lr = state["lr"]  # type: ignore[assignment]

@@ -1,0 +1,44 @@
+"""Evolution strategies on z-scores: ES at scale (Qiu et al. 2025, arXiv 2509.24372) and EGGROLL.
+
+s_k = (F_k - mean F) / std F over F_k = L(w + eps z_k), population standard deviation; the step is
+-lr / N sum_k s_k z_k, the 1/eps absorbed in lr. EGGROLL (Sarkar et al. 2025, arXiv 2511.16652)
+pairs +z with -z. Its fast batched forward is not implemented. Costs N forwards.
+"""
+
+from statistics import fmean, pstdev
+
+from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.feedback import GRAD, Feedback, Key, Step
+
+
+class ZScored(Estimator):
+    """c_k = s_k / N; antithetic: N / 2 directions with c_k = (s_k+ - s_k-) / N. No memory.
+
+    population: N, at least 2, and even if antithetic. Where all losses are equal there is no step.
+    The reported loss is the mean over the population.
+    """
+
+    gives = frozenset({GRAD})
+
+    def __init__(self, *, population: int = 30, antithetic: bool = False) -> None:
+        if population < 2:
+            raise ValueError(f"estimator.population={population}: must be at least 2")
+        if antithetic and population % 2:
+            raise ValueError(f"estimator.population={population}: must be even if antithetic")
+        self.population = self.forwards = population
+        self.antithetic = antithetic
+        self.directions = population // 2 if antithetic else population
+
+    def estimate(self, step: Step) -> Plan:
+        losses: list[tuple[Key, float, float]] = []
+        signs = (1.0, -1.0) if self.antithetic else (1.0,)
+        for query in range(self.directions):
+            for sign in signs:
+                loss = yield {step.key(query): sign * step.eps}
+                losses.append((step.key(query), sign, loss))
+        mean = fmean(loss for _, _, loss in losses)
+        spread = pstdev(loss for _, _, loss in losses)  # exact: equal losses give 0, not rounding
+        grad = dict.fromkeys((key for key, _, _ in losses), 0.0)
+        for key, sign, loss in losses:
+            grad[key] += sign * (loss - mean) / (spread * self.population) if spread else 0.0
+        return Feedback(loss=mean, channels={GRAD: grad})

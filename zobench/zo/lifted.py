@@ -1,0 +1,73 @@
+"""Directions that are a small core between two bases, and never a full matrix in memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from zobench.zo.directions import add_drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Lifted:
+    """z = scale * left @ core @ right^T on the slot's flat memory, row by row; a Direction.
+
+    core: the coordinates, (p, q), or a vector of length p = q that stands for its diagonal matrix.
+    left: (rows, p); right: (cols, q); None is the identity.
+    epoch: the step from which these bases hold. transport(state, epoch): linear state kept in the
+    coordinates of an earlier epoch, in these; None where the bases never change.
+    """
+
+    core: Tensor
+    left: Tensor | None = None
+    right: Tensor | None = None
+    scale: float = 1.0
+    epoch: int = 0
+    transport: Callable[[Tensor, int], Tensor] | None = None
+
+    @property
+    def cols(self) -> int:
+        return (self.core.shape[-1:] if self.right is None else self.right.shape)[0]
+
+    def lift(self, core: Tensor) -> "Lifted":
+        """Other coordinates, of the same number, between the same bases."""
+        return replace(self, core=core.view(self.core.shape))
+
+    def squared(self, core: Tensor) -> "Lifted":
+        """Coordinates between the bases squared element by element: a lifted second moment."""
+        left, right = (b if b is None else b.square() for b in (self.left, self.right))
+        return replace(self.lift(core), left=left, right=right, scale=self.scale**2)
+
+    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
+        cols = self.cols
+        if start % cols or out.numel() % cols:  # the block was cut between rows of another shape
+            add_drawn(self, out, start, first, second)
+            return
+        a, b = self._factors(start // cols, (start + out.numel()) // cols, out.dtype)
+        rows = out.view(-1, cols)
+        for scale in (first * self.scale, second * self.scale):
+            if scale and b is None:
+                rows.add_(a, alpha=scale)
+            elif scale and b is not None:
+                rows.addmm_(a, b, alpha=scale)
+
+    def draw(self, start: int, count: int, device: torch.device) -> Tensor:
+        del device  # the factors' own
+        cols = self.cols
+        first, last = start // cols, -(-(start + count) // cols)
+        a, b = self._factors(first, last, self.core.dtype)
+        rows = a if b is None else a @ b
+        return (rows * self.scale).reshape(-1)[start - first * cols :][:count]
+
+    def _factors(self, first: int, last: int, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """a and b with a @ b the rows first .. last of z / scale; b None is the identity."""
+        core = self.core.to(dtype)
+        right = None if self.right is None else self.right.to(dtype).T
+        if self.left is None:
+            rows = core[first:last] if core.dim() > 1 else core.diag()[first:last]
+            return rows, right
+        rows = self.left[first:last].to(dtype)
+        if core.dim() == 1:
+            return rows * core, right
+        return (rows, core) if right is None else (rows @ core, right)

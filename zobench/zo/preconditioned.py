@@ -1,0 +1,24 @@
+"""Noise divided by the root of a positive diagonal: the directions of laws that keep a Hessian."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zobench.zo.directions import Dense, add_drawn
+
+
+@dataclass(frozen=True)
+class Preconditioned:
+    """u / sqrt(h), h = diagonal(start, stop) a block of a positive vector; a Direction."""
+
+    noise: Dense
+    diagonal: Callable[[int, int], Tensor]
+
+    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
+        add_drawn(self, out, start, first, second)
+
+    def draw(self, start: int, count: int, device: torch.device) -> Tensor:
+        h = self.diagonal(start, start + count)
+        return self.noise.draw(start, count, device).to(h.dtype).mul_(h.rsqrt())

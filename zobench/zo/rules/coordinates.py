@@ -1,0 +1,64 @@
+"""Any rule in the coordinates of a subspace (SubZero+, arXiv 2608.15665; LOZO-M, arXiv 2410.07698).
+
+The estimate of a matrix is sum of coefficient * scale * U X V^T. Its coordinates, the sum of
+coefficient * X, are small; the inner rule gets them as if they were the parameter's gradient, and
+its state has their size. The step that it takes there is lifted like a direction, with the law's
+scale: plain descent stays what it is, and Adam on SubZero's law moves an entry of W by about lr, as
+in full space. When the bases change, linear state follows them; squares stay in their coordinates,
+where the law is the same before and after.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from zobench.zo.feedback import Key, Replay
+from zobench.zo.lifted import Lifted
+from zobench.zo.rules.base import Rule
+from zobench.zo.rules.coordinate_rule import CoordinateRule
+from zobench.zo.space import Slot
+
+
+class InCoordinates(CoordinateRule):
+    """inner: the rule in coordinates; vectors: of slots without them, `inner` unless given.
+
+    vector_lr: factor of the learning rate on those. `inner` cannot decay a matrix: its coordinates
+    begin every step at 0. State: the inner rule's, of the coordinates' size.
+    """
+
+    def __init__(self, inner: Rule, *, vectors: Rule | None = None, vector_lr: float = 1.0) -> None:
+        super().__init__(inner if vectors is None else vectors, vector_lr)
+        self.inner, self.shared = inner, vectors is None
+        self.needs |= inner.needs
+
+    def linear_state(self) -> Iterable[str]:
+        names: Iterable[str] = getattr(self.inner, "linear", ())
+        return names
+
+    def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
+        super().begin_step(grad, step=step)
+        if not self.shared:
+            self.inner.begin_step(grad, step=step)
+
+    def recall(self) -> Iterable[Key]:
+        return [*super().recall(), *(() if self.shared else self.inner.recall())]
+
+    def moved(
+        self, slot: Slot, law: Lifted, cores: Sequence[Replay], *, lr: float, step: int
+    ) -> Lifted:
+        moving = torch.zeros_like(law.core)
+        self.inner.update(Slot(slot.name, moving, slot.id, slot.buffers), cores, lr=lr, step=step)
+        return law.lift(moving)
+
+    def state_bytes(self, slot: Slot) -> int:
+        if slot.core is None:
+            return self.vectors.state_bytes(slot)
+        core = torch.empty(slot.core, dtype=slot.state_dtype, device="meta")
+        return self.inner.state_bytes(Slot(slot.name, core, slot.id))
+
+    def state_dict(self) -> dict[str, object]:
+        return super().state_dict() | {"inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        super().load_state_dict(state)
+        self.inner.load_state_dict(state["inner"])  # type: ignore[arg-type]

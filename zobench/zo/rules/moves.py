@@ -1,0 +1,21 @@
+"""No step but the estimator's own: for MeZO-Greedy (arXiv 2601.04710) and ZO-SGD-Conservative."""
+
+from collections.abc import Sequence
+
+from zobench.zo.feedback import MOVE, Replay
+from zobench.zo.rules.base import Rule
+from zobench.zo.space import Slot
+
+
+class Moves(Rule):
+    """w <- w + sum of coefficient * z over what the estimator moved; no state, no learning rate.
+
+    Restore and move are one pass with one draw; a step that stays where it evaluated last is free.
+    """
+
+    needs = frozenset({MOVE})
+
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+        del lr, step
+        if replays:
+            slot.move([(r.direction, r.restore, 0.0) for r in replays])

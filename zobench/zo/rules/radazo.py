@@ -1,0 +1,35 @@
+"""R-AdaZO (Shu et al. 2025, arXiv 2502.01014): Adam whose second moment is that of the first.
+
+m <- beta1 m + (1 - beta1) g; v <- beta2 v + (1 - beta2) m^2; w <- w - lr m / (sqrt(v) + adam_eps).
+Averaging has taken much of the noise out of m, so that v measures more gradient and less noise.
+"""
+
+from collections.abc import Sequence
+
+from zobench.zo.feedback import Replay
+from zobench.zo.rules.base import Rule, estimate_blocks
+from zobench.zo.space import Slot
+
+
+class RAdaZO(Rule):
+    """Without bias correction, as in the released code. State: two float32 vectors per slot.
+
+    The card gives no decay rates and not the place of adam_eps: beta1, beta2 are those of the usage
+    example in the authors' repository, adam_eps stands outside the root as in our other rules.
+    """
+
+    def __init__(self, *, beta1: float = 0.9, beta2: float = 0.99, adam_eps: float = 1e-8) -> None:
+        if not (0.0 <= beta1 < 1.0 and 0.0 <= beta2 < 1.0):
+            raise ValueError(f"rule.beta1={beta1}, rule.beta2={beta2}: must be in [0, 1)")
+        self.beta1, self.beta2, self.adam_eps = beta1, beta2, adam_eps
+
+    def state_bytes(self, slot: Slot) -> int:
+        return 2 * slot.numel * slot.state_itemsize
+
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+        del step
+        mean, square = slot.buffer("radazo_mean"), slot.buffer("radazo_square")
+        for place, weights, estimate in estimate_blocks(slot, replays):
+            m = mean[place].lerp_(estimate, 1.0 - self.beta1)
+            v = square[place].mul_(self.beta2).addcmul_(m, m, value=1.0 - self.beta2)
+            weights.addcdiv_(m, v.sqrt().add_(self.adam_eps), value=-lr)

@@ -1,0 +1,50 @@
+"""The three things called ZO-SignSGD (Liu et al. 2019, ICLR): what the sign is taken of.
+
+With c_k the coefficients and z_k the directions of q queries,
+scalar: w <- w - lr / q sum_k sign(c_k) z_k, the code of ZO-Bench (arXiv 2402.11592) and of LDSD;
+elements: w <- w - lr / q sum_k sign(c_k z_k), all steps of one size;
+mean: w <- w - lr sign(sum_k c_k z_k), the sign of the averaged estimate, the original definition.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from zobench.zo.feedback import GRAD, Replay
+from zobench.zo.rules.base import Rule, estimate_blocks
+from zobench.zo.space import Slot
+
+
+class Sign(Rule):
+    """of: `scalar`, `elements` or `mean`; no state. What is exactly zero does not move.
+
+    q counts the queries in which the slot takes part.
+    """
+
+    def __init__(self, *, of: str = "mean") -> None:
+        if of not in ("scalar", "elements", "mean"):
+            raise ValueError(f"rule.of={of}: choose scalar, elements or mean")
+        self.of = of
+
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+        del step
+        if not replays:
+            return  # the slot took no part in this step
+        if self.of == "mean":
+            for _, weights, estimate in estimate_blocks(slot, replays):
+                weights.add_(estimate.sign_(), alpha=-lr)
+            return
+        queries = max(1, sum(GRAD in r.coefficients for r in replays))
+        scaled = [(r, -lr * _sign(r.grad) / queries) for r in replays]
+        if self.of == "scalar":
+            slot.move([(r.direction, r.restore, scale) for r, scale in scaled])
+            return
+        for start, weights in slot.edit():
+            for r, scale in scaled:
+                z = r.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
+                weights.add_(z * r.restore)  # rounded as in the walk, so that it cancels
+                weights.add_(torch.sign(z), alpha=scale)
+
+
+def _sign(number: float) -> int:
+    return (number > 0.0) - (number < 0.0)

@@ -1,0 +1,84 @@
+"""AdaMeZO (Cai et al. 2026, arXiv 2605.00650): Adam without moments, from the last steps' scalars.
+
+g_s = sum_k c_k z_k of step s is known from its keys and coefficients, so that block by block
+m = sum_s a_s g_s and v = sum_s b_s g_s^2 over the last h steps, a_s ~ beta1^age, b_s ~ beta2^age,
+are drawn again at every step: w <- w - lr m / (sqrt(v) + adam_eps). Costs h draws more than MeZO.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from zobench.zo.feedback import GRAD, PAST, Key, Replay
+from zobench.zo.rules.base import Rule
+from zobench.zo.space import Slot
+
+
+class WindowedAdam(Rule):
+    """Adam's moments over `window` steps, today's included; no tensor state, h scalars a query.
+
+    The weights of each moment are scaled to the sum 1, which the card leaves open: as long as the
+    window holds the whole run, this is Adam's bias correction.
+    """
+
+    needs = frozenset({GRAD, PAST})
+
+    def __init__(
+        self,
+        *,
+        beta1: float = 0.7,
+        beta2: float = 0.9,
+        window: int = 10,
+        adam_eps: float = 1e-8,
+    ) -> None:
+        if not (0.0 <= beta1 < 1.0 and 0.0 <= beta2 < 1.0):
+            raise ValueError(f"rule.beta1={beta1}, rule.beta2={beta2}: must be in [0, 1)")
+        if window < 1:
+            raise ValueError(f"rule.window={window}: must be at least 1")
+        self.beta1, self.beta2, self.adam_eps = beta1, beta2, adam_eps
+        self.window: deque[dict[Key, float]] = deque(maxlen=window)  # newest first
+
+    def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
+        del step
+        self.window.appendleft(dict(grad))
+
+    def recall(self) -> Iterable[Key]:
+        return [key for age, grad in enumerate(self.window) if age for key in grad]
+
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+        del step
+        by_key = {r.key: r for r in replays}
+        today = {r.key: r.grad for r in replays if GRAD in r.coefficients}  # weighted for the slot
+        steps = [today, *list(self.window)[1:]]
+        terms = [[(by_key[k].direction, c) for k, c in g.items() if k in by_key] for g in steps]
+        shares1, shares2 = _shares(self.beta1, len(steps)), _shares(self.beta2, len(steps))
+        for start, weights in slot.edit():
+            for r in replays:
+                if r.restore:
+                    r.direction.add_to(weights, start, r.restore)
+            m, v = torch.zeros_like(weights), torch.zeros_like(weights)
+            for share1, share2, parts in zip(shares1, shares2, terms, strict=True):
+                estimate = torch.zeros_like(weights)
+                for direction, c in parts:
+                    z = direction.draw(start, weights.numel(), weights.device)
+                    estimate.add_(z.to(weights.dtype), alpha=c)
+                m.add_(estimate, alpha=share1)
+                v.addcmul_(estimate, estimate, value=share2)
+            weights.addcdiv_(m, v.sqrt_().add_(self.adam_eps), value=-lr)
+
+    def state_dict(self) -> dict[str, object]:
+        return {"window": [[(*key, c) for key, c in grad.items()] for grad in self.window]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.window.clear()
+        self.window.extend(
+            {Key(seed, step, query): c for seed, step, query, c in grad} for grad in state["window"]
+        )
+
+
+def _shares(beta: float, count: int) -> list[float]:
+    """beta^age over their sum, for the ages 0 .. count - 1."""
+    powers = [beta**age for age in range(count)]
+    return [power / sum(powers) for power in powers]

@@ -1,0 +1,114 @@
+"""AGZO's law (arXiv 2601.17261): directions in the span of what a layer is fed.
+
+For a linear layer y = x W^T the gradient's rows lie in the span of the inputs. A (inputs x r) is an
+orthonormal basis of their main subspace, by power iterations on H^T H, H the layer's inputs of the
+step's batch in the clean forward; z = R A^T with a Gaussian R. All else gets Gaussian directions:
+vectors, embeddings (tied heads too), layers the batch did not reach. The clean forward is the one
+that the estimator takes its base loss from, so AGZO costs no forward of its own.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from zobench.zo.directions import Dense, Direction
+from zobench.zo.feedback import CLEAN, Key
+from zobench.zo.lifted import Lifted
+from zobench.zo.matrix import gaussian, orthonormal
+from zobench.zo.samplers.base import ReplayClass, Sampler
+from zobench.zo.space import Slot
+
+_START = 15  # stream number of the iterations' first vectors
+
+
+class ActivationBasis(Sampler):
+    """rank: r; iterations: of the power method.
+
+    State: A, r floats per input of a layer; made anew each step. It depends on the batch, so a
+    ledger of this law cannot be replayed without the data.
+    """
+
+    needs = frozenset({CLEAN})
+    replay_class = ReplayClass.DATA
+
+    def __init__(self, *, rank: int = 1, iterations: int = 3) -> None:
+        if rank < 1 or iterations < 1:
+            raise ValueError(
+                f"sampler.rank={rank}, sampler.iterations={iterations}: both at least 1"
+            )
+        self.rank, self.iterations = rank, iterations
+
+    def bind(self, slots: Sequence[Slot], seed: int) -> None:
+        super().bind(slots, seed)
+        self._matrices = {id(s.parameter): s for s in slots if s.parameter.dim() == 2}
+        self._inputs_first: dict[int, bool] = {}  # slots with a basis: is it W's first dimension?
+        self._lookups: set[int] = set()
+
+    def begin_step(self, step: int) -> None:
+        self._step = step
+        self._inputs_first = {}
+
+    def watch(self) -> AbstractContextManager[object]:
+        return _Inputs(self)
+
+    def seen(self, parameter: Tensor, inputs: Tensor, *, inputs_first: bool) -> None:
+        """The clean forward multiplied (..., d_in) inputs with a weight."""
+        slot = self._matrices.get(id(parameter))
+        if slot is None or slot.id in self._lookups:
+            return
+        h = inputs.reshape(-1, inputs.shape[-1]).to(slot.state_dtype)
+        rank = min(self.rank, h.shape[1])
+        basis = gaussian((self.seed, self._step, 0), slot, (h.shape[1], rank), _START)
+        for _ in range(self.iterations):
+            basis = orthonormal(h.T @ (h @ basis), haar=False)
+        slot.buffers["activation_basis"] = basis
+        self._inputs_first[slot.id] = inputs_first
+
+    def looked_up(self, parameter: Tensor) -> None:
+        """The clean forward used a weight as an embedding."""
+        slot = self._matrices.get(id(parameter))
+        if slot is not None:
+            self._lookups.add(slot.id)
+            self._inputs_first.pop(slot.id, None)
+            slot.buffers.pop("activation_basis", None)
+
+    def state_bytes(self, slot: Slot) -> int:
+        if slot.id not in self._inputs_first:
+            return 0
+        inputs = slot.parameter.shape[0 if self._inputs_first[slot.id] else 1]
+        return min(self.rank, inputs) * inputs * slot.state_itemsize
+
+    def direction(self, slot: Slot, key: Key) -> Direction:
+        if slot.id not in self._inputs_first:
+            return Dense.normal(key, slot.id)
+        basis = slot.buffers["activation_basis"]
+        rows, columns = slot.parameter.shape
+        if self._inputs_first[slot.id]:
+            return Lifted(gaussian(key, slot, (basis.shape[1], columns)), left=basis)
+        return Lifted(gaussian(key, slot, (rows, basis.shape[1])), right=basis)
+
+
+class _Inputs(TorchFunctionMode):
+    """While active, shows the sampler what linear layers and embeddings are called with."""
+
+    def __init__(self, sampler: ActivationBasis) -> None:
+        super().__init__()
+        self.sampler = sampler
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.linear:
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            self.sampler.seen(weight, args[0], inputs_first=False)
+        elif func is torch.addmm and len(args) == 3:  # GPT-2's Conv1D: bias + x W
+            self.sampler.seen(args[2], args[1], inputs_first=True)
+        elif func is functional.embedding:
+            self.sampler.looked_up(args[1] if len(args) > 1 else kwargs["weight"])
+        return func(*args, **kwargs)

@@ -1,0 +1,38 @@
+"""EGGROLL's law (arXiv 2511.16652): fresh low-rank noise, from which a forward can be batched.
+
+On an m x n matrix Z = A B^T / sqrt(r), with Gaussian A (m x r) and B (n x r), both fresh: E[z z^T]
+is the identity as for a full Gaussian, at r (m + n) random numbers. Vectors are plain Gaussian.
+The batched forward x W + (x B) A^T, where the paper's speed comes from, is not here.
+"""
+
+import math
+
+from torch import Tensor
+
+from zobench.zo.directions import Dense
+from zobench.zo.feedback import Key
+from zobench.zo.lifted import Lifted
+from zobench.zo.matrix import gaussian, view_of
+from zobench.zo.samplers.base import ReplayClass, Sampler
+from zobench.zo.space import Slot
+
+_LEFT, _RIGHT = 6, 7  # stream numbers of A and B
+
+
+class FreshLowRank(Sampler):
+    """rank: r. Nothing is kept, and two directions have no bases in common: no COORDINATES."""
+
+    replay_class = ReplayClass.PURE
+
+    def __init__(self, *, rank: int = 1) -> None:
+        if rank < 1:
+            raise ValueError(f"sampler.rank={rank}: must be at least 1")
+        self.rank = rank
+
+    def direction(self, slot: Slot, key: Key) -> Lifted | Dense:
+        view = view_of(slot.parameter.shape, self.rank)
+        if view is None:
+            return Dense.normal(key, slot.id)
+        left: Tensor = gaussian(key, slot, (view.rows, view.rank), _LEFT)
+        right: Tensor = gaussian(key, slot, (view.cols, view.rank), _RIGHT)
+        return Lifted(left, right=right, scale=1.0 / math.sqrt(view.rank))

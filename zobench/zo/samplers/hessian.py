@@ -1,0 +1,73 @@
+"""HiZOO's law (Zhao et al. 2025, arXiv 2402.15173): noise scaled by a learnt diagonal Hessian.
+
+z = u / sqrt(H), u ~ N(0, I), and after the step H <- (1 - alpha) H + alpha kappa H u^2 with kappa =
+|f+ + f- - 2 f0| / (2 eps^2), from H = 1. `variant: released` follows the authors' code: it perturbs
+with the old H and moves the weights along u / sqrt(new H).
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from zobench.zo.directions import Dense, Direction
+from zobench.zo.feedback import CURVATURE, Key, Replay
+from zobench.zo.preconditioned import Preconditioned
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.space import Slot
+
+
+class Hessian(Sampler):
+    """What the forms of H share. alpha: weight of the new curvature in the moving average."""
+
+    needs = frozenset({CURVATURE})
+    most_directions = 1
+
+    def __init__(self, *, alpha: float = 1e-8, variant: str = "paper") -> None:
+        if not 0.0 <= alpha < 1.0:
+            raise ValueError(f"sampler.alpha={alpha}: must be in [0, 1)")
+        if variant not in ("paper", "released"):
+            raise ValueError(f"sampler.variant={variant}: choose paper or released")
+        self.alpha, self.released = alpha, variant == "released"
+
+    @abstractmethod
+    def diagonal(self, slot: Slot, start: int, stop: int) -> Tensor:
+        """H of a block of the slot, as a vector."""
+
+    @abstractmethod
+    def learn(self, slot: Slot, key: Key, curvature: float) -> None:
+        """Fold kappa H u^2 of the direction into H."""
+
+    def direction(self, slot: Slot, key: Key) -> Direction:
+        noise = Dense.normal(key, slot.id)
+        return Preconditioned(noise, lambda start, stop: self.diagonal(slot, start, stop))
+
+    def noise_squared(self, slot: Slot, key: Key, start: int, stop: int) -> Tensor:
+        """u^2 of a block, in the dtype of state."""
+        u = Dense.normal(key, slot.id).draw(start, stop - start, slot.parameter.device)
+        return u.to(slot.state_dtype).square_()
+
+    def revise(self, slot: Slot, replays: list[Replay]) -> list[Replay]:
+        if not self.released:
+            return replays
+        old = self.diagonal(slot, 0, slot.numel).clone()
+        self._learn(slot, replays)
+        revised = []
+        for replay in replays:
+            noise = Dense.normal(replay.key, slot.id)
+            was = Preconditioned(noise, lambda start, stop: old[start:stop])
+            revised.append(Replay(replay.key, was, replay.restore, {}))
+            revised.append(replace(replay, restore=0.0))
+        return revised
+
+    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
+        """Move the slot's H: every direction of this step has been drawn on it."""
+        if not self.released:
+            self._learn(slot, replays)
+
+    def _learn(self, slot: Slot, replays: Sequence[Replay]) -> None:
+        if self.alpha:
+            for replay in replays:
+                if CURVATURE in replay.coefficients:
+                    self.learn(slot, replay.key, replay.coefficients[CURVATURE])

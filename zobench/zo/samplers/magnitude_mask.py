@@ -1,0 +1,60 @@
+"""Sparse-MeZO's law (arXiv 2402.15751): only the small weights of a tensor are perturbed.
+
+z = u where |w| is at most the tensor's threshold, 0 elsewhere. The threshold is a quantile of the
+weights the run starts with; who is below it is asked anew each step, of the clean weights. A mask
+recomputed from perturbed weights would be another one, so the step's is kept, one bit a weight.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from zobench.zo.directions import Dense
+from zobench.zo.feedback import Key
+from zobench.zo.masked import Masked, pack, unpack
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.space import Slot
+
+
+class MagnitudeMask(Sampler):
+    """sparsity: share of each tensor that stays put, the largest weights; 0 is MeZO.
+
+    State: one bit a parameter, and a threshold per tensor.
+    """
+
+    def __init__(self, *, sparsity: float = 0.75) -> None:
+        if not 0.0 <= sparsity < 1.0:
+            raise ValueError(f"sampler.sparsity={sparsity}: must be in [0, 1)")
+        self.sparsity = sparsity
+
+    def bind(self, slots: Sequence[Slot], seed: int) -> None:
+        super().bind(slots, seed)
+        self.thresholds = {slot.name: self._threshold(slot) for slot in slots}
+
+    def _threshold(self, slot: Slot) -> float:
+        if not self.sparsity:
+            return math.inf  # not the largest weight: others may grow past it
+        rank = max(1, round((1.0 - self.sparsity) * slot.numel))
+        return float(slot.flat.abs().to(slot.state_dtype).kthvalue(rank).values)
+
+    def begin_step(self, step: int) -> None:
+        del step
+        for slot in self.slots:
+            slot.buffers["mask"] = pack(slot.flat.abs() <= self.thresholds[slot.name])
+
+    def state_bytes(self, slot: Slot) -> int:
+        return -(-slot.numel // 8)
+
+    def direction(self, slot: Slot, key: Key) -> Masked:
+        def keep(start: int, count: int, device: torch.device) -> torch.Tensor:
+            del device  # the mask's own
+            return unpack(slot.buffers["mask"], start, count)
+
+        return Masked(Dense.normal(key, slot.id), keep)
+
+    def state_dict(self) -> dict[str, object]:
+        return {"thresholds": dict(self.thresholds)}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.thresholds = dict(state["thresholds"])  # type: ignore[call-overload]

@@ -1,0 +1,23 @@
+"""Gaussian directions and the step before: for estimators that look back along it (Acc-ZOM).
+
+z ~ N(0, I) for the queries from 0 up; the query -1 is the rule's momentum m as the last step left
+it, so that w + lr m is where the weights stood before that step.
+"""
+
+from zobench.zo.directions import Dense, Direction, Multiple
+from zobench.zo.feedback import MOMENTUM, PREVIOUS, Key
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.space import Slot
+
+
+class PreviousStep(Sampler):
+    """Reads the momentum that the rule keeps: no state of its own."""
+
+    needs = frozenset({MOMENTUM})
+    gives = frozenset({PREVIOUS})
+
+    def direction(self, slot: Slot, key: Key) -> Direction | None:
+        if key.query >= 0:
+            return Dense.normal(key, slot.id)
+        momentum = slot.buffers.get("momentum")
+        return None if momentum is None else Multiple(momentum, 1.0)

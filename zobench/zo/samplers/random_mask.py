@@ -1,0 +1,44 @@
+"""R-MeZO, the control of Sparse-MeZO (arXiv 2402.15751): a random part of the weights is perturbed.
+
+z = u on a random share of the elements, 0 elsewhere. What other repositories ship under the name of
+Sparse-MeZO, and ZO-Bench's sparse gradients, are this.
+"""
+
+import math
+from statistics import NormalDist
+
+import torch
+
+from zobench.zo.directions import Dense
+from zobench.zo.feedback import Key
+from zobench.zo.masked import Masked
+from zobench.zo.samplers.base import ReplayClass, Sampler
+from zobench.zo.space import Slot
+
+_MASK = 10  # stream number of the draw that decides who takes part
+
+
+class RandomMask(Sampler):
+    """sparsity: chance of an element to stay put; 0 is MeZO. No state: the mask is drawn again.
+
+    resample: steps after which another mask is drawn; null keeps one for the run.
+    """
+
+    replay_class = ReplayClass.PURE
+
+    def __init__(self, *, sparsity: float = 0.75, resample: int | None = None) -> None:
+        if not 0.0 <= sparsity < 1.0:
+            raise ValueError(f"sampler.sparsity={sparsity}: must be in [0, 1)")
+        if resample is not None and resample < 1:
+            raise ValueError(f"sampler.resample={resample}: must be at least 1, or null")
+        self.resample = resample
+        self.threshold = NormalDist().inv_cdf(sparsity) if sparsity else -math.inf
+
+    def direction(self, slot: Slot, key: Key) -> Masked:
+        since = key.step - key.step % self.resample if self.resample else 0
+        mask = Dense.normal((self.seed, since, 0), slot.id, number=_MASK)
+
+        def keep(start: int, count: int, device: torch.device) -> torch.Tensor:
+            return mask.draw(start, count, device) > self.threshold
+
+        return Masked(Dense.normal(key, slot.id), keep)
