@@ -26,7 +26,6 @@ from zobench.zo.samplers.random_mask import RandomMask
 from zobench.zo.samplers.sphere import Sphere
 from zobench.zo.samplers.tensor_inclusion import TensorInclusion
 
-CPU = torch.device("cpu")
 SHAPES = {"h.0.weight": (4, 3), "h.0.bias": (3,), "h.1.weight": (2, 5), "head": (6,)}
 EPS, LR, FACTOR = 0.05, 0.02, 7.0
 State = dict[str, Tensor]
@@ -84,8 +83,10 @@ def z_of(optimizer: ZOOptimizer, step: int) -> State:
     out = {}
     for slot in optimizer.engine.slots:
         z = optimizer.engine.sampler.direction(slot, Key(0, step, 0))
-        drawn = torch.zeros(slot.numel) if z is None else z.draw(0, slot.numel, CPU)
-        out[slot.name] = drawn.double().view(slot.parameter.shape)
+        dense = torch.zeros(slot.numel, dtype=torch.float64)
+        if z is not None:
+            z.add_to(dense, 0, 1.0)
+        out[slot.name] = dense.view(slot.parameter.shape)
     return out
 
 
