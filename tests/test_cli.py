@@ -1,7 +1,6 @@
 """The command line: what it says of bad input, what a sweep does with good and bad runs."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -71,19 +71,20 @@ def optimizer_of(row: str, model: nn.Module) -> ZOOptimizer:
     return optimizer
 
 
-def layers(count: int, width: int) -> nn.Module:
-    """Square linear layers without biases, named as a transformer's query projections."""
+def layers(count: int, outputs: int, inputs: int) -> nn.Module:
+    """Linear layers without biases, named as a transformer's query projections."""
     model = nn.Module()
     model.layers = nn.ModuleList()
     for _ in range(count):
         layer = nn.Module()
-        layer.q_proj = nn.Linear(width, width, bias=False)
+        layer.q_proj = nn.Linear(inputs, outputs, bias=False)
         nn.init.eye_(layer.q_proj.weight)
         model.layers.append(layer)
     return model
 
 
-def _take_steps(optimizer: ZOOptimizer, model: Any, steps: int) -> None:
+def take_steps(optimizer: ZOOptimizer, model: Any, steps: int) -> None:
+    """So many steps on two inputs, the same for every step and anchor batch."""
     width = model.layers[0].q_proj.in_features
     inputs = torch.linspace(-1.0, 1.0, 2 * width).view(2, width)
 
@@ -100,17 +101,17 @@ def _take_steps(optimizer: ZOOptimizer, model: Any, steps: int) -> None:
 
 def measure(row: str) -> Measured:
     """Forwards and passes on four layers of 16 x 16, state on one of 256 x 256 (float32)."""
-    small = layers(4, 16)
+    small = layers(4, 16, 16)
     optimizer = optimizer_of(row, small)
     slots = optimizer.engine.slots
     touched = [0]
     for slot in slots:
         slot.edit = _counting(slot, touched)  # type: ignore[method-assign]
     steps = optimizer.estimator.period * -(-4 // optimizer.estimator.period)
-    _take_steps(optimizer, small, steps)
-    large = layers(1, 256)
+    take_steps(optimizer, small, steps)
+    large = layers(1, 256, 256)
     kept = optimizer_of(row, large)
-    _take_steps(kept, large, 1)
+    take_steps(kept, large, 1)
     state = sum(b.numel() * b.element_size() for s in kept.engine.slots for b in s.buffers.values())
     weights = steps * sum(slot.numel for slot in slots)
     return Measured(optimizer.engine.forwards / steps, touched[0] / weights, state / 256**2)

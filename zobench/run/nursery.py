@@ -5,6 +5,8 @@ alone: the nursery imports and forks, and does nothing else. Without it a run sp
 imports; a sweep of small runs, half its time. Where forking is not safe, runs start from nothing.
 """
 
+import atexit
+import contextlib
 import importlib
 import os
 import signal
@@ -29,6 +31,14 @@ class Nursery:
         os.close(other_end)
         self._answers = os.fdopen(answers)
 
+    def close(self) -> None:
+        """End the process; a run that it waits for comes to its own end first."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._answers.close()
+
     def run(self, folder: RunFolder) -> int | None:
         """The exit status of the folder's run, -N for signal N; None when the nursery died."""
         assert self._process.stdin is not None
@@ -50,9 +60,13 @@ def carry_out(folder: RunFolder) -> int:
         command = [sys.executable, "-m", "zobench.run", str(folder.path)]
         with folder.log.open("w") as log:
             return subprocess.run(command, stderr=log, check=False).returncode
-    _nursery = _nursery or Nursery()
+    if _nursery is None:
+        _nursery = Nursery()
+        atexit.register(_nursery.close)
     status = _nursery.run(folder)
     if status is None:  # killed with its run, say for memory; the next run gets another
+        atexit.unregister(_nursery.close)
+        _nursery.close()
         _nursery = None
         return -signal.SIGKILL
     return status

@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 from zobench.zo import noise
 from zobench.zo.estimators.base import Estimator, Plan
-from zobench.zo.feedback import LAYERS, MOVE, Feedback, Key, Step
+from zobench.zo.feedback import CLEAN, LAYERS, MOVE, Feedback, Key, Step
 
 _GAMMA = 14  # stream number of u
 
@@ -44,7 +44,7 @@ class Projected(Estimator):
             )
         self.inner, self.every, self.iterations = inner, every, iterations
         self.eps, self.rate, self.clip = eps, rate, clip
-        self.gives = inner.gives | {MOVE}
+        self.gives = (inner.gives - {CLEAN}) | {MOVE}
         self.needs = self.needs | inner.needs
         self.directions = inner.directions
         self.forwards = inner.forwards + 2 * iterations / every
@@ -62,7 +62,8 @@ class Projected(Estimator):
                 point = plan.send((yield {**shifts, **point}))
         except StopIteration as stop:
             found: Feedback = stop.value
-        return Feedback(found.loss, {**found.channels, MOVE: shifts})
+        moves = {**shifts, **found.channels.get(MOVE, {})}
+        return Feedback(found.loss, {**found.channels, MOVE: moves})
 
     def _project(self, step: Step):  # type: ignore[no-untyped-def]
         """How far each layer goes along its drift: gamma - 1."""

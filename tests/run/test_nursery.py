@@ -1,0 +1,78 @@
+"""Forked runs: what a run in a process of its own must be."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zobench.run import nursery
+from zobench.run.folder import RunFolder, read_json
+from zobench.run.runner import run
+
+Compose = Callable[..., dict[str, Any]]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked")
+
+
+@pytest.fixture
+def prepare(compose: Compose, tmp_path: Path) -> Callable[..., RunFolder]:
+    """A run folder that waits to be carried out, some of its settings replaced."""
+
+    def folder_of(at: str, **replaced: Any) -> RunFolder:
+        sizes = ("task.sizes.train=24", "task.sizes.dev=16", "task.sizes.test=16")
+        settings = compose("logger=none", "train.steps=4", "train.batch_size=4", *sizes)
+        folder = RunFolder(tmp_path / at)
+        choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "o"}
+        meta = {"id": "0" * 8, "name": at, "suite": "s", "seed": 0, "choices": choices}
+        folder.begin(settings | replaced, meta)
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture
+def crib() -> Iterator[nursery.Nursery]:
+    made = nursery.Nursery()
+    yield made
+    made.close()
+
+
+def test_a_forked_run_has_the_bits_of_any_other(
+    crib: nursery.Nursery, prepare: Callable[..., RunFolder]
+) -> None:
+    """Two runs from one nursery and one in this process leave the same ledger and test loss."""
+    folders = [prepare(name) for name in ("a", "b", "c")]
+    assert [crib.run(folder) for folder in folders[:2]] == [0, 0]
+    run(folders[2])
+    assert len({folder.ledger.read_bytes() for folder in folders}) == 1
+    assert len({str(read_json(folder.result)["test"]) for folder in folders}) == 1
+
+
+def test_a_crash_stays_with_its_run(
+    crib: nursery.Nursery, prepare: Callable[..., RunFolder]
+) -> None:
+    """A run that aborts is reported with its signal, one with a bad target fails; others go on."""
+    aborting = prepare("aborting", logger={"_target_": "os.abort"})
+    assert crib.run(aborting) == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in aborting.log.read_text()
+    broken = prepare("broken", logger={"_target_": "no_such_module.Logger"})
+    assert crib.run(broken) == 1
+    assert "no_such_module" in read_json(broken.failure)["reason"]
+    assert crib.run(prepare("sound")) == 0
+
+
+def test_a_nursery_that_was_killed_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, prepare: Callable[..., RunFolder]
+) -> None:
+    """The run that it was asked for is reported as killed, and the next one runs."""
+    killed = nursery.Nursery()
+    os.kill(killed._process.pid, signal.SIGKILL)
+    killed._process.wait()
+    monkeypatch.setattr(nursery, "_nursery", killed)
+    assert nursery.carry_out(prepare("first")) == -signal.SIGKILL
+    assert nursery.carry_out(prepare("second")) == 0
+    assert nursery._nursery is not None
+    nursery._nursery.close()
