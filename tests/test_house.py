@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import zobench
+from zobench.paths import conf_dir
 
 PACKAGE = Path(zobench.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -70,8 +71,22 @@ def test_heavy_imports_happen_where_they_are_used() -> None:
 
 
 def test_files_hold_one_idea() -> None:
-    """No file of the package is longer than 250 lines."""
-    assert not [path for path in FILES if len(path.read_text().splitlines()) > 250]
+    """No file of the package is longer than 250 lines, and half of them are under 90."""
+    lengths = sorted(len(path.read_text().splitlines()) for path in FILES)
+    assert lengths[-1] <= 250
+    assert lengths[len(lengths) // 2] < 90
+
+
+def test_no_method_imports_another() -> None:
+    """What a yaml can choose as sampler, estimator or rule stands alone; bases may be shared."""
+    yamls = "".join(path.read_text() for path in conf_dir().rglob("*.yaml"))
+    methods = set(re.findall(r"zobench\.zo\.(?:samplers|estimators|rules)\.\w+", yamls))
+    assert len(methods) > 50
+    for path in FILES:
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        others = {imported.rpartition(".")[0] for imported in imports(path)}
+        if name.startswith("zobench.zo."):
+            assert not others & (methods - {name}), name
 
 
 def test_the_global_random_state_has_one_reader() -> None:

@@ -26,6 +26,7 @@ Start runs with Hydra overrides (`zobench run ...` is the same):
 Do the rest with a sub-command:
   zobench table SUITE        runs/SUITE as a table             zobench table quickstart
   zobench plot SUITE         its curves, or points, as a PNG   zobench plot quickstart --log y
+  zobench compare SUITE      its rows against MeZO, intervals  zobench compare all_tiny
   zobench methods            what every method is and costs    zobench methods
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
 
@@ -48,6 +49,7 @@ def run_command(arguments: Sequence[str]) -> int:
         "run": _runs,
         "table": _table,
         "plot": _plot,
+        "compare": _compare,
         "methods": _methods,
         "pretrain": _pretrain,
     }
@@ -81,6 +83,12 @@ def _table(arguments: list[str]) -> int:
 
 def _plot(arguments: list[str]) -> int:
     from zobench.report.plot import main
+
+    return main(arguments)
+
+
+def _compare(arguments: list[str]) -> int:
+    from zobench.report.compare import main
 
     return main(arguments)
 
