@@ -58,7 +58,7 @@ BAD = [
     (("optimizer.lr=true",), r"optimizer\.lr=True: expected float"),
     (("task.choices=great",), r"task\.choices=great"),
     (("train.batch_size=0",), r"train\.batch_size=0: must be at least 1"),
-    (("optimizer=ldsd_sgd", "estimator=two_sided"), "needs? the feedback .*TwoSided"),
+    (("optimizer=ldsd_sgd", "estimator=two_sided"), "needs policy, which neither .*TwoSided"),
     (("optimizer=conmezo", "estimator.queries=2"), "Cone draws at most 1 direction"),
     (("sampler=learned_mean", "estimator=one_sided"), "need the feedback .*OneSided"),
     (("optimizer.lr=-1",), r"lr=-1"),

@@ -73,7 +73,7 @@ def takes_a_step_or_refuses(node: Any, option: str) -> None:
     try:
         built = build(node)([(f"q_proj.{name}", p) for name, p in layer.named_parameters()])
     except ValueError as error:
-        assert re.search(r"(needs .*, which .* do not give$|draws at most)", str(error)), option
+        assert re.search(r"(needs .*, which neither .* gives$|draws at most)", str(error)), option
         return
 
     def closure(n: int = 0) -> torch.Tensor:

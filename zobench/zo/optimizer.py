@@ -158,7 +158,7 @@ def _check_needs(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:
     names = {kind: f"{kind} {type(part).__name__}" for kind, part in parts.items()}
     for kind, part in parts.items():
         if missing := sorted(part.needs - given):
-            others = " and ".join(name for other, name in names.items() if other != kind)
+            others = " nor ".join(name for other, name in names.items() if other != kind)
             raise ValueError(
-                f"{names[kind]} needs {', '.join(missing)}, which {others} do not give"
+                f"{names[kind]} needs {', '.join(missing)}, which neither {others} gives"
             )
