@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from zobench.build import build
 from zobench.errors import UserError
 
 Compose = Callable[..., dict[str, Any]]
@@ -32,6 +33,18 @@ def test_every_method_gets_the_steps_that_its_forwards_pay_for(
     assert train["steps"] == 1260 // cost
     assert train["eval_every"] == round(120 / cost)
     assert train["log_every"] == round(60 / cost)
+
+
+@pytest.mark.parametrize("optimizer", ["dizo", "p_gap", "mezo_svrg"])
+def test_costs_that_change_from_step_to_step_stay_within_the_budget(
+    compose: Compose, optimizer: str
+) -> None:
+    """The steps cost no more than the budget, and one step more would."""
+    for budget in (99, 600, 1234):
+        settings = compose(f"optimizer={optimizer}", f"train.forwards={budget}")
+        estimator = build(settings["optimizer"]["estimator"])
+        steps = settings["train"]["steps"]
+        assert estimator.cost(steps) <= budget < estimator.cost(steps + 1)
 
 
 def test_what_depends_on_the_steps_follows_the_budget(compose: Compose) -> None:

@@ -37,8 +37,8 @@ def root(tmp_path: Path) -> Path:
                 (folder / "meta.json").write_text(json.dumps(meta))
                 config = {"optimizer": {"lr": float(lr)}, "seed": seed}
                 (folder / "config.yaml").write_text(yaml.safe_dump(config))
-                result = {"status": "done", "reason": None, "cost": {"forwards": 600}}
-                result |= {"dev": {"accuracy": dev, "loss": 1.0}, "test": {"accuracy": test}}
+                numbers = {"dev": {"accuracy": dev, "loss": 1.0}, "test": {"accuracy": test}}
+                result = {"status": "done", "reason": None, "cost": {"forwards": 600}, **numbers}
                 (folder / "result.json").write_text(json.dumps(result))
     return tmp_path
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from zobench.build import build, check
 from zobench.errors import UserError
+from zobench.zo.estimators.base import Estimator
 
 
 def steps_for(
@@ -15,12 +16,22 @@ def steps_for(
     optimizer, estimator: their settings; an optimizer without an `estimator` back-propagates, at
     one forward a step. Raises UserError when the budget does not pay for one step.
     """
-    cost = 1
+    budget = train["forwards"]
+    steps, cost = budget, 1.0
     if "estimator" in optimizer:
         check({"estimator": estimator})
-        cost = int(build(estimator).forwards)
-    budget = train["forwards"]
-    if budget < cost:
-        raise UserError(f"train.forwards={budget}: one step of this optimizer costs {cost}")
+        steps, cost = _affordable(build(estimator), budget)
+    if steps < 1:
+        raise UserError(f"train.forwards={budget}: one step of this optimizer costs {cost:.4g}")
     periods = {key: max(1, round(train[key] / cost)) for key in ("log_every", "eval_every")}
-    return {"steps": budget // cost, **periods}
+    return {"steps": steps, **periods}
+
+
+def _affordable(estimator: Estimator, budget: int) -> tuple[int, float]:
+    """The most steps whose cost the budget covers, and what one costs on average."""
+    steps = int(budget / estimator.forwards)
+    while estimator.cost(steps + 1) <= budget:
+        steps += 1
+    while steps and estimator.cost(steps) > budget:
+        steps -= 1
+    return steps, estimator.forwards

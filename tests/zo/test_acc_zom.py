@@ -16,6 +16,7 @@ from zobench.zo.rules.base import Rule
 from zobench.zo.rules.momentum import Momentum
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.block_cycle import BlockCycle
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.previous_step import PreviousStep
 
@@ -107,7 +108,8 @@ def test_it_looks_back_to_the_weights_before_the_last_step() -> None:
     before = copies(parameters)
     for step in range(8):
         optimizer.param_groups[0]["lr"] = LR / (1 + step)
-        clean, points = copies(parameters), []
+        clean = copies(parameters)
+        points: list[State] = []
 
         def closure(points: list[State] = points, step: int = step) -> float:
             points.append(copies(parameters))
@@ -125,7 +127,7 @@ def test_it_looks_back_to_the_weights_before_the_last_step() -> None:
 
 
 def test_the_momentum_is_corrected_for_the_last_step() -> None:
-    """m_t = g_t(w_t) + beta (m_{t-1} - g_t(w_{t-1})), w <- w - lr m, both g_t from one batch and one
+    """m_t = g_t(w_t) + beta (m_{t-1} - g_t(w_{t-1})), w <- w - lr m, both g_t from one batch and
     direction; m_0 averages two directions: 12 steps with stored copies.
     """
     parameters = weights()
@@ -194,10 +196,12 @@ def test_rules_without_a_whole_momentum_are_refused(rule: Callable[[], Rule]) ->
     assert "\n" not in str(caught.value)
 
 
-def test_a_sampler_without_the_previous_step_is_refused() -> None:
-    """Recursive needs a way back: Gaussian has none."""
-    with pytest.raises(ValueError, match="Recursive needs previous step"):
-        optimizer_of(weights(), sampler=Gaussian())
+@pytest.mark.parametrize("sampler", [Gaussian, lambda: BlockCycle(PreviousStep())])
+def test_a_sampler_without_the_previous_step_is_refused(sampler: Callable[[], Sampler]) -> None:
+    """Recursive needs a way back: Gaussian has none, and momentum moves more than one block."""
+    with pytest.raises(ValueError, match="Recursive needs previous step") as caught:
+        optimizer_of(weights(), sampler=sampler())
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("beta", [1.0, -0.1])

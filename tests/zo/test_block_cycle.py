@@ -137,7 +137,8 @@ def test_only_the_steps_block_leaves_its_place(order: str) -> None:
         return {name: p.detach().clone() for name, p in parameters.items()}
 
     for step in range(6):
-        clean, points = values(), []
+        clean = values()
+        points: list[dict[str, Tensor]] = []
 
         def closure(points: list[dict[str, Tensor]] = points) -> float:
             points.append(values())

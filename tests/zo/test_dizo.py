@@ -1,5 +1,6 @@
 """DiZO: what a projection does to the layers, what it learns, and that it is MeZO otherwise."""
 
+import itertools
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.zo.estimators.base import Estimator
+from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.estimators.greedy import Greedy
 from zobench.zo.estimators.projected import Projected
 from zobench.zo.estimators.two_sided import TwoSided
@@ -48,6 +50,11 @@ def loss_of(w: State | dict[str, nn.Parameter]) -> float:
     x = torch.cat([w[name].detach().double().flatten() for name in SHAPES])
     scale = torch.linspace(0.2, 1.0, len(x), dtype=torch.float64)
     return float((scale * ((x - 0.5).square() + 0.1 * x.pow(3))).mean())
+
+
+def total(parameters: dict[str, nn.Parameter]) -> Tensor:
+    """A linear loss, as a tensor."""
+    return torch.cat([p.flatten() for p in parameters.values()]).sum()
 
 
 def optimizer_of(
@@ -109,8 +116,8 @@ def gamma(w: Tensor, origin: Tensor, drift: Tensor) -> float:
 
 
 def test_a_projection_is_the_published_run_over_one_number_per_layer() -> None:
-    """Matched layers are only ever at w0 + gamma (w - w0); each pair at gamma +- eps u moves gamma by
-    -rate slope u within 1 +- clip; they end at the last gamma; what is unmatched keeps its bits.
+    """Matched layers are only ever at w0 + gamma (w - w0); each pair at gamma +- eps u moves gamma
+    by -rate slope u within 1 +- clip; they end at the last gamma; others keep their bits.
     """
     parameters = weights()
     origin = copies(parameters)
@@ -269,6 +276,7 @@ def test_the_forwards_of_a_period_are_counted() -> None:
     optimizer = optimizer_of(parameters, estimator, lr=0.01)
     counts = [len(visited(optimizer, parameters)) for _ in range(10)]
     assert counts == [2, 2, 2, 2, 8] * 2
+    assert [estimator.cost(n) for n in range(11)] == [*itertools.accumulate(counts, initial=0)]
     assert optimizer.engine.forwards == 32 == 10 * estimator.forwards
 
 
@@ -294,6 +302,19 @@ def test_a_model_without_such_layers_is_refused() -> None:
     fitting = Drift(match="c_attn")
     optimizer_of(parameters, Projected(TwoSided()), sampler=fitting)
     assert fitting.layers == 1
+
+
+def test_a_projection_lends_its_weights_to_any_request() -> None:
+    """An inner estimator that differentiates in forward mode does so at the projected weights."""
+    slopes = []
+    for inner in (TwoSided(), ForwardGradient()):
+        parameters = weights()
+        optimizer = optimizer_of(parameters, Projected(inner, every=1, iterations=2, rate=0.1))
+        drift_away(parameters)
+        optimizer.step(partial(total, parameters))
+        assert optimizer.record is not None
+        slopes.append(optimizer.record.coefficients)
+    assert slopes[0] == pytest.approx(slopes[1], rel=1e-9)
 
 
 def test_it_does_not_promise_that_the_first_evaluation_is_clean() -> None:

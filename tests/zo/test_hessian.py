@@ -1,4 +1,4 @@
-"""HiZOO and HiZOO-L: the paper's recursion, the released one, what H learns, the limit alpha = 0."""
+"""HiZOO and HiZOO-L: the recursions, the paper's and the released; what H learns; alpha = 0."""
 
 import math
 from collections.abc import Callable

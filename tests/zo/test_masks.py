@@ -1,5 +1,6 @@
 """Sparse-MeZO and its control: who is perturbed, when that is decided, and the limit of no mask."""
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -95,7 +96,8 @@ def test_exactly_the_small_clean_weights_are_perturbed_and_moved(sparsity: float
         thresholds[name] = ranked[max(1, round((1 - sparsity) * len(ranked))) - 1]
     supports, misled = [], 0
     for _ in range(12):
-        clean, points = copies(parameters), []
+        clean = copies(parameters)
+        points: list[dict[str, Tensor]] = []
 
         def closure(points: list[dict[str, Tensor]] = points) -> float:
             points.append(copies(parameters))
@@ -110,7 +112,7 @@ def test_exactly_the_small_clean_weights_are_perturbed_and_moved(sparsity: float
                 assert torch.equal(moved, support)
             misled += int(((points[0][name].abs() <= thresholds[name]) != support).sum())
         supports.append(torch.cat([s.flatten() for s in small.values()]))
-    assert any(not torch.equal(a, b) for a, b in zip(supports, supports[1:], strict=False))
+    assert any(not torch.equal(a, b) for a, b in itertools.pairwise(supports))
     assert misled  # a mask of the perturbed weights would have been another one
 
 

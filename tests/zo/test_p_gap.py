@@ -153,7 +153,7 @@ def test_the_law_changes_between_steps_only() -> None:
 def test_probes_are_paid_for(inner: TwoSided | OneSided, each: int) -> None:
     """Over a period the engine counts what is declared: the inner forwards, and 2 per probe."""
     estimator = Probing(inner, every=5, probes=4)
-    assert estimator.period == 5 and estimator.directions == inner.directions + 4
+    assert estimator.directions == inner.directions + 4
     assert estimator.forwards == each + 8 / 5
     assert estimator.gives == {GRAD, PROBE} and CLEAN not in estimator.gives
     optimizer = optimizer_of(GradientSubspace(rank=2))

@@ -17,8 +17,11 @@ class Estimator(Part, ABC):
     """
 
     directions: int  # distinct directions that it has drawn in a step
-    forwards: float  # evaluations of the loss in a step, the mean over `period`
-    period: int = 1  # steps after which the costs repeat
+    forwards: float  # evaluations of the loss in a step, on average
+
+    def cost(self, steps: int) -> int:
+        """Evaluations in the first `steps` steps, where they are not the same in each."""
+        return round(self.forwards * steps)
 
     @abstractmethod
     def estimate(self, step: Step) -> Plan:

@@ -4,8 +4,6 @@ Every `every` steps the mean of two-sided estimates along `probes` plain directi
 sampler (channel PROBE), on the step's batch and before the step's own points. No rule sees it.
 """
 
-import math
-
 from zobench.zo.estimators.base import Estimator, Plan
 from zobench.zo.feedback import CLEAN, PROBE, Feedback, Key, Step
 from zobench.zo.probes import FIRST_PROBE
@@ -21,8 +19,11 @@ class Probing(Estimator):
         self.inner, self.every, self.probes = inner, every, probes
         self.needs = inner.needs
         self.gives = (inner.gives - {CLEAN}) | {PROBE}  # a probing step begins at a probe
-        self.directions, self.period = inner.directions + probes, math.lcm(inner.period, every)
+        self.directions = inner.directions + probes
         self.forwards = inner.forwards + 2 * probes / every
+
+    def cost(self, steps: int) -> int:
+        return self.inner.cost(steps) + 2 * self.probes * -(-steps // self.every)
 
     def estimate(self, step: Step) -> Plan:
         if step.number % self.every:

@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 from zobench.zo import noise
 from zobench.zo.estimators.base import Estimator, Plan
-from zobench.zo.feedback import CLEAN, LAYERS, MOVE, Feedback, Key, Step
+from zobench.zo.feedback import CLEAN, LAYERS, MOVE, Feedback, Key, Point, Request, Step
 
 _GAMMA = 14  # stream number of u
 
@@ -48,22 +48,23 @@ class Projected(Estimator):
         self.needs = self.needs | inner.needs
         self.directions = inner.directions
         self.forwards = inner.forwards + 2 * iterations / every
-        self.period = every
+
+    def cost(self, steps: int) -> int:
+        return self.inner.cost(steps) + 2 * self.iterations * (steps // self.every)
 
     def estimate(self, step: Step) -> Plan:
         shifts: dict[Key, float] = {}
         if step.number % self.every == self.every - 1:
             shifts = yield from self._project(step)
-        plan = self.inner.estimate(step)
-        point = next(plan)
-        try:
-            while True:
-                assert isinstance(point, dict)
-                point = plan.send((yield {**shifts, **point}))
-        except StopIteration as stop:
-            found: Feedback = stop.value
+        found: Feedback = yield from _shifted(self.inner.estimate(step), shifts)
         moves = {**shifts, **found.channels.get(MOVE, {})}
         return Feedback(found.loss, {**found.channels, MOVE: moves})
+
+    def state_dict(self) -> dict[str, object]:
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.inner.load_state_dict(state)
 
     def _project(self, step: Step):  # type: ignore[no-untyped-def]
         """How far each layer goes along its drift: gamma - 1."""
@@ -76,6 +77,19 @@ class Projected(Estimator):
             for key, shift in shifts.items():
                 shifts[key] = min(max(shift - pull * u[key], -self.clip), self.clip)
         return shifts
+
+
+def _shifted(plan: Plan, shifts: Point) -> Plan:
+    """The plan around the projected weights instead of the clean ones."""
+    asked = next(plan)
+    while True:
+        request = asked if isinstance(asked, Request) else Request(asked)
+        answer = yield request._replace(point={**shifts, **request.point})
+        try:
+            asked = plan.send(answer)
+        except StopIteration as stop:
+            found: Feedback = stop.value
+            return found
 
 
 def _normal(key: Key, iteration: int) -> float:

@@ -31,9 +31,12 @@ class SVRG(Estimator):
             )
         self.every, self.anchor_batches, self.factor = every, anchor_batches, anchor_factor
         self.forwards = (2 * anchor_batches + 4 * (every - 1)) / every
-        self.period = every
         self._anchor: dict[Key, float] = {}  # g
         self._moved: dict[Key, float] = {}  # since the anchor
+
+    def cost(self, steps: int) -> int:
+        anchors = -(-steps // self.every)
+        return 2 * self.anchor_batches * anchors + 4 * (steps - anchors)
 
     def estimate(self, step: Step) -> Plan:
         if step.number % self.every == 0:

@@ -10,6 +10,8 @@ from zobench.zo.space import Slot
 class Adam(Rule):
     """Bias-corrected Adam. State: two float32 vectors per slot (8 bytes a parameter)."""
 
+    linear = ("adam_mean",)
+
     def __init__(self, *, beta1: float = 0.9, beta2: float = 0.999, adam_eps: float = 1e-8) -> None:
         if not (0.0 <= beta1 < 1.0 and 0.0 <= beta2 < 1.0):
             raise ValueError(f"rule.beta1={beta1}, rule.beta2={beta2}: must be in [0, 1)")

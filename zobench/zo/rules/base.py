@@ -15,6 +15,7 @@ class Rule(Part, ABC):
     """Moves one slot by the estimate g = sum of coefficient * z, restoring it in the same pass."""
 
     needs = frozenset({GRAD})
+    linear: tuple[str, ...] = ()  # buffers that are linear in the estimate, as a momentum is
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
         """Called once before the slots, with the step's coefficients: for scalar statistics."""

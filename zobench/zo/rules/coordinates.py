@@ -32,8 +32,7 @@ class InCoordinates(CoordinateRule):
         self.needs |= inner.needs
 
     def linear_state(self) -> Iterable[str]:
-        names: Iterable[str] = getattr(self.inner, "linear", ())
-        return names
+        return self.inner.linear
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
         super().begin_step(grad, step=step)

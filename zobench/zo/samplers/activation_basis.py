@@ -52,6 +52,8 @@ class ActivationBasis(Sampler):
     def begin_step(self, step: int) -> None:
         self._step = step
         self._inputs_first = {}
+        for slot in self.slots:
+            slot.buffers.pop("activation_basis", None)  # its layer may not be reached again
 
     def watch(self) -> AbstractContextManager[object]:
         return _Inputs(self)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from zobench.zo.directions import Direction
-from zobench.zo.feedback import Key, Replay
+from zobench.zo.feedback import PREVIOUS, Key, Replay
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
@@ -19,7 +19,8 @@ class Subset(Sampler):
 
     def __init__(self, inner: Sampler) -> None:
         self.inner = inner
-        self.needs, self.gives, self.weighted = inner.needs, inner.gives, inner.weighted
+        self.needs, self.weighted = inner.needs, inner.weighted
+        self.gives = inner.gives - {PREVIOUS}  # momentum moves slots that a step leaves out
         self.most_directions, self.replay_class = inner.most_directions, inner.replay_class
 
     @abstractmethod
