@@ -11,7 +11,7 @@ DOCS = PACKAGE_DIR.parent / "docs" / "methods.md"
 
 @pytest.mark.parametrize("row", rows())
 def test_the_table_of_methods_is_up_to_date(row: str) -> None:
-    """The row's line, measured anew, is there; `zobench methods --write docs/methods.md` does it."""
+    """Its line, measured anew, is there; `zobench methods --write docs/methods.md` puts it."""
     if not DOCS.is_file():
         pytest.skip("not a checkout: the document is not here")
     assert line_of(row) in DOCS.read_text().splitlines()

@@ -93,7 +93,8 @@ def test_exactly_the_small_clean_weights_are_perturbed_and_moved(sparsity: float
     thresholds = {}
     for name, w in copies(parameters).items():
         ranked = w.abs().flatten().sort().values
-        thresholds[name] = ranked[max(1, round((1 - sparsity) * len(ranked))) - 1]
+        of_rank = ranked[max(1, round((1 - sparsity) * len(ranked))) - 1]
+        thresholds[name] = torch.inf if ranked[0] == ranked[-1] else of_rank
     supports, misled = [], 0
     for _ in range(12):
         clean = copies(parameters)
@@ -221,3 +222,20 @@ def test_an_impossible_interval_is_refused() -> None:
     """A mask lasts one step at least."""
     with pytest.raises(ValueError, match=r"sampler\.resample=0"):
         RandomMask(resample=0)
+
+
+def test_a_tensor_of_one_size_moves_whole() -> None:
+    """Zeros, as in LoRA's second factor, have no smaller half: all move, and go on moving."""
+    weight = torch.nn.Parameter(torch.zeros(64))
+    optimizer = ZOOptimizer(
+        [("w", weight)],
+        lr=0.1,
+        eps=1e-3,
+        sampler=MagnitudeMask(sparsity=0.5),
+        estimator=TwoSided(),
+        rule=SGD(),
+    )
+    for _ in range(2):
+        before = weight.detach().clone()
+        optimizer.step(lambda: (weight - 1.0).square().sum())
+        assert bool((weight.detach() != before).all())

@@ -68,8 +68,9 @@ class Engine:
         with self.sampler.watch() if watched else nullcontext():
             values = answer(request)
         self.forwards += len(values)
-        if not all(map(math.isfinite, values)):
-            raise Diverged(f"the loss is {values[0]} at step {step}")
+        for name, value in zip(("loss", "slope"), values, strict=False):
+            if not math.isfinite(value):
+                raise Diverged(f"the {name} is {value} at step {step}")
         self.losses.extend(values)
         return values
 

@@ -2,8 +2,9 @@
 
 A projection is a small zeroth-order run of its own over one number per layer, gamma_l, starting at
 1: the layer is at w^0 + gamma_l (w - w^0), a pair of evaluations at gamma +- eps u with u ~ N(0, I)
-gives the slope, gamma <- clip(gamma - rate * slope * u). The method says eps, rate and clip; how
-many such iterations it takes is not known to us.
+gives the slope, gamma <- clip(gamma - rate * slope * u). The paper's gamma is a length, ours is
+relative to the drift's: eps and clip are shares of it, and rate * |drift|^2 is the paper's step.
+How many such iterations a projection takes is not known to us.
 """
 
 from statistics import NormalDist

@@ -14,7 +14,8 @@ class SVRG(Estimator):
     """4 forwards a step, 2 `anchor_batches` in every `every`-th; a few numbers of state.
 
     anchor_batches: of an order of their own; training size / batch size is the paper's full pass.
-    anchor_factor: lr_1 / lr. Needs plain descent, which moves by lr times the estimate alone.
+    anchor_factor: lr_1 / lr. Needs plain descent, which moves by lr times the estimate alone. The
+    walk to the anchor rounds as the weights do: in bfloat16 it ends some percent of the way off.
     """
 
     gives = frozenset({GRAD})

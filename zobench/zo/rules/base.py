@@ -60,5 +60,5 @@ def touched_blocks(
 def _restored(replay: Replay, start: int, weights: Tensor) -> Tensor:
     """The direction's block, after bringing the weights back along it."""
     z = replay.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-    weights.add_(z * replay.restore)  # rounded as in the walk, so that it cancels
+    weights.add_(z * replay.restore)  # a product and a sum, as in the walk: it cancels
     return z

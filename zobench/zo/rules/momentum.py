@@ -29,7 +29,7 @@ class Momentum(Rule):
             raise ValueError(f"rule.beta={beta}: must be in [0, 1)")
         self.beta, self.per_query, self.vectors = beta, per_query, vectors
         self.gain = 1.0 - beta if damped else 1.0
-        if vectors and not per_query:
+        if vectors and not per_query and not damped:
             self.gives = frozenset({MOMENTUM})
 
     def state_bytes(self, slot: Slot) -> int:

@@ -29,6 +29,7 @@ _START = 15  # stream number of the iterations' first vectors
 class ActivationBasis(Sampler):
     """rank: r; iterations: of the power method.
 
+    Of several calls of a layer in one forward the last counts.
     State: A, r floats per input of a layer; made anew each step. It depends on the batch, so a
     ledger of this law cannot be replayed without the data.
     """

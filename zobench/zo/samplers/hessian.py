@@ -19,7 +19,10 @@ from zobench.zo.space import Slot
 
 
 class Hessian(Sampler):
-    """What the forms of H share. alpha: weight of the new curvature in the moving average."""
+    """What the forms of H share. alpha: weight of the new curvature in the moving average.
+
+    `released` holds a slot's old H, as large as the slot, while it is moved.
+    """
 
     needs = frozenset({CURVATURE})
     most_directions = 1

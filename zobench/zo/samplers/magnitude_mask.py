@@ -20,6 +20,7 @@ from zobench.zo.space import Slot
 class MagnitudeMask(Sampler):
     """sparsity: share of each tensor that stays put, the largest weights; 0 is MeZO.
 
+    A tensor whose weights are all of one size, as LoRA's second factor at its start, moves whole.
     State: one bit a parameter, and a threshold per tensor.
     """
 
@@ -33,10 +34,11 @@ class MagnitudeMask(Sampler):
         self.thresholds = {slot.name: self._threshold(slot) for slot in slots}
 
     def _threshold(self, slot: Slot) -> float:
-        if not self.sparsity:
-            return math.inf  # not the largest weight: others may grow past it
+        sizes = slot.flat.abs().to(slot.state_dtype)
+        if not self.sparsity or sizes.min() == sizes.max():
+            return math.inf  # all may move, however large they grow
         rank = max(1, round((1.0 - self.sparsity) * slot.numel))
-        return float(slot.flat.abs().to(slot.state_dtype).kthvalue(rank).values)
+        return float(sizes.kthvalue(rank).values)
 
     def begin_step(self, step: int) -> None:
         del step
