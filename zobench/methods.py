@@ -85,8 +85,9 @@ def layers(count: int, outputs: int, inputs: int) -> nn.Module:
 
 def take_steps(optimizer: ZOOptimizer, model: Any, steps: int) -> None:
     """So many steps on two inputs, the same for every step and anchor batch."""
-    width = model.layers[0].q_proj.in_features
-    inputs = torch.linspace(-1.0, 1.0, 2 * width).view(2, width)
+    weight = model.layers[0].q_proj.weight
+    width = weight.shape[1]
+    inputs = torch.linspace(-1.0, 1.0, 2 * width, device=weight.device).view(2, width)
 
     def loss(batch: int = 0) -> Tensor:
         del batch

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from zobench import methods
 from zobench.run.folder import RunFolder
 from zobench.run.runner import run
 from zobench.zo import noise
@@ -45,3 +46,16 @@ def test_a_run_on_cuda_repeats_and_measures_memory(
         assert set(result["memory"]["phases"]) == {"load", "train", "eval"}
         weights.append(folder.weights.read_bytes())
     assert weights[0] == weights[1]
+
+
+def test_every_row_repeats_on_cuda() -> None:
+    """Two steps of each row's own settings on a device leave the same bits, state included."""
+    for row in methods.rows():
+        results = []
+        for _ in range(2):
+            model = methods.layers(2, 16, 16).cuda()
+            optimizer = methods.optimizer_of(row, model)
+            methods.take_steps(optimizer, model, 2)
+            slots = optimizer.engine.slots
+            results.append([t for s in slots for t in (s.flat, *s.buffers.values())])
+        assert all(map(torch.equal, *results)), row
