@@ -69,7 +69,7 @@ BAD = [
     (("suite=a/b",), "suite=a/b: must be a plain folder name"),
     (("model=hf",), r"model\.path: this setting must be given"),
     (("~optimizer.lr",), r"optimizer\.lr: .*needs this setting"),
-    (("nonsense",), "nonsense: no such command; there are run, table, plot, compare, methods, pretrain"),
+    (("nonsense",), "nonsense: no such command; there are run, table, plot, compare"),
     (("optimizer=mezo", "nonsense"), "nonsense"),
     (("experiment=nope",), "experiment/nope"),
     (("table", "nowhere"), "no folder of runs at"),
