@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from zobench.errors import UserError
-from zobench.report.draw import STYLE
+from zobench.report.draw import COLOURS, STYLE
 from zobench.report.formats import is_share
 from zobench.report.runs import Suite, read_suite, suite_parser
 from zobench.report.table import choose
@@ -46,9 +46,7 @@ def compared(suite: Suite, rows: str, baseline: str, metric: str) -> list[Differ
 
     Raises UserError when the baseline has no finished runs or no run has the metric.
     """
-    if metric not in suite.metrics:
-        known = ", ".join(suite.metrics)
-        raise UserError(f"no run of suite '{suite.name}' has the metric '{metric}'; known: {known}")
+    suite.check_metric(metric)
     groups = {str(label): g for label, g in suite.frame.groupby(suite.labels(rows))}
     values = {label: _selected(group, metric) for label, group in groups.items()}
     if baseline not in values or values[baseline].empty:
@@ -108,7 +106,7 @@ def draw(found: Sequence[Difference], baseline: str, metric: str, budget: str, o
         axes = figure.add_subplot()
         axes.axvline(0.0, color="black", linewidth=1.0)
         for place, d in enumerate(reversed(found)):
-            colour = {"above": "#009E73", "below": "#D55E00"}.get(d.verdict, "#888888")
+            colour = {"above": COLOURS[2], "below": COLOURS[1]}.get(d.verdict, "#888888")
             axes.plot([scale * d.low, scale * d.high], [place, place], color=colour)
             axes.plot(scale * d.difference, place, "o", color=colour)
         axes.set_yticks(range(len(found)), [d.label for d in reversed(found)], fontsize="small")

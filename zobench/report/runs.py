@@ -55,6 +55,14 @@ class Suite:
             )
         return pd.Series([str(config.get(key, "-")) for config in flat], index=self.frame.index)
 
+    def check_metric(self, metric: str) -> None:
+        """Raise UserError when no run has the metric."""
+        if metric not in self.metrics:
+            known = ", ".join(self.metrics)
+            raise UserError(
+                f"no run of suite '{self.name}' has the metric '{metric}'; known: {known}"
+            )
+
     def preset(self, part: str, key: str) -> str | None:
         """What the runs' own settings under `part`, table or plot, say about `key`, if anything."""
         presets = [config.get(part) or {} for config in self.configs.values()]

@@ -102,9 +102,8 @@ def _sheet(suite: Suite, rows: str, columns: str, metric: str, target: float | N
     if rows == columns:
         raise UserError(f"rows and columns are both '{rows}'; choose another --rows or --columns")
     frame = suite.frame
-    if metric not in suite.metrics and suite.metrics:
-        known = ", ".join(suite.metrics)
-        raise UserError(f"no run of suite '{suite.name}' has the metric '{metric}'; known: {known}")
+    if suite.metrics:
+        suite.check_metric(metric)
     if metric not in frame:
         frame = frame.assign(**{metric: math.nan})
     if target is not None:

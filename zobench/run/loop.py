@@ -47,7 +47,8 @@ class Loop:
         self.ledger: Ledger | None = None
         self.diagnosis: Diagnosis | None = None
         self.loss = CountedLoss(model, problem.loss)
-        self.take_step = step_of(optimizer, self.loss, self._anchor)
+        anchor = partial(self._batch, stream=1)  # in an order of its own
+        self.take_step = step_of(optimizer, self.loss, anchor)
         self.best: dict[str, float] = {}
         self.final: dict[str, float] = {}
         self.best_step = 0
@@ -138,16 +139,10 @@ class Loop:
             self.ledger.append(self.optimizer.record)
         return loss
 
-    def _batch(self, step: int) -> Any:
+    def _batch(self, step: int, stream: int = 0) -> Any:
         size, wanted = self.problem.sizes["train"], self.train["batch_size"]
-        indices = batch_of(step, size=size, batch_size=wanted, seed=self.seed)
+        indices = batch_of(step, size=size, batch_size=wanted, seed=self.seed, stream=stream)
         return self.problem.batch(indices.tolist())
-
-    def _anchor(self, place: int) -> Any:
-        """Batch of an order of its own, in which an epoch is the training set."""
-        size, wanted = self.problem.sizes["train"], self.train["batch_size"]
-        order = batch_of(place, size=size, batch_size=wanted, seed=self.seed, stream=1)
-        return self.problem.batch(order.tolist())
 
     @property
     def forwards(self) -> int:
