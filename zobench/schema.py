@@ -20,6 +20,11 @@ class Train:
     forwards: int | None = None  # instead of steps; log_every and eval_every then count forwards
     batch_size: int = 16
     final_lr: float = 1.0  # share of lr left at the last step, reached linearly; 1 is constant
+    warmup: int | None = None  # steps that lr takes to rise from 0, linearly
+    micro_batch_size: int | None = None  # evaluate a batch in parts: same loss, less memory
+    precision: str | None = None  # bfloat16: arithmetic under autocast, weights as they are
+    grad_clip: float | None = None  # largest gradient norm, by back-propagation only
+    checkpointing: bool | None = None  # recompute activations, by back-propagation only
     log_every: int = 20  # steps per line of metrics.jsonl
     eval_every: int = 200  # steps between evaluations of dev, which select the weights to test
     keep_weights: bool = True  # leave best.safetensors in the run folder
@@ -141,6 +146,12 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     for part, name in _AT_LEAST_ONE:
         if settings[part][name] < 1:
             raise UserError(f"{part}.{name}={settings[part][name]}: must be at least 1")
+    if (parts := settings["train"]["micro_batch_size"]) is not None and parts < 1:
+        raise UserError(f"train.micro_batch_size={parts}: must be at least 1, or null")
+    if (precision := settings["train"]["precision"]) not in (None, "bfloat16"):
+        raise UserError(f"train.precision={precision}: choose bfloat16 or null")
+    if (norm := settings["train"]["grad_clip"]) is not None and not norm > 0:
+        raise UserError(f"train.grad_clip={norm}: must be above 0, or null")
     every = settings["diagnose"]["every"]
     if every is not None and every < 1:
         raise UserError(f"diagnose.every={every}: must be at least 1, or null")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from zobench.build import build
 from zobench.run.closure import CountedLoss, state_bytes, step_of
-from zobench.tasks.encoding import Batch, Candidate, Encoded, collate
+from zobench.tasks.batch import Batch, collate
+from zobench.tasks.encoding import Candidate, Encoded
 from zobench.zo.engine import Diverged
 
 PAIR = Encoded((Candidate((2, 3, 4), (5,)), Candidate((2, 3, 4), (6,))), 0)

@@ -91,7 +91,7 @@ def test_a_row_is_rendered_through_the_template() -> None:
     """Prompt, choices, gold and origin; numbers and their texts are the same label."""
     for label in (1, "1"):
         shown = task().render(Row({"n": "{{ 7 }}", "label": label}, "x.csv:9"))
-        assert shown == Example("{{ 7 }} is", (" even", " odd"), 1, "x.csv:9")
+        assert shown == Example("{{ 7 }} is", (" even", " odd"), 1, "x.csv:9", right=(1,))
 
 
 def test_booleans_and_words_are_labels_too() -> None:

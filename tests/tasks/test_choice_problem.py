@@ -11,17 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from zobench.interface import Interface
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.encoding import Candidate, Encoded, encode
 from zobench.tasks.example import Example
+from zobench.tasks.losses import ChoiceLoss
+from zobench.tasks.reading import Reading
 
 WORDS = ("the", "film", "was", "long", "It", "great", "terrible", "music", "a", "?", "quite")
 
 
 def evaluate(model: Any, examples: Sequence[Encoded], batch_size: int) -> dict[str, float]:
-    """The examples as dev."""
+    """The examples as dev, read by a decoder of 64 positions whose padding is token 1."""
+    config = SimpleNamespace(max_position_embeddings=64, model_type="any")
+    loaded = SimpleNamespace(
+        model=SimpleNamespace(config=config),
+        tokenizer=SimpleNamespace(pad_token_id=1),
+        interface=Interface.CAUSAL,
+    )
+    reading = Reading(loaded, None, "error")
     splits = {"train": [], "dev": examples, "test": []}
-    problem = ChoiceProblem(splits, pad_id=1, max_length=64, device=torch.device("cpu"))
+    problem = ChoiceProblem(splits, splits, ChoiceLoss(), reading, torch.device("cpu"))
     return problem.evaluate(model, "dev", batch_size)
 
 
@@ -44,7 +54,7 @@ def examples(tokenizer: Any) -> list[Encoded]:
 
 
 class Told(torch.nn.Module):
-    """Gives token t of the vocabulary the logit that a table has for the last token read."""
+    """Gives token t of the vocabulary the logit that a table has for the first token read."""
 
     def __init__(self, table: dict[int, list[float]]) -> None:
         super().__init__()
@@ -52,8 +62,10 @@ class Told(torch.nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> Any:
         del attention_mask, use_cache
-        last = [self.table[int(row[-1])] for row in input_ids]
-        return SimpleNamespace(logits=torch.tensor(last).unsqueeze(1))
+        last = [self.table[int(row[0])] for row in input_ids]
+        return SimpleNamespace(
+            logits=torch.tensor(last).unsqueeze(1).expand(-1, input_ids.shape[1], -1)
+        )
 
 
 def told(gold: int, last: int) -> Encoded:

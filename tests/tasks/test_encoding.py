@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zobench.errors import UserError
-from zobench.tasks.encoding import Batch, Candidate, Encoded, collate, encode
+from zobench.tasks.batch import Batch, collate
+from zobench.tasks.encoding import Candidate, Encoded, encode
 from zobench.tasks.example import Example
 
 WORDS = ("the", "film", "was", "long", "It", "great", "terrible", "music", "a", "?", "quite")
@@ -163,7 +164,8 @@ def test_single_token_choices_share_a_row(tokenizer: Any) -> None:
     assert all(len(c.target) == 1 for e in ids for c in e.candidates)
     batch = collate(ids, PAD, 32)
     assert len(batch.input_ids) == len(films)
-    assert batch.row.tolist() == [0, 0, 1, 1, 2, 2]
+    assert batch.read_row.tolist() == [0, 1, 2]
+    assert batch.picked.flatten().tolist() == [0, 0, 1, 1, 2, 2]
     mixed = encode(
         example("It was", " great", " terrible", " a great film"),
         tokenizer,
@@ -182,25 +184,28 @@ def test_equal_prompts_of_two_examples_are_not_merged(tokenizer: Any) -> None:
 
 
 def test_a_batch_is_laid_out_as_its_docstring_says() -> None:
-    """Left padding to a multiple of 8, targets to the right, -1 where a choice is shorter."""
+    """Right padding to a multiple of 8, targets to the right, -1 where a choice is shorter."""
     two = encoded(((5, 6, 7), (8,)), ((5, 6, 7), (9,)), gold=1)
     three = encoded(((2, 3), (4,)), ((2, 3, 4), (4, 6)), ((2, 3), (5,)), gold=2)
     batch = collate([two, three], PAD, 64)
     assert batch.input_ids.tolist() == [
-        [PAD] * 5 + [5, 6, 7],
-        [PAD] * 6 + [2, 3],
-        [PAD] * 5 + [2, 3, 4],
+        [5, 6, 7] + [PAD] * 5,
+        [2, 3] + [PAD] * 6,
+        [2, 3, 4] + [PAD] * 5,
     ]
     assert batch.attention_mask.tolist() == [
-        [0] * 5 + [1] * 3,
-        [0] * 6 + [1] * 2,
-        [0] * 5 + [1] * 3,
+        [1] * 3 + [0] * 5,
+        [1] * 2 + [0] * 6,
+        [1] * 3 + [0] * 5,
     ]
-    assert batch.row.tolist() == [0, 0, 1, 2, 1]
+    places = list(zip(batch.read_row.tolist(), batch.read_at.tolist(), strict=True))
+    assert places == [(0, 2), (1, 1), (2, 1), (2, 2)]
+    assert batch.picked.tolist() == [[0, 0], [0, 0], [0, 1], [2, 3], [0, 1]]
     assert batch.example.tolist() == [0, 0, 1, 1, 1]
     assert batch.place.tolist() == [0, 1, 0, 1, 2]
     assert batch.target.tolist() == [[-1, 8], [-1, 9], [-1, 4], [4, 6], [-1, 5]]
     assert batch.gold.tolist() == [1, 2]
+    assert batch.token_types is None
     assert batch.tokens == 3 + 2 + 3
 
 
@@ -233,5 +238,5 @@ def test_moving_a_batch_keeps_every_field() -> None:
     assert isinstance(moved, Batch)
     assert moved.tokens == batch.tokens
     tensors = {k: v for k, v in vars(moved).items() if isinstance(v, torch.Tensor)}
-    assert len(tensors) == 7
+    assert len(tensors) == 9
     assert all(v.device.type == "meta" for v in tensors.values())

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zobench.errors import UserError
+from zobench.tasks.example import Row
 from zobench.tasks.files import READERS, find, read
 
 COLUMN = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n\ufeff"), min_size=1)
@@ -40,6 +41,7 @@ SAMPLES = {
     "json": '[{"text": "a, b", "label": 0},\n {"text": "c", "label": 1}]',
     "csv": 'text,label\n"a, b",0\nc,1\n',
     "tsv": "text\tlabel\na, b\t0\nc\t1\n",
+    "label": "0:fine a, b\n1:finer c\n",
 }
 
 
@@ -67,7 +69,7 @@ def test_windows_line_ends_and_byte_order_mark_change_nothing(ending: str, tmp_p
     assert read(put(tmp_path, f"train.{ending}", windows)) == plain
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv"])
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv", "label"])
 def test_blank_lines_are_skipped_and_counted(ending: str, tmp_path: Path) -> None:
     """An empty last line is no row, and an empty line in between does not shift line numbers."""
     lines = SAMPLES[ending].splitlines()
@@ -98,6 +100,8 @@ def test_quotes_mean_nothing_in_tsv(tmp_path: Path) -> None:
         ("a.csv", "x,y,x\n1,2,3\n", 1, "names a column twice (x, y, x)"),
         ("a.tsv", b"x\ty\n1\t2\ncaf\xe9\t2\n", 3, "not UTF-8"),
         ("a.jsonl", b'{"x": "\xff"}\n', 1, "not UTF-8"),
+        ("a.label", "A:b c\nA b c\n", 2, "expected `COARSE:fine question`"),
+        ("a.label.gz", "A:b c\n\nA:b\n", 3, "expected `COARSE:fine question`"),
     ],
 )
 def test_malformed_rows_are_named_by_file_and_line(
@@ -118,6 +122,7 @@ def test_malformed_rows_are_named_by_file_and_line(
         ("a.json", "[]", "holds no rows"),
         ("a.json", '{"x": 1}', "expected a JSON list of objects, found dict"),
         ("a.json", '[{"x": 1}, 2]', "entry 2 is not a JSON object"),
+        ("a.json", '{"0": {"x": 1}, "1": 2}', "entry 1 is not a JSON object"),
         ("a.csv", "", "the file is empty; expected a header line"),
         ("a.tsv", "\n", "the file is empty; expected a header line"),
         ("a.tsv.gz", "", "the file is empty; expected a header line"),
@@ -151,12 +156,12 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_missing_split_file_lists_what_was_looked_for(tmp_path: Path) -> None:
     """Every stem and every ending is in the message."""
-    put(tmp_path, "train.parquet", b"")
+    put(tmp_path, "train.xlsx", b"")
     with pytest.raises(UserError) as caught:
         find(tmp_path, ("validation", "dev"))
     message = str(caught.value)
     assert str(tmp_path) in message
-    assert all(word in message for word in ("validation", "dev", "gz", *READERS))
+    assert all(word in message for word in ("validation", "dev", "gz", "parquet", *READERS))
 
 
 @pytest.mark.parametrize("ending", READERS)
@@ -170,6 +175,123 @@ def test_a_split_is_found_under_any_stem_and_ending(
     assert find(tmp_path, ("valid", "dev")) == last
     first = put(tmp_path, f"val.{ending}{zipped}", "")
     assert find(tmp_path, ("valid", "val", "dev")) == first
+
+
+def test_snli_rows_may_hold_five_labels(tmp_path: Path) -> None:
+    """GLUE names one annotator's label, some rows have five; the last one is the gold label."""
+    text = "sentence1\tlabel1\tgold_label\na\tx\ty\nb\tx\tz\tz\tz\tx\tz\n"
+    path = put(tmp_path, "train.tsv", text)
+    assert [tuple(row.values.values()) for row in read(path)] == [("a", "x", "y"), ("b", "x", "z")]
+    path = put(tmp_path, "train.tsv", text + "c\tx\tx\ty\n")
+    assert complaint(path).startswith(f"{path}:4: 4 fields where the header names 3")
+    path = put(tmp_path, "train.tsv", text.replace("label1", "label"))
+    assert complaint(path).startswith(f"{path}:3: 7 fields where the header names 3")
+
+
+def test_an_unknown_ending_is_named(tmp_path: Path) -> None:
+    """A file that the user names himself may be of any kind."""
+    path = put(tmp_path, "train.xlsx", "x")
+    assert complaint(path).startswith(f"{path}: cannot read this kind of file, only jsonl, ")
+
+
+def test_json_rows_may_have_names(tmp_path: Path) -> None:
+    """An object of objects is read in the order of the file, and a message names the entry."""
+    path = put(tmp_path, "a.json", '{"7": {"x": 1}, "3": {"x": 2}}')
+    assert read(path) == [
+        Row({"x": 1}, f"{path}: entry 7"),
+        Row({"x": 2}, f"{path}: entry 3"),
+    ]
+
+
+def test_trec_is_latin_1(tmp_path: Path) -> None:
+    """Coarse and fine type, and the question with its colons and letters."""
+    path = put(tmp_path, "train_5500.label", "HUM:ind Who: Andr\u00e9 ?\n".encode("latin-1"))
+    assert read(path)[0].values == {"label": "HUM", "fine": "ind", "text": "Who: Andr\u00e9 ?"}
+
+
+@pytest.mark.parametrize("zipped", ["", ".gz"])
+def test_csv_columns_may_be_named_by_the_task(zipped: str, tmp_path: Path) -> None:
+    """Then the first line is a row; files of another format ignore the names."""
+    path = put(tmp_path, f"a.csv{zipped}", '4,"x, y"\n5,z\n')
+    assert read(path, ["label", "text"]) == [
+        Row({"label": "4", "text": "x, y"}, f"{path}:1"),
+        Row({"label": "5", "text": "z"}, f"{path}:2"),
+    ]
+    with pytest.raises(UserError) as caught:
+        read(path, ["label"])
+    says = "2 fields where task.source.columns names 1 (label)"
+    assert str(caught.value) == f"{path}:1: {says}"
+    other = put(tmp_path, "a.jsonl", '{"x": 1}')
+    assert read(other, ["label", "text"])[0].values == {"x": 1}
+
+
+def parquet(path: Path, rows: list[dict[str, object]]) -> Path:
+    """A parquet file with these rows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def test_parquet_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """Types and nested columns included, as the hub stores SQuAD's answers; numbers from 1."""
+    rows: list[dict[str, object]] = [
+        {"text": "a, b", "label": 0, "answers": {"text": ["x", "y"]}},
+        {"text": "c", "label": None, "answers": {"text": []}},
+    ]
+    path = parquet(tmp_path / "train.parquet", rows)
+    assert find(tmp_path, ("train",)) == path
+    assert read(path) == [Row(row, f"{path}: row {n}") for n, row in enumerate(rows, start=1)]
+
+
+def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
+    """A cut download, or a page of an error saved under the name; an empty table is refused too."""
+    whole = parquet(tmp_path / "whole.parquet", [{"x": 1}]).read_bytes()
+    for data in (b"", b"<html>", whole[:-1]):
+        path = put(tmp_path, "a.parquet", data)
+        assert complaint(path).startswith(f"{path}: not a readable parquet file (")
+    import pyarrow
+
+    pyarrow.parquet.write_table(pyarrow.table({"x": []}), path)
+    assert complaint(path) == f"{path}: the file holds no rows"
+
+
+PARALLEL = {"s1": "a\u2028b \nc\n", "s2": "d\ne", "labels": "neutral\nentailment\n"}
+
+
+@pytest.mark.parametrize("zipped", ["", ".gz"])
+def test_three_files_side_by_side_give_pairs(zipped: str, tmp_path: Path) -> None:
+    """Line by line; any of the files may be gzipped, and blanks at the ends are dropped."""
+    put(tmp_path, "s1.dev", PARALLEL["s1"])
+    put(tmp_path, f"s2.dev{zipped}", PARALLEL["s2"])
+    put(tmp_path, "labels.dev.gz", PARALLEL["labels"])
+    path = find(tmp_path, ("validation", "dev"))
+    assert read(path) == [
+        Row(
+            {"sentence1": "a\u2028b", "sentence2": "d", "label": "neutral"},
+            f"{tmp_path / 's1.dev'}:1",
+        ),
+        Row({"sentence1": "c", "sentence2": "e", "label": "entailment"}, f"{tmp_path}/s1.dev:2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"s2": "d\n"}, "s1.dev:2: s1, s2 and labels must match (s1 has 2, s2 has 1, labels has 2"),
+        ({"labels": "neutral\n\nneutral\n"}, "labels.dev:2: the line is empty"),
+        ({"s2": None}, "s1.dev: there is no s2.dev (or s2.dev.gz) beside it"),
+    ],
+)
+def test_files_that_do_not_match_line_by_line_are_named(
+    change: dict[str, str | None], says: str, tmp_path: Path
+) -> None:
+    """A shifted file would pair every later sentence wrongly."""
+    for stem, text in (PARALLEL | change).items():
+        if text is not None:
+            put(tmp_path, f"{stem}.dev", text)
+    assert complaint(tmp_path / "s1.dev").startswith(f"{tmp_path}/{says}")
 
 
 @given(

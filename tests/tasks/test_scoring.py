@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from zobench.tasks.encoding import Batch, Encoded, collate, encode
+from zobench.tasks.batch import Batch, collate
+from zobench.tasks.encoding import Encoded, encode
 from zobench.tasks.example import Example
-from zobench.tasks.scoring import choice_loss, choice_scores
+from zobench.tasks.losses import ChoiceLoss
+from zobench.tasks.scoring import language_scores
 
 SINGLE = (" great", " terrible")
 SEVERAL = (" great", " a terrible film", " quite long , and then it was over")
@@ -86,6 +88,11 @@ def encode_all(tokenizer: Any) -> Callable[..., list[Encoded]]:
     return encode_all
 
 
+def choice_loss(model: Any, batch: Batch) -> Tensor:
+    """Cross-entropy over the choices of a language model."""
+    return ChoiceLoss()(model, batch, language_scores)
+
+
 def batch_of(examples: list[Encoded]) -> Batch:
     """A batch as the runner makes it."""
     return collate(examples, 1, 64)
@@ -109,9 +116,9 @@ def test_scores_equal_the_unpadded_loop(
     tokenizer: Any,
     encode_all: Callable[..., list[Encoded]],
 ) -> None:
-    """Shared rows, left padding and kept logits change nothing."""
+    """Shared rows, padding and kept logits change nothing."""
     expected = [[by_the_loop(model, tokenizer, text, c) for c in choices] for text in TEXTS]
-    scores = choice_scores(model, batch_of(encode_all(*((text, choices) for text in TEXTS))))
+    scores = language_scores(model, batch_of(encode_all(*((text, choices) for text in TEXTS))))
     assert scores.dtype == torch.float32
     assert_close(scores, torch.tensor(expected))
     assert float(scores.std()) > 0.1, "the model is too flat for this test to see anything"
@@ -123,7 +130,7 @@ def test_examples_may_differ_in_their_number_of_choices(
 ) -> None:
     """A missing candidate scores -inf, is never predicted, and leaves the others alone."""
     examples = [(TEXTS[0], SINGLE), (TEXTS[1], SEVERAL), (TEXTS[2], (" yes", " a", " Maybe no"))]
-    scores = choice_scores(model, batch_of(encode_all(*examples)))
+    scores = language_scores(model, batch_of(encode_all(*examples)))
     for row, (text, choices) in zip(scores, examples, strict=True):
         expected = [by_the_loop(model, tokenizer, text, choice) for choice in choices]
         assert_close(row[: len(choices)], torch.tensor(expected))
@@ -136,12 +143,12 @@ def test_a_score_does_not_depend_on_the_company_it_keeps(
 ) -> None:
     """Alone, beside longer prompts, in another order, or padded with another token: the same."""
     examples = encode_all(*((text, SEVERAL) for text in TEXTS))
-    together = choice_scores(model, batch_of(examples))
-    alone = torch.cat([choice_scores(model, batch_of([e])) for e in examples])
+    together = language_scores(model, batch_of(examples))
+    alone = torch.cat([language_scores(model, batch_of([e])) for e in examples])
     assert_close(together, alone)
-    backwards = choice_scores(model, batch_of(examples[::-1]))
+    backwards = language_scores(model, batch_of(examples[::-1]))
     assert_close(together, backwards.flip(0))
-    assert_close(together, choice_scores(model, collate(examples, 9, 64)))
+    assert_close(together, language_scores(model, collate(examples, 9, 64)))
 
 
 @torch.no_grad()
@@ -152,7 +159,7 @@ def test_a_prompt_cut_to_the_models_length_is_scored_like_one_of_that_length(
     text = "we saw it on monday , and greater things came later . " * 8 + "It was"
     example = Example(text, SEVERAL, 0, "here")
     cut = encode(example, tokenizer, max_length=64, truncation="left")
-    scores = choice_scores(model, batch_of([cut]))[0]
+    scores = language_scores(model, batch_of([cut]))[0]
     for score, candidate in zip(scores, cut.candidates, strict=True):
         logits = model(input_ids=torch.tensor([candidate.context])).logits[0].float()
         log_p = logits.log_softmax(-1)[-len(candidate.target) :]
@@ -193,7 +200,7 @@ def test_half_precision_logits_are_scored_in_float32(
 
     half = copy.deepcopy(tiny_opt).to(torch.bfloat16)
     batch = batch_of(encode_all((TEXTS[1], SEVERAL)))
-    scores = choice_scores(half, batch)
+    scores = language_scores(half, batch)
     assert scores.dtype == torch.float32
     assert choice_loss(half, batch).dtype == torch.float32
     assert not torch.equal(scores, scores.to(torch.bfloat16).float())
@@ -201,22 +208,23 @@ def test_half_precision_logits_are_scored_in_float32(
 
 @torch.no_grad()
 def test_only_positions_that_predict_a_choice_get_logits(
-    tiny_opt: Any, encode_all: Callable[..., list[Encoded]]
+    model: Any, encode_all: Callable[..., list[Encoded]]
 ) -> None:
-    """The head is applied to the last K positions, K the longest choice in tokens."""
+    """The head of any architecture is applied to the places that are read, each once."""
     seen: list[Tensor] = []
-    handle = tiny_opt.lm_head.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    handle = model.get_output_embeddings().register_forward_hook(lambda _m, _i, o: seen.append(o))
     try:
-        batch = batch_of(encode_all((TEXTS[2], SEVERAL)))
-        choice_scores(tiny_opt, batch)
+        batch = batch_of(encode_all((TEXTS[2], SEVERAL), (TEXTS[0], SINGLE)))
+        language_scores(model, batch)
     finally:
         handle.remove()
-    assert [tuple(out.shape[:2]) for out in seen] == [(3, batch.target.shape[1])]
-    assert batch.target.shape[1] < batch.input_ids.shape[1]
+    assert [tuple(out.shape[:2]) for out in seen] == [(1, len(batch.read_row))]
+    assert len(batch.read_row) == int((batch.target >= 0).sum()) - 1  # SINGLE shares one place
+    assert not model.get_output_embeddings()._forward_pre_hooks
 
 
 class Bare(torch.nn.Module):
-    """A model that takes neither positions nor `logits_to_keep`: log p depends on the token."""
+    """A model without a head of its own to be cut: log p depends on the token."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> Any:
         from types import SimpleNamespace
@@ -230,9 +238,9 @@ class Bare(torch.nn.Module):
 def test_models_that_return_all_logits_are_scored_too(
     tokenizer: Any, encode_all: Callable[..., list[Encoded]]
 ) -> None:
-    """Older or custom architectures give every position; the last ones are used."""
+    """A custom architecture gives every position; those that are read are picked out."""
     repeating = (" great great great", " a film film", " terrible")
-    scores = choice_scores(Bare(), batch_of(encode_all((TEXTS[1], repeating))))
+    scores = language_scores(Bare(), batch_of(encode_all((TEXTS[1], repeating))))
     expected = []
     for choice in repeating:
         ids = tokenizer(TEXTS[1] + choice)["input_ids"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zobench.models.causal_lm import load
+from zobench.models.language_model import load
 from zobench.zo.directions import Dense, Direction
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.one_sided import OneSided

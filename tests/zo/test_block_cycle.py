@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zobench.models.causal_lm import load
+from zobench.models.language_model import load
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sgd import SGD

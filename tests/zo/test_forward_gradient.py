@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
-from zobench.models.causal_lm import load
+from zobench.models.language_model import load
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.estimators.two_sided import TwoSided

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zobench.build import build
 from zobench.methods import rows
-from zobench.models.causal_lm import load
+from zobench.models.language_model import load
 from zobench.schema import composed
 from zobench.zo.directions import Direction
 from zobench.zo.engine import Diverged, Engine

@@ -19,10 +19,12 @@ def measure(mode: str) -> dict[str, float]:
     """Peak resident GiB of loading and of STEPS steps or evaluations, and GiB of the weights."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    from zobench.run.closure import step_of
+    from zobench.run.closure import CountedLoss, step_of
     from zobench.run.meter import Meter
-    from zobench.tasks.encoding import Batch, Candidate, Encoded, collate
-    from zobench.tasks.scoring import choice_loss
+    from zobench.tasks.batch import collate
+    from zobench.tasks.encoding import Candidate, Encoded
+    from zobench.tasks.losses import ChoiceLoss
+    from zobench.tasks.scoring import language_scores
 
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,9 +37,8 @@ def measure(mode: str) -> dict[str, float]:
     pair = [(Candidate(tuple(r[:-1]), (r[-1],)), Candidate(tuple(r[:-1]), (3,))) for r in ids]
     batch = collate([Encoded(candidates, 0) for candidates in pair], 1, 2048).to(device)
 
-    def loss(batch: Batch) -> torch.Tensor:
-        return choice_loss(model, batch)
-
+    choose = ChoiceLoss()
+    loss = CountedLoss(model, lambda model, batch: choose(model, batch, language_scores))
     if mode == "evaluate":
         step = torch.no_grad()(lambda batch: float(loss(batch)))
     else:

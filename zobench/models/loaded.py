@@ -2,9 +2,16 @@
 
 from typing import Any, NamedTuple
 
+from zobench.interface import Interface
+
 
 class LoadedModel(NamedTuple):
-    """A model in evaluation mode on the CPU, and its tokenizer if it reads text."""
+    """A model in evaluation mode, its tokenizer if it reads text, and what it then gives back.
+
+    The model is on the CPU unless the user placed it; one with an `hf_device_map` is spread over
+    devices and must not be moved.
+    """
 
     model: Any
     tokenizer: Any = None
+    interface: Interface | None = None

@@ -7,33 +7,68 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zobench.tasks.encoding import Batch
+from zobench.run.micro import shares_of
+from zobench.tasks.problem import Batch
 from zobench.zo.engine import Diverged
 from zobench.zo.optimizer import ZOOptimizer
 
 
 class CountedLoss:
-    """A loss function that counts the forwards and tokens it was asked for."""
+    """A loss function that counts the forwards and tokens it was asked for.
 
-    def __init__(self, model: Any, loss: Callable[[Any, Batch], Tensor]) -> None:
-        self._model, self._loss = model, loss
+    precision: of the arithmetic inside, by autocast; None is the weights' own. A batch in parts
+    counts as one forward; its loss is the exact mean over all of it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        loss: Callable[[Any, Any], Tensor],
+        precision: torch.dtype | None = None,
+    ) -> None:
+        self._model, self._loss, self._precision = model, loss, precision
         self.forwards = 0
         self.tokens = 0
 
     def __call__(self, batch: Batch) -> Tensor:
+        """The loss of the whole batch, counted as one forward."""
+        self.count(batch)
+        return self.whole(batch)
+
+    def whole(self, batch: Batch) -> Tensor:
+        """The loss of the whole batch, uncounted."""
+        first, *others = shares_of(batch)
+        if not others:
+            return self.part(first[1])
+        total: Tensor = first[0] * self.part(first[1])
+        for share, part in others:
+            total = total + share * self.part(part)
+        return total
+
+    def count(self, batch: Batch) -> None:
         self.forwards += 1
         self.tokens += batch.tokens
-        return self._loss(self._model, batch)
+
+    def part(self, batch: Any) -> Tensor:
+        """The loss of a batch that is not in parts, without counting it."""
+        if self._precision is None:
+            return self._loss(self._model, batch)
+        device = next(self._model.parameters()).device.type
+        with torch.autocast(device, self._precision):
+            return self._loss(self._model, batch)
 
 
 def step_of(
     optimizer: torch.optim.Optimizer,
-    loss: Callable[[Batch], Tensor],
+    loss: CountedLoss,
     anchor: Callable[[int], Batch] | None = None,
+    grad_clip: float | None = None,
 ) -> Callable[[Batch], float]:
     """One optimizer step as a function of the batch, returning the loss.
 
     anchor: the n-th batch of the training set, for optimizers that look at more than the step's.
+    grad_clip: the largest norm of a gradient by back-propagation. A batch in parts is
+    back-propagated part by part, so that one part's activations are alive at a time.
     The step raises Diverged, with the weights as before it, when a loss is not finite.
     """
 
@@ -44,13 +79,19 @@ def step_of(
 
     def first_order(batch: Batch) -> float:
         optimizer.zero_grad(set_to_none=True)
-        value = loss(batch)
-        number = float(value.detach())
-        if not math.isfinite(number):
-            raise Diverged(f"the loss is {number}")
-        value.backward()
+        loss.count(batch)
+        whole = 0.0
+        for share, part in shares_of(batch):
+            value = share * loss.part(part)
+            whole += float(value.detach())
+            if not math.isfinite(whole):
+                raise Diverged(f"the loss is {whole}")
+            value.backward()
+        if grad_clip is not None:
+            trained = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(trained, grad_clip)
         optimizer.step()
-        return number
+        return whole
 
     return zeroth_order if isinstance(optimizer, ZOOptimizer) else first_order
 

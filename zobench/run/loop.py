@@ -16,6 +16,7 @@ from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder
 from zobench.run.loggers.base import Logger
 from zobench.run.meter import Meter
+from zobench.run.micro import Parts
 from zobench.run.progress import RunProgress
 from zobench.tasks.problem import Problem
 from zobench.zo.engine import Diverged
@@ -46,9 +47,11 @@ class Loop:
         self.meter, self.logger, self.progress, self.metrics = meter, logger, progress, metrics
         self.ledger: Ledger | None = None
         self.diagnosis: Diagnosis | None = None
-        self.loss = CountedLoss(model, problem.loss)
+        precision = self.train["precision"]
+        autocast = None if precision is None else getattr(torch, precision)
+        self.loss = CountedLoss(model, problem.loss, autocast)
         anchor = partial(self._batch, stream=1)  # in an order of its own
-        self.take_step = step_of(optimizer, self.loss, anchor)
+        self.take_step = step_of(optimizer, self.loss, anchor, self.train["grad_clip"])
         self.best: dict[str, float] = {}
         self.final: dict[str, float] = {}
         self.best_step = 0
@@ -128,7 +131,7 @@ class Loop:
         batch = self._batch(step)
         if diagnosed:
             assert self.diagnosis is not None
-            gradient = partial(self.problem.loss, self.model, batch)
+            gradient = partial(self.loss.whole, batch)
             loss = self.diagnosis.watch(gradient, partial(self.take_step, batch))
         else:
             loss = self.take_step(batch)
@@ -142,7 +145,12 @@ class Loop:
     def _batch(self, step: int, stream: int = 0) -> Any:
         size, wanted = self.problem.sizes["train"], self.train["batch_size"]
         indices = batch_of(step, size=size, batch_size=wanted, seed=self.seed, stream=stream)
-        return self.problem.batch(indices.tolist())
+        part = self.train["micro_batch_size"] or wanted
+        parts = [indices[at : at + part].tolist() for at in range(0, len(indices), part)]
+        batches = [self.problem.batch(numbers) for numbers in parts]
+        if len(batches) == 1:
+            return batches[0]
+        return Parts(batches, [self.problem.weight(batch) for batch in batches])
 
     @property
     def forwards(self) -> int:
@@ -153,6 +161,7 @@ class Loop:
 
     def _set_rate(self, rates: list[float | None], step: int, steps: int) -> None:
         share = 1.0 + (self.train["final_lr"] - 1.0) * step / max(1, steps - 1)
+        share *= min(1.0, (step + 1) / ((self.train["warmup"] or 0) + 1))
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             if rate is not None:
                 group["lr"] = rate * share

@@ -1,5 +1,6 @@
 """One run, from its settings to its result, in the order things happen."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,6 +15,7 @@ from zobench.run.loop import Loop
 from zobench.run.meter import Meter
 from zobench.run.progress import RunProgress
 from zobench.run.zero_shot import ZeroShot
+from zobench.tasks.problem import Problem
 from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
 
@@ -31,12 +33,15 @@ def run(folder: RunFolder) -> dict[str, Any]:
     meter = Meter(device)
     with meter.phase("load"):
         loaded = build(settings["model"])
-        model = loaded.model
-        build(settings["tuning"])(model)
-        model.to(device)
-        problem = build(settings["task"]).prepare(loaded, device)
+        model = build(settings["tuning"])(loaded.model)
+        if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
+            model.to(device)
+        problem = build(settings["task"]).prepare(loaded._replace(model=model), device)
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         optimizer = build_optimizer(settings["optimizer"], trainable)
+    _check_gradient(settings["train"], problem, optimizer)
+    if settings["train"]["checkpointing"]:
+        model.gradient_checkpointing_enable()
     logger: Logger = build(settings["logger"])
     steps = 0 if isinstance(optimizer, ZeroShot) else settings["train"]["steps"]
     diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
@@ -62,6 +67,22 @@ def run(folder: RunFolder) -> dict[str, Any]:
     logger.end(result)
     write_json(folder.result, result)
     return result
+
+
+def _check_gradient(
+    train: Mapping[str, Any], problem: Problem, optimizer: torch.optim.Optimizer
+) -> None:
+    """Raise UserError where the optimizer needs what the task has not, or the other way round."""
+    first_order = not isinstance(optimizer, ZOOptimizer | ZeroShot)
+    if not first_order and (train["checkpointing"] or train["grad_clip"]):
+        raise UserError(
+            "train.checkpointing, train.grad_clip: this optimizer does not back-propagate"
+        )
+    if not problem.differentiable and first_order:
+        raise UserError(
+            "task.loss: this loss has no gradient, which the optimizer needs; choose a"
+            " zeroth-order one"
+        )
 
 
 def _device(wanted: str) -> torch.device:

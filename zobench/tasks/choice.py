@@ -1,40 +1,48 @@
-"""A task with a fixed set of verbal choices: prompt template, choices, label column, sizes."""
+"""A task with a set of verbal choices per row: templates, label column, sizes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
-import jinja2
-import numpy as np
 import torch
 
 from zobench.errors import UserError
+from zobench.interface import Interface
 from zobench.tasks.choice_problem import ChoiceProblem
-from zobench.tasks.encoding import encode
+from zobench.tasks.draw import Draw
+from zobench.tasks.encoding import Encoded
 from zobench.tasks.example import Example, Row, Splits
+from zobench.tasks.in_context import with_demonstrations
+from zobench.tasks.losses import loss_named
 from zobench.tasks.problem import Loaded
+from zobench.tasks.reading import Reading
+from zobench.tasks.source import Source
+from zobench.tasks.templates import Expression, Template
 
-
-class Source(Protocol):
-    """Where rows come from."""
-
-    def rows(self, data_dir: str | None) -> dict[str, list[Row]]:
-        """Rows of `train`, `test` and, if the data has one of its own, `dev`.
-
-        data_dir: a folder of the user's to read them from.
-        """
+_BLANK = "\0"  # stands for the masks while a cloze is rendered; no text holds it
 
 
 class ChoiceTask:
-    """Classification by the likelihood of a continuation, as data.
+    """Classification by the likelihood of a text, as data.
 
-    prompt: Jinja2 template over a row's columns. choices: continuation per class, leading space
-    included. label: the column with the class; labels: its values, in the order of `choices`.
-    sizes: examples per split, drawn by `data_seed` as MeZO draws them (protocol: one permutation
-    of train, its first train + dev entries, the last dev of those for dev).
+    prompt: Jinja2 template over a row's columns, which ends where the choice begins. choices: one
+    template per class, leading space included; label: the column with the class; labels: its
+    values, in the order of `choices`. Instead of label and labels, `each` is an expression that
+    lists the candidates: the one template in `choices` is rendered for each `item`, and `right` is
+    an expression that says whether an item is correct (the first that is, is taught).
+    cloze: template for masked language models with one `{{ mask }}`; without it the mask follows
+    the prompt and a full stop follows the mask. texts: one or two templates that a classification
+    head reads; without them it reads the prompt.
+    loss: `choice` (cross-entropy over the choices), `answer` (language modelling of the right
+    choice), `sequence` (of the whole text) or `accuracy` (its negative, for optimizers that need
+    no gradient). demonstrations: examples from train put before each prompt of dev and test.
+    calibrated: score log p(choice | prompt) - log p(choice | content_free), not the mean log p.
+    sizes: examples per split, drawn by `data_seed` (see Draw); shuffled=False takes the first rows.
     data_dir: a folder with the data's files, for machines without the hub.
     truncation: what to do with a prompt longer than the model or `max_length` tokens: `error`, or
     `left` to keep the end. version: raise it when a change moves numbers. example: one raw row
     with its exact rendering, which a test checks.
+    Protocol: MeZO (arXiv 2305.17333) and its code; templates of masked models: LM-BFF.
     """
 
     def __init__(
@@ -43,47 +51,94 @@ class ChoiceTask:
         version: int,
         prompt: str,
         choices: Sequence[str],
-        label: str,
-        labels: Sequence[str | int],
         source: Source,
         sizes: Mapping[str, int],
-        example: Mapping[str, Any],
+        example: Mapping[str, Any] | None = None,
+        label: str | None = None,
+        labels: Sequence[str | int] | None = None,
+        each: str | None = None,
+        right: str | None = None,
+        cloze: str | None = None,
+        texts: Sequence[str] | None = None,
+        loss: str = "choice",
+        demonstrations: int = 0,
+        calibrated: bool = False,
+        content_free: str = "",
         data_seed: int = 0,
+        shuffled: bool = True,
         data_dir: str | None = None,
         truncation: str = "error",
         max_length: int | None = None,
     ) -> None:
-        if len(choices) != len(labels) or len(choices) < 2:
-            raise UserError("task.choices and task.labels must be equally long, at least two")
-        if len(set(map(str, labels))) < len(labels) or len(set(choices)) < len(choices):
-            raise UserError("task.choices and task.labels must not repeat themselves")
-        whole = all(isinstance(size, int) and size >= 1 for size in sizes.values())
-        if set(sizes) != {"train", "dev", "test"} or not whole:
-            raise UserError("task.sizes: give train, dev and test, each a whole number from 1 up")
-        if not 0 <= data_seed < 2**32:
-            raise UserError(f"task.data_seed={data_seed}: choose one from 0 to 2**32 - 1")
         if truncation not in ("error", "left"):
             raise UserError(f"task.truncation={truncation}: choose error or left")
+        if demonstrations < 0:
+            raise UserError(f"task.demonstrations={demonstrations}: must not be negative")
         self.version, self.example = version, example
-        self.choices = tuple(choices)
-        self.label, self.labels = label, [str(value) for value in labels]
-        self.source, self.sizes, self.data_seed = source, sizes, data_seed
-        self.data_dir = data_dir
+        self.prompt = Template(prompt, "task.prompt")
+        self.choices = [Template(choice, "task.choices") for choice in choices]
+        self.label, self.labels = label, [str(value) for value in labels or ()]
+        self.each = None if each is None else Expression(each, "task.each")
+        self.right = None if right is None else Expression(right, "task.right")
+        self._check_choices(choices)
+        self.cloze = None if cloze is None else Template(cloze, "task.cloze")
+        self.texts = [Template(t, "task.texts") for t in texts or [prompt]]
+        if len(self.texts) > 2:
+            raise UserError("task.texts: a classification head reads one text or a pair")
+        self.loss = loss_named(loss)
+        self.demonstrations, self.calibrated = demonstrations, calibrated
+        self.content_free = content_free
+        self.source, self.data_dir = source, data_dir
+        self.draw = Draw(sizes, data_seed, shuffled=shuffled)
         self.truncation, self.max_length = truncation, max_length
-        environment = jinja2.Environment(
-            undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
-        )
-        try:
-            self._prompt = environment.from_string(prompt)
-        except jinja2.TemplateSyntaxError as error:
-            raise UserError(f"task.prompt: {error}") from None
+
+    def _check_choices(self, choices: Sequence[str]) -> None:
+        if self.each is not None:
+            if self.right is None or len(choices) != 1 or self.label or self.labels:
+                raise UserError(
+                    "task.each: give `right` and one template in `choices`, no label or labels"
+                )
+            return
+        if self.label is None:
+            raise UserError("task.label: name the column with the class (or give each and right)")
+        if len(choices) != len(self.labels) or len(choices) < 2:
+            raise UserError("task.choices and task.labels must be equally long, at least two")
+        if len(set(self.labels)) < len(self.labels) or len(set(choices)) < len(choices):
+            raise UserError("task.choices and task.labels must not repeat themselves")
 
     def render(self, row: Row) -> Example:
-        """The row as prompt, choices and gold index; UserError names the row that does not fit."""
-        try:
-            prompt = self._prompt.render(row.values)
-        except Exception as error:  # a template can raise anything
-            raise UserError(f"{row.where}: task.prompt: {error}") from None
+        """The row as a decoder is shown it; UserError names the row that does not fit."""
+        choices, right = self._candidates(row)
+        return Example(self.prompt(row), choices, right[0], row.where, right=right)
+
+    def render_cloze(self, row: Row) -> Example:
+        """The row as a masked language model is shown it: text before and after the choice."""
+        choices, right = self._candidates(row)
+        if self.cloze is None:
+            return Example(self.prompt(row), choices, right[0], row.where, ".", right)
+        before, *after = self.cloze(row, mask=_BLANK).split(_BLANK)
+        if len(after) != 1:
+            raise UserError("task.cloze: needs {{ mask }} exactly once")
+        return Example(before, choices, right[0], row.where, after[0], right)
+
+    def render_texts(self, row: Row) -> Example:
+        """The row as a classification head is shown it: one text, or a pair (prompt, after)."""
+        choices, right = self._candidates(row)
+        if self.each is not None:
+            raise UserError("task.each: a classification head needs the same classes in every row")
+        first, *second = [text(row) for text in self.texts]
+        return Example(first, choices, right[0], row.where, "".join(second), right)
+
+    def _candidates(self, row: Row) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """The choices of a row and the indices of those that are right."""
+        if self.each is not None:
+            assert self.right is not None
+            items = list(self.each(row))
+            choices = tuple(self.choices[0](row, item=item) for item in items)
+            found = tuple(i for i, item in enumerate(items) if self.right(row, item=item))
+            if not found:
+                raise UserError(f"{row.where}: none of the {len(items)} candidates is right")
+            return choices, found
         if self.label not in row.values:
             raise UserError(
                 f"{row.where}: no column {self.label!r} (task.label);"
@@ -94,47 +149,46 @@ class ChoiceTask:
             raise UserError(
                 f"{row.where}: label {value!r} is not one of {', '.join(self.labels)} (task.labels)"
             )
-        return Example(prompt, self.choices, self.labels.index(value), row.where)
+        return tuple(choice(row) for choice in self.choices), (self.labels.index(value),)
 
-    def load(self) -> Splits:
-        """Draw, render and check the three splits."""
-        pools = self.source.rows(self.data_dir)
-        if not {"train", "test"} <= pools.keys():
-            raise UserError("task.source.splits: say which split is train and which is test")
-        train = self._permuted(pools["train"])
-        if "dev" in pools:
-            dev = self._permuted(pools["dev"])[: self.sizes["dev"]]
-            train = train[: self.sizes["train"]]
-        else:
-            drawn = train[: self.sizes["train"] + self.sizes["dev"]]
-            cut = len(drawn) - self.sizes["dev"]
-            if cut < 1:
-                raise UserError(
-                    f"task.sizes.dev={self.sizes['dev']} leaves no training rows of {len(train)}"
-                )
-            train, dev = drawn[:cut], drawn[cut:]
-        test = self._permuted(pools["test"])[: self.sizes["test"]]
-        return Splits(*([self.render(row) for row in rows] for rows in (train, dev, test)))
+    def load(self, interface: Interface = Interface.CAUSAL) -> Splits[Example]:
+        """Read, draw and render the three splits, as a model of this interface is shown them."""
+        render = {
+            Interface.CAUSAL: self.render,
+            Interface.MASKED: self.render_cloze,
+            Interface.CLASSIFIER: self.render_texts,
+        }[interface]
+        drawn = self.draw(self.source.rows(self.data_dir))
+        return Splits(*([render(row) for row in rows] for rows in vars(drawn).values()))
 
     def prepare(self, loaded: Loaded, device: torch.device) -> ChoiceProblem:
         """Load, render and tokenise all splits; a row that does not fit stops the run here."""
-        tokenizer = loaded.tokenizer
-        if tokenizer is None:
-            raise UserError(
-                "this task is text and the model reads none: choose model=tiny, hf, ..."
-            )
-        splits = self.load()
-        positions = int(getattr(loaded.model.config, "max_position_embeddings", 2048))
-        length = positions if self.max_length is None else self.max_length
-        if not 0 < length <= positions:
-            raise UserError(f"task.max_length={length}: the model takes 1 to {positions} tokens")
-        encoded = {
-            split: [encode(e, tokenizer, max_length=length, truncation=self.truncation) for e in es]
-            for split, es in vars(splits).items()
-        }
-        return ChoiceProblem(encoded, tokenizer.pad_token_id, length, device)
+        reading = Reading(loaded, self.max_length, self.truncation)
+        self._check(reading.interface)
+        splits = vars(self.load(reading.interface))
+        encoded = {split: [reading(e) for e in examples] for split, examples in splits.items()}
+        lessons = {split: [self.loss.lesson(e) for e in found] for split, found in encoded.items()}
+        questions = {split: encoded[split] for split in ("dev", "test")}
+        if self.demonstrations or self.calibrated:
+            for split in questions:
+                questions[split] = self._asked(splits[split], splits["train"], reading)
+        return ChoiceProblem(lessons, questions, self.loss, reading, device)
 
-    def _permuted(self, rows: list[Row]) -> list[Row]:
-        """The rows in the order of MeZO's `numpy.random.permutation` under this seed."""
-        order = np.random.RandomState(self.data_seed).permutation(len(rows))
-        return [rows[i] for i in order]
+    def _check(self, interface: Interface) -> None:
+        self.loss.check(interface)
+        if interface is Interface.CLASSIFIER and (self.demonstrations or self.calibrated):
+            raise UserError(
+                "task.demonstrations, task.calibrated: a classification head reads no prompts"
+            )
+
+    def _asked(
+        self, examples: Sequence[Example], train: Sequence[Example], reading: Reading
+    ) -> list[Encoded]:
+        """Examples after demonstrations, with their content-free twins if calibrated."""
+        number, seed = self.demonstrations, self.draw.seed
+        shown = with_demonstrations(examples, train, number, seed)
+        if not self.calibrated:
+            return [reading(e) for e in shown]
+        bare = [replace(e, prompt=self.content_free) for e in examples]
+        priors = with_demonstrations(bare, train, number, seed)
+        return [reading(e, prior) for e, prior in zip(shown, priors, strict=True)]

@@ -7,47 +7,79 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zobench.tasks.encoding import Batch, Encoded, collate
-from zobench.tasks.scoring import choice_loss, choice_scores
+from zobench.tasks.batch import Batch
+from zobench.tasks.encoding import Encoded
+from zobench.tasks.evaluation import evaluating, in_batches
+from zobench.tasks.losses import Loss, mean_loss
+from zobench.tasks.reading import Reading
 
 
 @dataclass(frozen=True)
 class ChoiceProblem:
-    """Encoded examples per split, and how to make a batch of some of them; a Problem."""
+    """Encoded examples per split, and how to make a batch of some of them; a Problem.
 
-    splits: Mapping[str, Sequence[Encoded]]
-    pad_id: int
-    max_length: int
+    lessons: what the loss looks at, of all splits; questions: what accuracy is measured on, of dev
+    and test. Where both are the same, one forward pass gives both.
+    """
+
+    lessons: Mapping[str, Sequence[Encoded]]
+    questions: Mapping[str, Sequence[Encoded]]
+    objective: Loss
+    reading: Reading
     device: torch.device
 
     @property
     def sizes(self) -> dict[str, int]:
-        return {split: len(examples) for split, examples in self.splits.items()}
+        return {split: len(examples) for split, examples in self.lessons.items()}
+
+    @property
+    def differentiable(self) -> bool:
+        return self.objective.differentiable
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        return self._collate([self.splits["train"][i] for i in indices])
-
-    def _collate(self, examples: Sequence[Encoded]) -> Batch:
-        return collate(examples, self.pad_id, self.max_length).to(self.device)
+        return self.reading.batch([self.lessons["train"][i] for i in indices], self.device)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        return choice_loss(model, batch)
+        return self.objective(model, batch, self.reading.scores)
 
-    @torch.no_grad()
+    def weight(self, batch: Batch) -> int:
+        return self.objective.weight(batch)
+
     def evaluate(self, model: Any, split: str, batch_size: int) -> dict[str, float]:
-        """Mean cross-entropy over the choices and accuracy; a NaN score counts as a wrong answer.
+        """The mean loss and the accuracy; a NaN score counts as a wrong answer.
 
-        Examples go in order of length, so that a batch holds little padding.
+        Batches of examples that are alike in length hold little padding.
         """
-        was_training = model.training
-        model.eval()
-        ordered = sorted(self.splits[split], key=lambda example: example.length)
-        loss = right = 0.0
-        for start in range(0, len(ordered), batch_size):
-            batch = self._collate(ordered[start : start + batch_size])
-            scores = choice_scores(model, batch)
-            loss += float(torch.nn.functional.cross_entropy(scores, batch.gold, reduction="sum"))
-            known = ~scores.isnan().any(1)
-            right += int(((scores.argmax(1) == batch.gold) & known).sum())
-        model.train(was_training)
-        return {"loss": loss / len(ordered), "accuracy": right / len(ordered)}
+        with evaluating(model):
+            loss, right = self._asked(model, self.questions[split], batch_size)
+            if loss is None:
+                batches = (
+                    self.reading.batch(examples, self.device)
+                    for examples in in_batches(self.lessons[split], batch_size)
+                )
+                loss = mean_loss(self, model, batches)
+        return {"loss": loss, "accuracy": right / len(self.questions[split])}
+
+    def _asked(
+        self, model: Any, questions: Sequence[Encoded], batch_size: int
+    ) -> tuple[float | None, int]:
+        """The mean loss, where the scores tell it, and the number of right answers."""
+        losses, right = [], 0
+        for examples in in_batches(questions, batch_size):
+            batch = self.reading.batch(examples, self.device)
+            scores = self._scores(model, examples, batch)
+            loss = self.objective.value(scores, batch.gold)
+            losses.append(None if loss is None else float(loss) * len(examples))
+            known = (~scores.isnan().any(1)).tolist()
+            answers = zip(scores.argmax(1).tolist(), known, examples, strict=True)
+            right += sum(k and answer in (e.right or (e.gold,)) for answer, k, e in answers)
+        told = [loss for loss in losses if loss is not None]
+        return (sum(told) / len(questions) if told else None), right
+
+    def _scores(self, model: Any, examples: Sequence[Encoded], batch: Batch) -> Tensor:
+        if not examples[0].prior:
+            return self.reading.scores(model, batch)
+        priors = self.reading.batch([Encoded(e.prior, e.gold) for e in examples], self.device)
+        posterior = self.reading.scores(model, batch, summed=True)
+        difference = posterior - self.reading.scores(model, priors, summed=True)
+        return difference.masked_fill(posterior == -torch.inf, -torch.inf)  # missing candidates

@@ -1,26 +1,38 @@
-"""Where an ordinary task's rows come from: the Hugging Face hub, or a folder of the user's."""
+"""Where an ordinary task's rows come from: the Hugging Face hub, or files of the user's."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from zobench.errors import UserError
 from zobench.tasks import files
 from zobench.tasks.example import Row
+from zobench.tasks.shots import shot_files
 
 _STEMS = {  # names that a split's file goes by
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
 }
+_HELD_OUT = 5  # of a single file, every fifth row is a test row
 
 
 class Dataset:
-    """Rows of a public data set, from the hub or from a folder.
+    """Rows of a public data set, from the hub, from a folder or from a single file.
 
     path, name, revision: the hub's namespaced id, configuration and (optional) revision.
+    fallback: a revision tried when that cannot be loaded, such as "refs/convert/parquet" for
+    data sets whose hub repository holds a script.
     splits: our split -> the data set's; a missing `dev` is drawn from `train` by the task.
+    files: our split -> file names (without ending) that are looked for before the usual ones.
+    columns: the columns of a csv file without a header.
     rename: columns of local files that are named otherwise on the hub, old -> new;
     a file that has the new name already is left as it is.
+    shape: turns one row of a file or of the hub into rows with the columns of the task.
+    shots: folder of LM-BFF's few-shot rows inside the data folder, such as "16-13".
+
+    `task.data_dir` may be a file, or a folder that holds one file of any name: counting its rows
+    from 0, rows 4, 9, 14, ... are the test rows and the others the training rows.
     """
 
     def __init__(
@@ -30,37 +42,99 @@ class Dataset:
         splits: Mapping[str, str],
         name: str | None = None,
         revision: str | None = None,
+        fallback: str | None = None,
+        files: Mapping[str, Sequence[str]] | None = None,
+        columns: Sequence[str] | None = None,
         rename: Mapping[str, str] | None = None,
+        shape: Callable[[Row], Iterable[Row]] | None = None,
+        shots: str | None = None,
     ) -> None:
-        self.path, self.name, self.revision = path, name, revision
-        self.splits = dict(splits)
-        self.rename = dict(rename or {})
+        self.path, self.name, self.revision, self.fallback = path, name, revision, fallback
+        self.splits, self.rename = dict(splits), dict(rename or {})
+        self.stems = {
+            ours: (*(files or {}).get(ours, ()), *_STEMS.get(theirs, (theirs,)))
+            for ours, theirs in self.splits.items()
+        }
+        self.columns, self.shape, self.shots = columns, shape, shots
 
     def rows(self, data_dir: str | None) -> dict[str, list[Row]]:
-        """All rows per split, from the folder if one is given, else from the hub.
+        """All rows per split, from the files if there are any, else from the hub.
 
         Raises UserError when they cannot be had.
         """
         if data_dir is None:
-            return {ours: self._hub(theirs) for ours, theirs in self.splits.items()}
-        folder = Path(data_dir).expanduser()
-        found = {o: files.find(folder, _STEMS.get(t, (t,))) for o, t in self.splits.items()}
-        return {ours: [self._renamed(r) for r in files.read(f)] for ours, f in found.items()}
+            if self.shots is not None:
+                raise UserError(
+                    f"task.source.shots={self.shots} is read from files: set task.data_dir="
+                    " to the folder that holds it"
+                )
+            raw = {ours: self._hub(theirs) for ours, theirs in self.splits.items()}
+        else:
+            raw = self._files(Path(data_dir).expanduser())
+        return {
+            ours: [shaped for row in rows for shaped in self._shaped(row)]
+            for ours, rows in raw.items()
+        }
+
+    def _shaped(self, row: Row) -> Iterable[Row]:
+        return [row] if self.shape is None else self.shape(row)
+
+    def _files(self, place: Path) -> dict[str, list[Row]]:
+        """The renamed rows of the splits' files, or of a single file that is cut in two."""
+        if self.shots is not None:
+            found = shot_files(place, self.shots)
+        elif (single := self._single(place)) is not None:
+            return _cut(self._read(single), single)
+        else:
+            found = {ours: files.find(place, stems) for ours, stems in self.stems.items()}
+        return {ours: self._read(path) for ours, path in found.items()}
+
+    def _single(self, place: Path) -> Path | None:
+        """The file that is all there is; None where a folder holds several or that of a split."""
+        if place.is_file():
+            return place
+        if not place.is_dir() or any(files.in_folder(place, s) for s in self.stems.values()):
+            return None
+        known = [p for p in place.iterdir() if p.is_file() and p.name.endswith((*files.ENDINGS,))]
+        return known[0] if len(known) == 1 else None
+
+    def _read(self, path: Path) -> list[Row]:
+        return [self._renamed(row) for row in files.read(path, self.columns)]
 
     def _renamed(self, row: Row) -> Row:
         names = {k: new for k, new in self.rename.items() if new not in row.values}
         return Row({names.get(k, k): v for k, v in row.values.items()}, row.where)
 
     def _hub(self, split: str) -> list[Row]:
-        import datasets  # heavy, and needed for the hub only
-
-        try:
-            table = datasets.load_dataset(self.path, self.name, split=split, revision=self.revision)
-        except Exception as error:  # the hub's client raises dozens of types
-            reason = str(error).strip().splitlines() or [type(error).__name__]
+        tries: list[tuple[str | None, dict[str, Any]]] = [(self.name, {"revision": self.revision})]
+        if self.fallback is not None:  # a converted revision has a folder per configuration
+            tries.append((None, {"revision": self.fallback, "data_dir": self.name}))
+        errors = []
+        for name, options in tries:
+            try:
+                table = self._load(name, split=split, **options)
+                break
+            except Exception as error:  # the hub's client raises dozens of types
+                errors.append(error)
+        else:  # the first error says why, the last one only that there is no converted revision
+            reason = str(errors[0]).strip().splitlines() or [type(errors[0]).__name__]
             raise UserError(
                 f"data set {self.path} could not be loaded from the hub ({reason[0][:120]});"
                 " set task.data_dir= to a folder with its files"
-            ) from error
+            ) from errors[0]
         where = f"{self.path} {split} row"
         return [Row(dict(values), f"{where} {i}") for i, values in enumerate(table)]
+
+    def _load(self, name: str | None, **options: Any) -> Iterable[Mapping[str, Any]]:
+        import datasets  # heavy, and needed for the hub only
+
+        return datasets.load_dataset(self.path, name, **options)
+
+
+def _cut(rows: list[Row], path: Path) -> dict[str, list[Row]]:
+    """Train and test of a single file; always the same, as results must not depend on a draw."""
+    last = _HELD_OUT - 1
+    if len(rows) < _HELD_OUT:
+        raise UserError(f"{path}: {len(rows)} rows are too few to hold out every {_HELD_OUT}th")
+    train = [row for i, row in enumerate(rows) if i % _HELD_OUT != last]
+    return {"train": train, "test": rows[last::_HELD_OUT]}

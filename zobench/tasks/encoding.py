@@ -1,36 +1,46 @@
-"""From examples to token ids, and from ids to a left-padded batch with one row per context.
+"""From examples to token ids, for each of the three interfaces of a model.
 
-A candidate is scored on its own tokens only, so the last of them is never fed to the model; two
-candidates of one token each then share one context, hence one row.
+A candidate is scored on its own tokens only, so the last of them is never fed to a model that
+predicts the next token; two candidates of one token each then share one context, hence one row.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from zobench.errors import UserError
 from zobench.tasks.example import Example
 
-_PAD_TO = 8  # as in MeZO; fewer distinct shapes
-
 
 @dataclass(frozen=True)
 class Candidate:
-    """Tokens that the model reads, and the tokens that it is scored on (the last positions)."""
+    """Tokens that the model reads, tokens that it is scored on, positions that predict them.
+
+    at: one position of the context per target; the last ones where it is empty. types: token
+    types (segments) of the context, for models that have them.
+    """
 
     context: tuple[int, ...]
     target: tuple[int, ...]
+    at: tuple[int, ...] = ()
+    types: tuple[int, ...] = ()
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        length = len(self.context)
+        return self.at or tuple(range(length - len(self.target), length))
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as candidates."""
+    """One example as candidates; `right` are the numbers of the correct ones.
+
+    prior: the same candidates after a content-free prompt, where scores are calibrated.
+    """
 
     candidates: tuple[Candidate, ...]
     gold: int
+    right: tuple[int, ...] = ()
+    prior: tuple[Candidate, ...] = ()
 
     @property
     def length(self) -> int:
@@ -38,7 +48,7 @@ class Encoded:
 
 
 def encode(example: Example, tokenizer: Any, *, max_length: int, truncation: str) -> Encoded:
-    """Tokenise an example; a context longer than `max_length` is an error or is cut on the left.
+    """Tokenise for a decoder; a context longer than `max_length` is an error or cut on the left.
 
     The choice starts where its tokens part from the prompt's, so a merge across the boundary
     cannot make it empty. Cutting keeps the beginning-of-sequence token.
@@ -59,67 +69,66 @@ def encode(example: Example, tokenizer: Any, *, max_length: int, truncation: str
                 " the prompt is empty or all of it merges with the choice"
             )
         if len(context) > max_length:
-            if truncation == "error":
-                raise UserError(
-                    f"{example.where}: the prompt takes {len(context)} tokens, the model"
-                    f" {max_length}; set task.truncation=left to keep its end"
-                )
+            _refuse(example, len(context), max_length, truncation)
             bos = [ids[0]] if ids[0] == tokenizer.bos_token_id else []
             context = bos + context[len(context) - max_length + len(bos) :]
             if len(target) > max_length - len(bos):
                 raise UserError(f"{example.where}: a choice alone is longer than the model")
         candidates.append(Candidate(tuple(context), tuple(target)))
-    return Encoded(tuple(candidates), example.gold)
+    return Encoded(tuple(candidates), example.gold, example.right)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Tensors of one batch: R context rows of T tokens, N candidates of at most K target tokens.
+def encode_masked(example: Example, tokenizer: Any, *, max_length: int, truncation: str) -> Encoded:
+    """Tokenise for a model that fills in masks: as many of them as the choice has tokens.
 
-    input_ids, attention_mask: (R, T), left-padded. row, example: (N,) the candidate's context row
-    and example. target: (N, K), right-aligned, -1 where the choice is shorter. place: (N,) the
-    candidate's number within its example. gold: (B,).
+    A choice is tokenised as a word after a space, as LM-BFF does, wherever the mask stands.
+    Cutting keeps the first token (<cls> or <s>) and the end.
     """
+    mask = tokenizer.mask_token_id
+    candidates = []
+    for choice in example.choices:
+        target = tokenizer(" " + choice.strip(), add_special_tokens=False)["input_ids"]
+        if not target:
+            raise UserError(f"{example.where}: the choice {choice!r} has no tokens to score")
+        masks = tokenizer.mask_token * len(target)
+        ids = tokenizer(example.prompt.rstrip(" ") + masks + example.after)["input_ids"]
+        if len(ids) > max_length:
+            _refuse(example, len(ids), max_length, truncation)
+            ids = ids[:1] + ids[len(ids) - max_length + 1 :]
+        at = tuple(place for place, token in enumerate(ids) if token == mask)
+        if len(at) != len(target):
+            raise UserError(
+                f"{example.where}: {len(target)} masks were put in and {len(at)} are left of them;"
+                " the text holds a mask token of its own, or was cut before the mask"
+            )
+        candidates.append(Candidate(tuple(ids), tuple(target), at))
+    return Encoded(tuple(candidates), example.gold, example.right)
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    row: Tensor
-    example: Tensor
-    place: Tensor
-    target: Tensor
-    gold: Tensor
-    tokens: int
 
-    def to(self, device: torch.device) -> "Batch":
-        if device.type == "cpu":
-            return self
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return Batch(**moved, tokens=self.tokens)
+def encode_classes(
+    example: Example, tokenizer: Any, *, max_length: int, truncation: str
+) -> Encoded:
+    """Tokenise for a classification head: one text, or a pair (prompt, after).
+
+    A candidate's target is the number of its class. Cutting takes tokens off the end of the
+    longer text, as LOREN's and most GLUE code does.
+    """
+    pair = (example.prompt, example.after) if example.after else (example.prompt,)
+    whole = tokenizer(*pair)
+    if len(whole["input_ids"]) > max_length:
+        _refuse(example, len(whole["input_ids"]), max_length, truncation)
+        whole = tokenizer(*pair, truncation="longest_first", max_length=max_length)
+    ids, types = tuple(whole["input_ids"]), tuple(whole.get("token_type_ids", ()))
+    if not ids:
+        raise UserError(f"{example.where}: the text has no tokens")
+    classes = range(len(example.choices))
+    candidates = tuple(Candidate(ids, (number,), types=types) for number in classes)
+    return Encoded(candidates, example.gold, example.right)
 
 
-def collate(examples: Sequence[Encoded], pad_id: int, max_length: int) -> Batch:
-    """One batch; equal contexts of an example become one row, padded to a multiple of 8."""
-    rows: list[tuple[int, ...]] = []
-    row, place, owner, target = [], [], [], []
-    for number, example in enumerate(examples):
-        seen: dict[tuple[int, ...], int] = {}
-        for order, candidate in enumerate(example.candidates):
-            if candidate.context not in seen:
-                seen[candidate.context] = len(rows)
-                rows.append(candidate.context)
-            row.append(seen[candidate.context])
-            place.append(order)
-            owner.append(number)
-            target.append(candidate.target)
-    width = min(max_length, -(-max(map(len, rows)) // _PAD_TO) * _PAD_TO)
-    depth = max(map(len, target))
-    return Batch(
-        input_ids=torch.tensor([[pad_id] * (width - len(r)) + list(r) for r in rows]),
-        attention_mask=torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows]),
-        row=torch.tensor(row),
-        example=torch.tensor(owner),
-        place=torch.tensor(place),
-        target=torch.tensor([[-1] * (depth - len(t)) + list(t) for t in target]),
-        gold=torch.tensor([example.gold for example in examples]),
-        tokens=sum(map(len, rows)),
-    )
+def _refuse(example: Example, length: int, most: int, truncation: str) -> None:
+    if truncation == "error":
+        raise UserError(
+            f"{example.where}: the prompt takes {length} tokens, the model"
+            f" {most}; set task.truncation=left to keep its end"
+        )

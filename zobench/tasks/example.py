@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
+
+E = TypeVar("E")
 
 
 class Row(NamedTuple):
@@ -14,18 +16,24 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt, the candidate continuations and the index of the right one."""
+    """A prompt, the texts that may continue it and the index of the one to teach.
+
+    after: what follows the choice, for a model that fills in masks. right: indices of all choices
+    that count as correct; `gold` alone where it is empty.
+    """
 
     prompt: str
     choices: tuple[str, ...]
     gold: int
     where: str
+    after: str = ""
+    right: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Splits:
+class Splits(Generic[E]):
     """Train teaches, dev selects, test only reports."""
 
-    train: Sequence[Example]
-    dev: Sequence[Example]
-    test: Sequence[Example]
+    train: Sequence[E]
+    dev: Sequence[E]
+    test: Sequence[E]

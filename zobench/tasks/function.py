@@ -17,6 +17,8 @@ class Function:
     `conf/model/point.yaml` makes from them.
     """
 
+    differentiable = True
+
     def __init__(
         self,
         *,
@@ -36,6 +38,9 @@ class Function:
 
     def batch(self, indices: Sequence[int]) -> Indices:
         return Indices(tuple(indices))
+
+    def weight(self, batch: Indices) -> int:
+        return len(batch.indices)
 
     def loss(self, model: Any, batch: Indices) -> Tensor:
         del batch

@@ -26,6 +26,8 @@ class LogisticRegression:
     data_dir: folder with the files; hub: or a hub data set (owner/name) that holds them.
     """
 
+    differentiable = True
+
     def __init__(
         self,
         *,
@@ -83,6 +85,9 @@ class LogisticRegression:
 
     def batch(self, indices: Sequence[int]) -> Indices:
         return Indices(tuple(indices))
+
+    def weight(self, batch: Indices) -> int:
+        return len(batch.indices)
 
     def loss(self, model: Any, batch: Indices) -> Tensor:
         values, labels = self.rows["train"]

@@ -7,15 +7,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from zobench.interface import Interface
+
 
 class Loaded(Protocol):
-    """A model and, if it reads text, its tokenizer."""
+    """A model and, if it reads text, its tokenizer and interface."""
 
     @property
     def model(self) -> Any: ...
 
     @property
     def tokenizer(self) -> Any: ...
+
+    @property
+    def interface(self) -> Interface | None: ...
 
 
 class Batch(Protocol):
@@ -30,11 +35,18 @@ class Problem(Protocol):
 
     sizes: Mapping[str, int]  # examples in train, dev and test
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether the loss has a gradient, which first-order optimizers need."""
+
     def batch(self, indices: Sequence[int]) -> Batch:
         """The training examples with these indices."""
 
     def loss(self, model: Any, batch: Any) -> Tensor:
         """Mean loss of a batch, a differentiable scalar of float32 or more."""
+
+    def weight(self, batch: Any) -> float:
+        """How many examples, or tokens, the mean loss of a batch is over."""
 
     def evaluate(self, model: Any, split: str, batch_size: int) -> dict[str, float]:
         """`loss`, and whatever else the task is judged by, over all of `dev` or `test`."""

@@ -23,6 +23,8 @@ class Quadratic:
     examples: training examples that differ in their noise.
     """
 
+    differentiable = True
+
     def __init__(
         self,
         *,
@@ -51,6 +53,9 @@ class Quadratic:
 
     def batch(self, indices: Sequence[int]) -> Indices:
         return Indices(tuple(indices))
+
+    def weight(self, batch: Indices) -> int:
+        return len(batch.indices)
 
     def loss(self, model: Any, batch: Indices) -> Tensor:
         value = self._exact(model)

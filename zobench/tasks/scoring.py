@@ -1,13 +1,15 @@
-"""Scores, loss and predictions of a batch: length-normalised log-likelihood over the choices."""
+"""What a model says of the candidates of a batch."""
 
 import functools
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zobench.tasks.encoding import Batch
+from zobench.tasks.batch import Batch
 
 
 @functools.lru_cache
@@ -15,29 +17,81 @@ def _forward_arguments(model_class: type) -> frozenset[str]:
     return frozenset(inspect.signature(model_class.forward).parameters)  # type: ignore[attr-defined]
 
 
-def choice_scores(model: Any, batch: Batch) -> Tensor:
-    """Mean log-probability of each candidate's tokens in float32, (examples, choices).
+def forward(model: Any, batch: Batch) -> Tensor:
+    """Logits of a forward pass over the batch's rows, as the model returns them."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft wraps
+    accepted = _forward_arguments(base.__class__)
+    inputs: dict[str, Any] = {"attention_mask": batch.attention_mask}
+    if "use_cache" in accepted:
+        inputs["use_cache"] = False
+    if batch.token_types is not None and "token_type_ids" in accepted:
+        inputs["token_type_ids"] = batch.token_types
+    logits: Tensor = model(input_ids=batch.input_ids, **inputs).logits
+    return logits
 
-    Missing candidates, where examples have different numbers of choices, score -inf. Only the
-    positions that predict a choice get logits.
+
+@contextmanager
+def _read_only(model: Any, batch: Batch) -> Iterator[list[bool]]:
+    """Let the output head see only the batch's M places; yields a list that is filled if it did.
+
+    The head's input is cut, not its output, so logits of other places are never computed, and
+    whatever an architecture does after the head (scaling, soft caps) is done to these as well.
     """
-    keep = batch.target.shape[1]
-    accepted = _forward_arguments(model.__class__)
-    inputs: dict[str, Any] = {"attention_mask": batch.attention_mask, "use_cache": False}
-    if "position_ids" in accepted:
-        inputs["position_ids"] = (batch.attention_mask.cumsum(-1) - 1).clamp_(min=0)
-    if "logits_to_keep" in accepted:
-        inputs["logits_to_keep"] = keep
-    logits = model(input_ids=batch.input_ids, **inputs).logits[:, -keep:]
-    log_p = torch.log_softmax(logits.float(), dim=-1)
-    scored = batch.target >= 0
-    position = torch.arange(keep, device=log_p.device)
-    token_log_p = log_p[batch.row.unsqueeze(1), position, batch.target.clamp(min=0)]
-    mean = (token_log_p * scored).sum(1) / scored.sum(1)
-    scores = mean.new_full((len(batch.gold), int(batch.place.max()) + 1), -torch.inf)
-    return scores.index_put((batch.example, batch.place), mean)
+    find = getattr(model, "get_output_embeddings", None)
+    head = find() if find else None
+    cut: list[bool] = []
+
+    def select(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        del module
+        cut.append(True)
+        return (_places(inputs[0], batch).unsqueeze(0), *inputs[1:])
+
+    handle = head.register_forward_pre_hook(select) if head is not None else None
+    try:
+        yield cut
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
-def choice_loss(model: Any, batch: Batch) -> Tensor:
-    """Cross-entropy over the choices (not the vocabulary), mean over the batch, float32 scalar."""
-    return torch.nn.functional.cross_entropy(choice_scores(model, batch), batch.gold)
+def _places(sequence: Tensor, batch: Batch) -> Tensor:
+    """(M, H) of (R, T', H); T' is larger than T where tuning puts virtual tokens in front."""
+    virtual = sequence.shape[1] - batch.input_ids.shape[1]
+    row, at = batch.read_row.to(sequence.device), batch.read_at.to(sequence.device)
+    return sequence[row, at + virtual]
+
+
+def target_log_p(model: Any, batch: Batch) -> Tensor:
+    """Log-probability of each target token in float32, (N, K); 0 where a choice is shorter."""
+    with _read_only(model, batch) as cut:
+        logits = forward(model, batch)
+    read = logits.squeeze(0) if cut else _places(logits, batch)
+    log_p = torch.log_softmax(read.float(), dim=-1)
+    picked, target = batch.picked.to(log_p.device), batch.target.to(log_p.device)
+    return log_p[picked, target.clamp(min=0)] * (target >= 0)
+
+
+def language_scores(model: Any, batch: Batch, *, summed: bool = False) -> Tensor:
+    """Mean (or summed) log-probability of each candidate's tokens in float32, (B, choices).
+
+    Missing candidates, where examples have different numbers of choices, score -inf.
+    """
+    log_p = target_log_p(model, batch)
+    total = log_p.sum(1)
+    if not summed:
+        total = total / (batch.target.to(total.device) >= 0).sum(1)
+    return _by_example(total, batch)
+
+
+def class_scores(model: Any, batch: Batch, *, summed: bool = False) -> Tensor:
+    """Logits of a classification head in float32, (B, classes)."""
+    del summed  # a class has no length
+    logits = forward(model, batch).float()
+    row = batch.read_row.to(logits.device)[batch.picked[:, -1].to(logits.device)]
+    return _by_example(logits[row, batch.target[:, 0].to(logits.device)], batch)
+
+
+def _by_example(scores: Tensor, batch: Batch) -> Tensor:
+    table = scores.new_full((len(batch.gold), int(batch.place.max()) + 1), -torch.inf)
+    example, place = batch.example.to(scores.device), batch.place.to(scores.device)
+    return table.index_put((example, place), scores)

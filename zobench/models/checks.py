@@ -1,0 +1,61 @@
+"""Whether a checkpoint had every weight of the model that was made of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from zobench.errors import UserError
+from zobench.interface import Interface
+
+NAMED = 3  # keys that a sentence names
+
+
+def check_keys(model: Any, report: Mapping[str, Any], interface: Interface, path: str) -> None:
+    """Raise UserError if a weight was left random, other than those of a classification head.
+
+    `report` is transformers' loading information, which knows of tied weights. A pooler belongs to
+    the head: language models are saved without it, and nothing else reads it.
+    """
+    mismatched = sorted(str(key[0]) for key in report["mismatched_keys"])
+    if mismatched:
+        raise UserError(
+            f"model.path={path}: other shapes in the checkpoint than in the model: "
+            f"{_named(mismatched)}; config.json or the number of labels does not fit the weights"
+        )
+    base = f"{model.base_model_prefix}."
+    missing = sorted(report["missing_keys"])
+    in_head = [key for key in missing if not key.startswith(base) or ".pooler." in key]
+    in_base = [key for key in missing if key not in in_head]
+    if in_base:
+        raise UserError(
+            f"model.path={path}: the checkpoint lacks {_named(in_base)}; take a complete one"
+        )
+    if in_head and interface is not Interface.CLASSIFIER:
+        raise UserError(
+            f"model.path={path}: the checkpoint lacks the language-model head, "
+            f"{_named(in_head)}; choose model.head=classification"
+        )
+
+
+def check_tied(model: Any, path: str) -> None:
+    """Raise UserError if the config ties the head to the embeddings and the model does not.
+
+    Such a head would be random without a word, as that of MeZO's RoBERTa was.
+    """
+    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return
+    head = model.get_output_embeddings()
+    if head is not None and not _same(head.weight, model.get_input_embeddings().weight):
+        raise UserError(
+            f"model.path={path}: config.json ties the head to the embeddings, but the checkpoint "
+            "has different weights for them; set tie_word_embeddings to false there if they are "
+            "meant"
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or one.data_ptr() == other.data_ptr()
+
+
+def _named(keys: list[str]) -> str:
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return ", ".join(keys[:NAMED]) + more

@@ -1,0 +1,71 @@
+"""Which head a language model has or gets: for the next token, for masked tokens, for classes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from zobench.errors import UserError
+from zobench.interface import Interface
+
+
+def interface_of(config: Any, path: str) -> Interface:
+    """Causal or masked, as the config of a checkpoint says.
+
+    The class it was saved from decides; where that has no language-model head, what its kind of
+    config can become, masked before causal unless it is a decoder.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    for name in config.architectures or ():
+        if name.endswith("ForMaskedLM"):
+            return Interface.MASKED
+        if name.endswith(("ForCausalLM", "LMHeadModel")):
+            return Interface.CAUSAL
+    causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    if masked and not (causal and getattr(config, "is_decoder", False)):
+        return Interface.MASKED
+    if causal:
+        return Interface.CAUSAL
+    raise UserError(
+        f"model.path={path}: {config.model_type} is neither a causal nor a masked language model"
+    )
+
+
+def auto_class(interface: Interface) -> Any:
+    """The class of transformers that loads such a model."""
+    import transformers
+
+    return {
+        Interface.CAUSAL: transformers.AutoModelForCausalLM,
+        Interface.MASKED: transformers.AutoModelForMaskedLM,
+        Interface.CLASSIFIER: transformers.AutoModelForSequenceClassification,
+    }[interface]
+
+
+def classes(labels: Sequence[Any] | None) -> tuple[dict[int, str], dict[str, int]]:
+    """(id2label, label2id) of a classification head; their number is that of its logits."""
+    if not labels:
+        raise UserError(
+            "model.head=classification: this task names no labels; choose model.head=lm or give "
+            "model.labels"
+        )
+    names = dict(enumerate(map(str, labels)))
+    return names, {name: index for index, name in names.items()}
+
+
+def pad_as(model: Any, tokenizer: Any) -> None:
+    """A decoder's classification head reads the last token that is not padding: name it."""
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside the block torch's global generators start from `seed`; outside nothing has changed."""
+    devices = range(torch.cuda.device_count())  # seeding below reaches every one of them
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,36 @@
+"""What transformers has to say while it loads a model: errors in one sentence, the rest unsaid."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zobench.errors import UserError
+
+
+@contextmanager
+def in_one_sentence(path: str, attention: str | None) -> Iterator[None]:
+    """What the libraries raise for bad input becomes a UserError of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, ValueError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        if attention is not None and ("attn" in reason or "ttention" in reason):
+            raise UserError(f"model.attention={attention}: refused ({reason})") from error
+        raise UserError(
+            f"model.path={path}: could not be loaded ({reason}); give a folder or a hub id"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars, and no table of missing keys: `check_keys` says what is wrong with them."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

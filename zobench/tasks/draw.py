@@ -1,0 +1,59 @@
+"""Which rows a task uses: seeded subsets, as MeZO draws them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from zobench.errors import UserError
+from zobench.tasks.example import Row, Splits
+
+
+def check_sizes(sizes: Mapping[str, Any]) -> None:
+    """Raise UserError unless train, dev and test are all given, each a whole number from 1 up."""
+    whole = all(isinstance(size, int) and size >= 1 for size in sizes.values())
+    if set(sizes) != {"train", "dev", "test"} or not whole:
+        raise UserError("task.sizes: give train, dev and test, each a whole number from 1 up")
+
+
+class Draw:
+    """Subsets of given sizes under a seed of the data's own.
+
+    MeZO's protocol: one permutation of train, its first train + dev entries, the last dev of those
+    for dev; the first `test` of a permutation of the test rows under the same seed. A data set
+    with a dev split of its own keeps all of train for training. shuffled=False takes the first
+    rows as they stand (LOREN's released code).
+    """
+
+    def __init__(self, sizes: Mapping[str, int], seed: int, *, shuffled: bool = True) -> None:
+        check_sizes(sizes)
+        if not 0 <= seed < 2**32:
+            raise UserError(f"task.data_seed={seed}: choose one from 0 to 2**32 - 1")
+        self.sizes, self.seed, self.shuffled = sizes, seed, shuffled
+
+    def __call__(self, pools: Mapping[str, Sequence[Row]]) -> Splits[Row]:
+        """The three splits; raises UserError where nothing would be left to train on."""
+        if not {"train", "test"} <= pools.keys():
+            raise UserError("task.source.splits: say which split is train and which is test")
+        if empty := [split for split, rows in pools.items() if not rows]:
+            raise UserError(f"task.source: the {empty[0]} split has no rows")
+        train = self._ordered(pools["train"])
+        if "dev" in pools:
+            dev = self._ordered(pools["dev"])[: self.sizes["dev"]]
+            train = train[: self.sizes["train"]]
+        else:
+            drawn = train[: self.sizes["train"] + self.sizes["dev"]]
+            cut = len(drawn) - self.sizes["dev"]
+            if cut < 1:
+                raise UserError(
+                    f"task.sizes.dev={self.sizes['dev']} leaves no training rows of {len(train)}"
+                )
+            train, dev = drawn[:cut], drawn[cut:]
+        return Splits(train, dev, self._ordered(pools["test"])[: self.sizes["test"]])
+
+    def _ordered(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows in the order of MeZO's `numpy.random.permutation` under this seed."""
+        if not self.shuffled:
+            return list(rows)
+        order = np.random.RandomState(self.seed).permutation(len(rows))
+        return [rows[i] for i in order]

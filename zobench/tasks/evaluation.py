@@ -1,0 +1,34 @@
+"""Going through a split without training on it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+
+class _Sized(Protocol):
+    @property
+    def length(self) -> int: ...
+
+
+S = TypeVar("S", bound=_Sized)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """No graph and no dropout inside; the model's mode is given back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def in_batches(examples: Sequence[S], batch_size: int) -> Iterator[list[S]]:
+    """Batches in order of length, the shortest first."""
+    ordered = sorted(examples, key=lambda example: example.length)
+    for start in range(0, len(ordered), batch_size):
+        yield ordered[start : start + batch_size]

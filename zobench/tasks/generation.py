@@ -1,0 +1,125 @@
+"""A task whose answers are written by the model: templates, stop strings, metric, sizes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from zobench.errors import UserError
+from zobench.interface import Interface
+from zobench.tasks.draw import Draw
+from zobench.tasks.example import Example, Row, Splits
+from zobench.tasks.generation_problem import GenerationProblem, Metric, Question
+from zobench.tasks.in_context import with_demonstrations
+from zobench.tasks.losses import AnswerLoss, SequenceLoss
+from zobench.tasks.metrics import METRICS
+from zobench.tasks.problem import Loaded
+from zobench.tasks.reading import Reading
+from zobench.tasks.source import Source
+from zobench.tasks.templates import Expression, Template
+from zobench.tasks.writing import Writer
+
+_LOSSES = {"answer": AnswerLoss, "sequence": SequenceLoss}
+
+
+class GenerationTask:
+    """Question answering by greedy generation, as data.
+
+    prompt: Jinja2 template over a row's columns. answers: expression for a text or a list of texts
+    that are right. target: template of the text that is taught after the prompt, leading space and
+    stop string included. metric: `f1` or `exact_match`, of the generated text up to the first of
+    `stop`, of at most `max_new_tokens` tokens; extract: a regular expression whose last match's
+    first group is judged instead of all of it (GSM8K). loss: `answer` (language modelling of the
+    target), `sequence` (of the whole text), or a metric (its negative mean over generations, for
+    optimizers that need no gradient: MeZO's F1 objective). The rest is as in ChoiceTask.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: int,
+        prompt: str,
+        answers: str,
+        target: str,
+        metric: str,
+        source: Source,
+        sizes: Mapping[str, int],
+        stop: Sequence[str] = ("\n",),
+        max_new_tokens: int = 50,
+        extract: str | None = None,
+        loss: str = "answer",
+        example: Mapping[str, Any] | None = None,
+        demonstrations: int = 0,
+        data_seed: int = 0,
+        data_dir: str | None = None,
+        truncation: str = "error",
+        max_length: int | None = None,
+    ) -> None:
+        if truncation not in ("error", "left"):
+            raise UserError(f"task.truncation={truncation}: choose error or left")
+        if metric not in METRICS:
+            raise UserError(f"task.metric={metric}: choose {', '.join(METRICS)}")
+        if loss not in (*_LOSSES, *METRICS):
+            raise UserError(f"task.loss={loss}: choose {', '.join((*_LOSSES, *METRICS))}")
+        if max_new_tokens < 1 or demonstrations < 0 or not all(stop):
+            raise UserError(
+                "task.max_new_tokens must be at least 1, task.demonstrations at least 0, and no"
+                " text of task.stop empty"
+            )
+        try:
+            self.extract = None if extract is None else re.compile(extract)
+        except re.error as error:
+            raise UserError(f"task.extract: {error}") from None
+        self.version, self.example = version, example
+        self.prompt, self.target = Template(prompt, "task.prompt"), Template(target, "task.target")
+        self.answers = Expression(answers, "task.answers")
+        self.metric, self.loss = metric, loss
+        self.stop, self.max_new_tokens = tuple(stop), max_new_tokens
+        self.demonstrations = demonstrations
+        self.source, self.data_dir = source, data_dir
+        self.draw = Draw(sizes, data_seed)
+        self.truncation, self.max_length = truncation, max_length
+
+    def render(self, row: Row) -> tuple[Example, tuple[str, ...]]:
+        """The row as prompt and target, and the answers that are right."""
+        answers = self.answers(row)
+        answers = (answers,) if isinstance(answers, str) else tuple(map(str, answers))
+        if not answers:
+            raise UserError(f"{row.where}: task.answers: there is none")
+        return Example(self.prompt(row), (self.target(row),), 0, row.where), answers
+
+    def load(self) -> Splits[tuple[Example, tuple[str, ...]]]:
+        """Read, draw and render the three splits."""
+        drawn = self.draw(self.source.rows(self.data_dir))
+        return Splits(*([self.render(row) for row in rows] for rows in vars(drawn).values()))
+
+    def prepare(self, loaded: Loaded, device: torch.device) -> GenerationProblem:
+        """Load, render and tokenise all splits; a row that does not fit stops the run here."""
+        reading = Reading(loaded, self.max_length, self.truncation)
+        if reading.interface is not Interface.CAUSAL:
+            raise UserError("this task is answered by generating text, which takes a decoder")
+        room = reading.max_length - self.max_new_tokens
+        if room < 1:
+            raise UserError(
+                f"task.max_new_tokens={self.max_new_tokens}: the model takes"
+                f" {reading.max_length} tokens in all, prompt included"
+            )
+        objective = _LOSSES.get(self.loss, AnswerLoss)()
+        splits = vars(self.load())
+        train = [example for example, _ in splits["train"]]
+        lessons, questions = {}, {}
+        for split, pairs in splits.items():
+            examples = [example for example, _ in pairs]
+            lessons[split] = [objective.lesson(reading(example)) for example in examples]
+            shots = 0 if split == "train" else self.demonstrations
+            shown = with_demonstrations(examples, train, shots, self.draw.seed)
+            asked = zip(shown, pairs, strict=True)
+            questions[split] = [Question(reading.prompt(e, room), known) for e, (_, known) in asked]
+        writer = Writer(reading.tokenizer, self.stop, self.max_new_tokens, device)
+        metric = Metric(self.metric, METRICS[self.metric], self.extract)
+        judge = METRICS.get(self.loss)
+        told = None if judge is None else Metric(self.loss, judge, self.extract)
+        return GenerationProblem(
+            lessons, questions, objective, reading, writer, metric, told, device
+        )

@@ -1,0 +1,117 @@
+"""A generation task as one model reads it: lessons to learn from, questions to answer in words."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zobench.tasks.batch import Batch
+from zobench.tasks.encoding import Encoded
+from zobench.tasks.evaluation import evaluating, in_batches
+from zobench.tasks.losses import Loss, mean_loss
+from zobench.tasks.reading import Reading
+from zobench.tasks.writing import Writer
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt in tokens and the texts that answer it."""
+
+    prompt: tuple[int, ...]
+    answers: tuple[str, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a generated text is judged; `extract` finds the part that is, the last if several."""
+
+    name: str
+    judge: Callable[[str, Sequence[str]], float]
+    extract: re.Pattern[str] | None = None
+
+    def __call__(self, text: str, answers: Sequence[str]) -> float:
+        if self.extract is not None:
+            found = list(self.extract.finditer(text))
+            text = found[-1].group(1) if found else ""
+        return self.judge(text, answers)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A batch of questions, where generations themselves are the loss."""
+
+    questions: Sequence[Question]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class GenerationProblem:
+    """Encoded lessons and questions per split; a Problem.
+
+    objective: the loss over lessons. told: instead of it, a metric whose negative mean over
+    generations is the loss. metric: what dev and test report.
+    """
+
+    lessons: Mapping[str, Sequence[Encoded]]
+    questions: Mapping[str, Sequence[Question]]
+    objective: Loss
+    reading: Reading
+    writer: Writer
+    metric: Metric
+    told: Metric | None
+    device: torch.device
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {split: len(examples) for split, examples in self.lessons.items()}
+
+    @property
+    def differentiable(self) -> bool:
+        return self.told is None
+
+    def batch(self, indices: Sequence[int]) -> Batch | Asked:
+        if self.told is not None:
+            questions = [self.questions["train"][i] for i in indices]
+            return Asked(questions, sum(question.length for question in questions))
+        return self.reading.batch([self.lessons["train"][i] for i in indices], self.device)
+
+    def loss(self, model: Any, batch: Batch | Asked) -> Tensor:
+        if isinstance(batch, Batch):
+            return self.objective(model, batch, self.reading.scores)
+        assert self.told is not None
+        return torch.tensor(-self._judged(model, batch.questions, self.told) / len(batch.questions))
+
+    def weight(self, batch: Batch | Asked) -> int:
+        return self.objective.weight(batch) if isinstance(batch, Batch) else len(batch.questions)
+
+    def evaluate(self, model: Any, split: str, batch_size: int) -> dict[str, float]:
+        """`loss`, the metric under its name, and `accuracy`, which is the same number.
+
+        Tables and selection read `accuracy` of every task.
+        """
+        with evaluating(model):
+            score = sum(
+                self._judged(model, questions, self.metric)
+                for questions in in_batches(self.questions[split], batch_size)
+            ) / len(self.questions[split])
+            if self.told is None:
+                batches = (
+                    self.reading.batch(examples, self.device)
+                    for examples in in_batches(self.lessons[split], batch_size)
+                )
+                loss = mean_loss(self, model, batches)
+            else:
+                loss = -score
+        return {"loss": loss, self.metric.name: score, "accuracy": score}
+
+    def _judged(self, model: Any, questions: Sequence[Question], metric: Metric) -> float:
+        """The sum of the metric over the questions, each answered in the model's words."""
+        texts = self.writer(model, [question.prompt for question in questions])
+        return sum(metric(t, q.answers) for t, q in zip(texts, questions, strict=True))

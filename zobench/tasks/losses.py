@@ -1,0 +1,138 @@
+"""What training minimises in a task with choices."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from zobench.errors import UserError
+from zobench.interface import Interface
+from zobench.tasks.batch import Batch
+from zobench.tasks.encoding import Candidate, Encoded
+from zobench.tasks.scoring import target_log_p
+
+Scores = Callable[[Any, Batch], Tensor]
+
+
+class Loss(Protocol):
+    """A loss, and the part of an example that it looks at."""
+
+    differentiable: bool
+
+    def check(self, interface: Interface) -> None:
+        """Raise UserError for a kind of model that has no such loss."""
+
+    def lesson(self, example: Encoded) -> Encoded:
+        """The candidates that must be evaluated for the loss."""
+
+    def weight(self, batch: Batch) -> int:
+        """How many things the batch's loss is the mean of."""
+
+    def value(self, scores: Tensor, gold: Tensor) -> Tensor | None:
+        """The loss by the scores of all choices, or None where they do not tell it."""
+
+    def __call__(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
+        """Mean loss of a batch of lessons, a float32 scalar."""
+
+
+class ChoiceLoss:
+    """Cross-entropy over the choices' length-normalised log-likelihoods (not the vocabulary)."""
+
+    differentiable = True
+
+    def check(self, interface: Interface) -> None:
+        """Every model scores choices."""
+
+    def lesson(self, example: Encoded) -> Encoded:
+        return example
+
+    def weight(self, batch: Batch) -> int:
+        return len(batch.gold)
+
+    def value(self, scores: Tensor, gold: Tensor) -> Tensor:
+        return cross_entropy(scores, gold.to(scores.device))
+
+    def __call__(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
+        return self.value(scores(model, batch), batch.gold)
+
+
+class AnswerLoss:
+    """Language modelling of the right choice: mean over all of its tokens in the batch."""
+
+    differentiable = True
+
+    def check(self, interface: Interface) -> None:
+        if interface is Interface.CLASSIFIER:
+            raise UserError("task.loss: a classification head has no tokens; choose choice")
+
+    def lesson(self, example: Encoded) -> Encoded:
+        return Encoded((example.candidates[example.gold],), 0)
+
+    def weight(self, batch: Batch) -> int:
+        return int((batch.target >= 0).sum())
+
+    def value(self, scores: Tensor, gold: Tensor) -> None:
+        """The scores do not tell it: they are means over tokens, this weighs tokens alike."""
+
+    def __call__(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
+        del scores
+        log_p = target_log_p(model, batch)
+        return -log_p.sum() / (batch.target >= 0).sum().to(log_p.device)
+
+
+class SequenceLoss(AnswerLoss):
+    """Language modelling of prompt and right choice together."""
+
+    def check(self, interface: Interface) -> None:
+        if interface is not Interface.CAUSAL:
+            raise UserError("task.loss=sequence: only a decoder predicts every token of a text")
+
+    def lesson(self, example: Encoded) -> Encoded:
+        gold = example.candidates[example.gold]
+        target = (*gold.context[1:], gold.target[-1])
+        return Encoded((Candidate(gold.context, target),), 0)
+
+
+class NegativeAccuracy(ChoiceLoss):
+    """Minus the accuracy of the batch; for optimizers that need no gradient (MeZO, 3.3)."""
+
+    differentiable = False
+
+    @torch.no_grad()
+    def value(self, scores: Tensor, gold: Tensor) -> Tensor:
+        return -(scores.argmax(1) == gold.to(scores.device)).float().mean()
+
+
+class Weighed(Protocol):
+    """A problem, as far as its mean loss goes."""
+
+    def loss(self, model: Any, batch: Any) -> Tensor: ...
+
+    def weight(self, batch: Any) -> float: ...
+
+
+def mean_loss(problem: Weighed, model: Any, batches: Iterable[Any]) -> float:
+    """The loss over all batches as if they were one: each weighs what its mean is over."""
+    total = weights = 0.0
+    for batch in batches:
+        weight = problem.weight(batch)
+        total += weight * float(problem.loss(model, batch))
+        weights += weight
+    return total / weights
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "choice": ChoiceLoss,
+    "answer": AnswerLoss,
+    "sequence": SequenceLoss,
+    "accuracy": NegativeAccuracy,
+}
+
+
+def loss_named(name: str) -> Loss:
+    """The loss that `task.loss` names; raises UserError for any other name."""
+    if name not in LOSSES:
+        raise UserError(f"task.loss={name}: choose {', '.join(LOSSES)}")
+    return LOSSES[name]()

@@ -1,0 +1,32 @@
+"""SQuAD's JSON: articles, paragraphs, questions; in v2.0 a question may have no answer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from zobench.tasks.example import Row
+from zobench.tasks.raw.fields import field
+
+
+def recognised(document: Any) -> bool:
+    """Whether the document is `{"data": [...]}`."""
+    return isinstance(document, dict) and isinstance(document.get("data"), list)
+
+
+def rows(document: dict[str, Any], where: str) -> Iterator[Row]:
+    """A row per question: title, context, question and answers {"text": [...]}."""
+    for a, article in enumerate(document["data"], start=1):
+        spot = f"{where}: article {a}"
+        for p, paragraph in enumerate(field(article, "paragraphs", list, spot), start=1):
+            spot = f"{where}: article {a} paragraph {p}"
+            context = field(paragraph, "context", str, spot)
+            for q, asked in enumerate(field(paragraph, "qas", list, spot), start=1):
+                place = f"{spot} question {q}"
+                answers = field(asked, "answers", list, place)
+                values = {
+                    "id": asked.get("id", ""),
+                    "title": article.get("title", ""),
+                    "context": context,
+                    "question": field(asked, "question", str, place),
+                    "answers": {"text": [field(answer, "text", str, place) for answer in answers]},
+                }
+                yield Row(values, place)

@@ -1,0 +1,25 @@
+"""A model with one of peft's adapters."""
+
+import warnings
+from typing import Any
+
+from torch import nn
+
+from zobench.tuning.kinds import classifies, head_parts
+from zobench.tuning.seeded import seeded
+
+
+def with_adapter(model: nn.Module, config: Any, seed: int) -> Any:
+    """peft's wrapper around the model: the adapter, and a classification head, are all that trains.
+
+    Initial values are drawn from `seed`; the adapter is float32 whatever the model is.
+    """
+    from peft import get_peft_model
+
+    if classifies(model):
+        config.modules_to_save = head_parts(model)
+    with seeded(seed), warnings.catch_warnings():
+        # peft asks for it by a name that transformers 5 announces to rename
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        tuned: Any = get_peft_model(model, config)
+    return tuned.train(model.training)  # new modules begin in training mode
