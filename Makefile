@@ -26,6 +26,9 @@ demo: $(STAMP)  ## fine-tune the tiny model with MeZO, MeZO-Adam and AdamW, prin
 test: $(STAMP)  ## run the tests, on all cores
 	$(BIN)/python -m pytest --numprocesses auto
 
+test-real: $(STAMP)  ## run every task on real rows, where ZOBENCH_TEST_DATA has them
+	$(BIN)/python -m pytest tests/real -m real --numprocesses auto
+
 check: $(STAMP)  ## lint, format and types, without changing a file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,12 +38,13 @@ format: $(STAMP)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## noise throughput, and peak memory of training against evaluation
+bench: $(STAMP)  ## noise throughput, peak memory of training, speed of evaluation
 	$(BIN)/python -m zobench.bench.noise
 	$(BIN)/python -m zobench.bench.memory
+	$(BIN)/python -m zobench.bench.evaluation
 
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zobench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test test-real check format bench clean

@@ -26,13 +26,15 @@ def option_of(path: Path) -> str:
 def test_every_option_composes_and_binds(compose: Compose, path: Path) -> None:
     """Its keys and types are those of the code that it configures."""
     needs = {
-        "model=hf": "model.path=x",
-        "model=point": "task=quadratic",
-        "model=linear": "task=a9a",
-        "estimator=recursive": "optimizer=acc_zom",  # for its rule's beta
+        "model=hf": ["model.path=x"],
+        "model=point": ["task=quadratic"],
+        "model=linear": ["task=a9a"],
+        "task=custom": ["task.prompt=x", "task.choices=[a,b]", "task.labels=[0,1]"],
+        "task=custom_answer": ["task.prompt=x", "task.answers=y", "task.target=z"],
+        "estimator=recursive": ["optimizer=acc_zom"],  # for its rule's beta
     }
     option = option_of(path)
-    settings = compose(option, *([needs[option]] if option in needs else []))
+    settings = compose(option, *needs.get(option, ()))
     check(settings)
     check_ranges(settings)
 

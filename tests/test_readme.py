@@ -42,7 +42,7 @@ def test_every_command_line_composes(compose: Callable[..., dict[str, Any]]) -> 
     for run in runs:
         if run[:1] == ["pretrain"]:
             continue
-        overrides = [word.split(",")[0] for word in run if "=" in word]
+        overrides = [re.split(r",(?![^\[]*\])", word)[0] for word in run if "=" in word]
         check(compose(*overrides))
 
 

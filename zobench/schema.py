@@ -28,6 +28,7 @@ class Train:
     log_every: int = 20  # steps per line of metrics.jsonl
     eval_every: int = 200  # steps between evaluations of dev, which select the weights to test
     keep_weights: bool = True  # leave best.safetensors in the run folder
+    export: bool | None = None  # leave a folder for from_pretrained in the run folder
 
 
 @dataclass

@@ -11,13 +11,10 @@ from hypothesis import strategies as st
 
 from zobench.build import build
 from zobench.errors import UserError
-from zobench.paths import conf_dir
 from zobench.tasks.choice import ChoiceTask
 from zobench.tasks.dataset import Dataset
 from zobench.tasks.example import Example, Row, Splits
 
-FILES = sorted((conf_dir() / "task").glob("*.yaml"))
-TASKS = [path.stem for path in FILES if "ChoiceTask" in path.read_text()]
 SST2_SIZES = {"train": 1000, "dev": 500, "test": 872}
 
 
@@ -54,30 +51,6 @@ def places(splits: Splits) -> tuple[list[str], list[str], list[str]]:
     """Where each split's examples came from, in order."""
     train, dev, test = ([e.where for e in part] for part in (splits.train, splits.dev, splits.test))
     return train, dev, test
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_the_example_of_every_task_renders_exactly(
-    name: str, compose: Callable[..., dict[str, Any]]
-) -> None:
-    """conf/task/NAME.yaml holds a raw row and, to the character, what the model is shown."""
-    node = compose(f"task={name}")["task"]
-    built = build(node)
-    example = node["example"]
-    shown = built.render(Row(example["row"], "the example"))
-    assert shown.prompt == example["prompt"]
-    assert list(shown.choices) == example["choices"]
-    assert shown.gold == example["gold"]
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_choice_is_set_off_from_its_prompt(
-    name: str, compose: Callable[..., dict[str, Any]]
-) -> None:
-    """One space or line end stands between the two, not none and not two."""
-    example = compose(f"task={name}")["task"]["example"]
-    for choice in example["choices"]:
-        assert example["prompt"][-1].isspace() != choice[0].isspace()
 
 
 def test_the_data_does_not_depend_on_the_run_seed(compose: Callable[..., dict[str, Any]]) -> None:

@@ -145,8 +145,11 @@ def test_demonstrations_are_answered_prompts_of_train(loaded: Any) -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"metric": "bleu"}, "task.metric=bleu: choose f1, exact_match"),
-        ({"loss": "choice"}, "task.loss=choice: choose answer, sequence, f1, exact_match"),
+        ({"metric": "bleu"}, "task.metric=bleu: choose f1, exact_match, same_number"),
+        (
+            {"loss": "choice"},
+            "task.loss=choice: choose answer, sequence, f1, exact_match, same_number",
+        ),
         ({"max_new_tokens": 0}, "task.max_new_tokens"),
         ({"stop": [""]}, "task.stop"),
         ({"extract": "("}, "task.extract"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zobench.tasks.metrics import METRICS, exact_match, f1, normalised
+from zobench.tasks.metrics import METRICS, exact_match, f1, normalised, same_number
 
 WORDS = st.lists(st.sampled_from(["film", "film.", "Film", "plot", "the", "an", "was", "1976"]))
 TEXT = WORDS.map(" ".join) | st.text(max_size=20)
@@ -39,7 +39,7 @@ CARD = [
 
 def test_the_example_of_the_metric_card() -> None:
     """2 of 3 answers are right; letters with and without accents differ."""
-    for metric in METRICS.values():
+    for metric in (f1, exact_match):
         scores = [metric(prediction, [gold]) for prediction, gold, _ in CARD]
         assert scores == [score for _, _, score in CARD]
         assert 100 * sum(scores) / len(scores) == pytest.approx(66.66666666666667)
@@ -101,3 +101,21 @@ def test_another_answer_never_lowers_a_score(text: str, answers: list[str], more
 def test_normalising_twice_changes_nothing(text: str) -> None:
     """A text that is normalised already stays as it is."""
     assert normalised(normalised(text)) == normalised(text)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "score"),
+    [
+        ("1,200", "1200", 1.0),
+        ("1200.00", "1200", 1.0),
+        ("$5", "5", 1.0),
+        ("-3", "3", 0.0),
+        ("2.5", "25", 0.0),
+        ("five", "5", 0.0),
+        ("", "0", 0.0),
+        ("nan", "nan", 0.0),
+    ],
+)
+def test_numbers_are_compared_as_numbers(prediction: str, gold: str, score: float) -> None:
+    """Exact match after SQuAD's normalisation would drop signs and decimal points."""
+    assert same_number(prediction, [gold]) == score

@@ -1,10 +1,7 @@
 """Which head a language model has or gets: for the next token, for masked tokens, for classes."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
-
-import torch
 
 from zobench.errors import UserError
 from zobench.interface import Interface
@@ -60,12 +57,3 @@ def pad_as(model: Any, tokenizer: Any) -> None:
     """A decoder's classification head reads the last token that is not padding: name it."""
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Inside the block torch's global generators start from `seed`; outside nothing has changed."""
-    devices = range(torch.cuda.device_count())  # seeding below reaches every one of them
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield

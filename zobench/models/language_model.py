@@ -9,11 +9,12 @@ import torch
 from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.models.checks import check_keys, check_tied
-from zobench.models.heads import auto_class, classes, interface_of, pad_as, seeded
+from zobench.models.heads import auto_class, classes, interface_of, pad_as
 from zobench.models.loaded import LoadedModel
 from zobench.models.messages import in_one_sentence, quiet
 from zobench.models.placement import check_placed, placement
 from zobench.paths import ASSETS_DIR
+from zobench.seeded import seeded
 
 SHIPPED = "zobench:"  # `zobench:tiny` is a checkpoint inside the package
 

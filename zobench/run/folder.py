@@ -23,6 +23,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.ledger = path / "ledger.bin"
         self.weights = path / "best.safetensors"
+        self.model = path / "model"
         self.result = path / "result.json"
         self.failure = path / "failure.json"
         self.log = path / "stderr.log"
@@ -32,7 +33,8 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for stale in (self.metrics, self.ledger, self.weights, self.failure, self.log):
             stale.unlink(missing_ok=True)
-        shutil.rmtree(self.path / "wandb", ignore_errors=True)
+        for stale in (self.model, self.path / "wandb"):
+            shutil.rmtree(stale, ignore_errors=True)
         write_atomically(self.config, yaml.safe_dump(dict(settings), sort_keys=False))
         write_json(self.meta, meta)
 

@@ -10,12 +10,14 @@ from zobench.build import build, build_optimizer
 from zobench.errors import UserError
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder, read_json, write_json
+from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
 from zobench.run.loop import Loop
 from zobench.run.meter import Meter
 from zobench.run.progress import RunProgress
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Problem
+from zobench.tuning.saving import save
 from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
 
@@ -40,8 +42,11 @@ def run(folder: RunFolder) -> dict[str, Any]:
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         optimizer = build_optimizer(settings["optimizer"], trainable)
     _check_gradient(settings["train"], problem, optimizer)
+    if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
+        with meter.phase("fit"):
+            optimizer.fit(model, problem, settings["evaluation"]["batch_size"])
     if settings["train"]["checkpointing"]:
-        model.gradient_checkpointing_enable()
+        _checkpoint_activations(model)
     logger: Logger = build(settings["logger"])
     steps = 0 if isinstance(optimizer, ZeroShot) else settings["train"]["steps"]
     diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
@@ -61,6 +66,8 @@ def run(folder: RunFolder) -> dict[str, Any]:
             if isinstance(optimizer, ZOOptimizer):
                 loop.ledger = stack.enter_context(Ledger(folder.ledger, settings["seed"]))
             result = loop.carry_out(steps)
+        if settings["train"]["export"]:
+            save(model, loaded.tokenizer, folder.model)
     except BaseException:
         logger.abort()
         raise
@@ -83,6 +90,12 @@ def _check_gradient(
             "task.loss: this loss has no gradient, which the optimizer needs; choose a"
             " zeroth-order one"
         )
+
+
+def _checkpoint_activations(model: Any) -> None:
+    """Recompute activations in the backward pass; transformers 5.2x renamed the method."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)()
 
 
 def _device(wanted: str) -> torch.device:

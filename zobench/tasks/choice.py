@@ -36,7 +36,8 @@ class ChoiceTask:
     loss: `choice` (cross-entropy over the choices), `answer` (language modelling of the right
     choice), `sequence` (of the whole text) or `accuracy` (its negative, for optimizers that need
     no gradient). demonstrations: examples from train put before each prompt of dev and test.
-    calibrated: score log p(choice | prompt) - log p(choice | content_free), not the mean log p.
+    calibrated: score log p(choice | prompt) - log p(choice | content_free), not the mean log p;
+    content_free is a template too.
     sizes: examples per split, drawn by `data_seed` (see Draw); shuffled=False takes the first rows.
     data_dir: a folder with the data's files, for machines without the hub.
     truncation: what to do with a prompt longer than the model or `max_length` tokens: `error`, or
@@ -76,6 +77,7 @@ class ChoiceTask:
             raise UserError(f"task.demonstrations={demonstrations}: must not be negative")
         self.version, self.example = version, example
         self.prompt = Template(prompt, "task.prompt")
+        self.prompt.check_columns()
         self.choices = [Template(choice, "task.choices") for choice in choices]
         self.label, self.labels = label, [str(value) for value in labels or ()]
         self.each = None if each is None else Expression(each, "task.each")
@@ -87,7 +89,7 @@ class ChoiceTask:
             raise UserError("task.texts: a classification head reads one text or a pair")
         self.loss = loss_named(loss)
         self.demonstrations, self.calibrated = demonstrations, calibrated
-        self.content_free = content_free
+        self.content_free = Template(content_free, "task.content_free")
         self.source, self.data_dir = source, data_dir
         self.draw = Draw(sizes, data_seed, shuffled=shuffled)
         self.truncation, self.max_length = truncation, max_length
@@ -109,17 +111,18 @@ class ChoiceTask:
     def render(self, row: Row) -> Example:
         """The row as a decoder is shown it; UserError names the row that does not fit."""
         choices, right = self._candidates(row)
-        return Example(self.prompt(row), choices, right[0], row.where, right=right)
+        neutral = self.content_free(row)
+        return Example(self.prompt(row), choices, right[0], row.where, "", right, neutral)
 
     def render_cloze(self, row: Row) -> Example:
         """The row as a masked language model is shown it: text before and after the choice."""
-        choices, right = self._candidates(row)
+        shown = self.render(row)
         if self.cloze is None:
-            return Example(self.prompt(row), choices, right[0], row.where, ".", right)
+            return replace(shown, after=".")
         before, *after = self.cloze(row, mask=_BLANK).split(_BLANK)
         if len(after) != 1:
             raise UserError("task.cloze: needs {{ mask }} exactly once")
-        return Example(before, choices, right[0], row.where, after[0], right)
+        return replace(shown, prompt=before, after=after[0])
 
     def render_texts(self, row: Row) -> Example:
         """The row as a classification head is shown it: one text, or a pair (prompt, after)."""
@@ -189,6 +192,6 @@ class ChoiceTask:
         shown = with_demonstrations(examples, train, number, seed)
         if not self.calibrated:
             return [reading(e) for e in shown]
-        bare = [replace(e, prompt=self.content_free) for e in examples]
+        bare = [replace(e, prompt=e.neutral) for e in examples]
         priors = with_demonstrations(bare, train, number, seed)
         return [reading(e, prior) for e, prior in zip(shown, priors, strict=True)]

@@ -67,7 +67,7 @@ class ChoiceProblem:
         losses, right = [], 0
         for examples in in_batches(questions, batch_size):
             batch = self.reading.batch(examples, self.device)
-            scores = self._scores(model, examples, batch)
+            scores = self._scores(model, examples, batch, batch_size)
             loss = self.objective.value(scores, batch.gold)
             losses.append(None if loss is None else float(loss) * len(examples))
             known = (~scores.isnan().any(1)).tolist()
@@ -76,10 +76,13 @@ class ChoiceProblem:
         told = [loss for loss in losses if loss is not None]
         return (sum(told) / len(questions) if told else None), right
 
-    def _scores(self, model: Any, examples: Sequence[Encoded], batch: Batch) -> Tensor:
+    def _scores(
+        self, model: Any, examples: Sequence[Encoded], batch: Batch, at_once: int
+    ) -> Tensor:
+        scores = self.reading.evaluated
         if not examples[0].prior:
-            return self.reading.scores(model, batch)
+            return scores(model, batch, at_once)
         priors = self.reading.batch([Encoded(e.prior, e.gold) for e in examples], self.device)
-        posterior = self.reading.scores(model, batch, summed=True)
-        difference = posterior - self.reading.scores(model, priors, summed=True)
+        posterior = scores(model, batch, at_once, summed=True)
+        difference = posterior - scores(model, priors, at_once, summed=True)
         return difference.masked_fill(posterior == -torch.inf, -torch.inf)  # missing candidates

@@ -20,15 +20,18 @@ _HELD_OUT = 5  # of a single file, every fifth row is a test row
 class Dataset:
     """Rows of a public data set, from the hub, from a folder or from a single file.
 
-    path, name, revision: the hub's namespaced id, configuration and (optional) revision.
+    path, name, revision: the hub's namespaced id, configuration and (optional) revision; data
+    without a path are read from files only.
     fallback: a revision tried when that cannot be loaded, such as "refs/convert/parquet" for
     data sets whose hub repository holds a script.
     splits: our split -> the data set's; a missing `dev` is drawn from `train` by the task.
     files: our split -> file names (without ending) that are looked for before the usual ones.
-    columns: the columns of a csv file without a header.
+    columns: the columns of a csv or tsv file without a header.
     rename: columns of local files that are named otherwise on the hub, old -> new;
     a file that has the new name already is left as it is.
     shape: turns one row of a file or of the hub into rows with the columns of the task.
+    values: column -> what it says in files, as text -> what it says on the hub, after `shape`;
+    a value that is not listed is left as it is.
     shots: folder of LM-BFF's few-shot rows inside the data folder, such as "16-13".
 
     `task.data_dir` may be a file, or a folder that holds one file of any name: counting its rows
@@ -38,7 +41,7 @@ class Dataset:
     def __init__(
         self,
         *,
-        path: str,
+        path: str | None,
         splits: Mapping[str, str],
         name: str | None = None,
         revision: str | None = None,
@@ -47,6 +50,7 @@ class Dataset:
         columns: Sequence[str] | None = None,
         rename: Mapping[str, str] | None = None,
         shape: Callable[[Row], Iterable[Row]] | None = None,
+        values: Mapping[str, Mapping[str, Any]] | None = None,
         shots: str | None = None,
     ) -> None:
         self.path, self.name, self.revision, self.fallback = path, name, revision, fallback
@@ -56,6 +60,7 @@ class Dataset:
             for ours, theirs in self.splits.items()
         }
         self.columns, self.shape, self.shots = columns, shape, shots
+        self.values = {column: dict(known) for column, known in (values or {}).items()}
 
     def rows(self, data_dir: str | None) -> dict[str, list[Row]]:
         """All rows per split, from the files if there are any, else from the hub.
@@ -68,6 +73,8 @@ class Dataset:
                     f"task.source.shots={self.shots} is read from files: set task.data_dir="
                     " to the folder that holds it"
                 )
+            if self.path is None:
+                raise UserError("task.data_dir: give the folder or the file with the data")
             raw = {ours: self._hub(theirs) for ours, theirs in self.splits.items()}
         else:
             raw = self._files(Path(data_dir).expanduser())
@@ -77,7 +84,16 @@ class Dataset:
         }
 
     def _shaped(self, row: Row) -> Iterable[Row]:
-        return [row] if self.shape is None else self.shape(row)
+        rows = [row] if self.shape is None else self.shape(row)
+        return map(self._valued, rows)
+
+    def _valued(self, row: Row) -> Row:
+        said = {
+            column: known.get(str(row.values[column]), row.values[column])
+            for column, known in self.values.items()
+            if column in row.values
+        }
+        return Row(row.values | said, row.where)
 
     def _files(self, place: Path) -> dict[str, list[Row]]:
         """The renamed rows of the splits' files, or of a single file that is cut in two."""

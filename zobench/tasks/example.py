@@ -19,7 +19,8 @@ class Example:
     """A prompt, the texts that may continue it and the index of the one to teach.
 
     after: what follows the choice, for a model that fills in masks. right: indices of all choices
-    that count as correct; `gold` alone where it is empty.
+    that count as correct; `gold` alone where it is empty. neutral: the content-free prompt that
+    calibration compares with.
     """
 
     prompt: str
@@ -28,6 +29,7 @@ class Example:
     where: str
     after: str = ""
     right: tuple[int, ...] = ()
+    neutral: str = ""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ ENDINGS = [f".{ending}{zipped}" for ending in READERS for zipped in ("", ".gz")]
 def read(path: Path, columns: Sequence[str] | None = None) -> list[Row]:
     """Rows of one file; raises UserError naming file and line when a row is malformed.
 
-    columns: names for a csv file without a header.
+    columns: names for a csv or tsv file without a header.
     """
     rows = list(_rows(path, columns))
     if not rows:
@@ -61,8 +61,8 @@ def _rows(path: Path, columns: Sequence[str] | None) -> Iterable[Row]:
     ending = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
     if path.name.endswith(".parquet"):
         return parquet_rows(path)
-    if ending == "csv":
-        return csv_rows(path, text_of(path), columns)
+    if ending in ("csv", "tsv"):
+        return (csv_rows if ending == "csv" else tsv_rows)(path, text_of(path), columns)
     if ending in READERS:
         return READERS[ending](path, text_of(path, "latin-1" if ending == "label" else "utf-8"))
     if path.name.startswith("s1."):

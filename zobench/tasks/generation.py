@@ -28,11 +28,12 @@ class GenerationTask:
 
     prompt: Jinja2 template over a row's columns. answers: expression for a text or a list of texts
     that are right. target: template of the text that is taught after the prompt, leading space and
-    stop string included. metric: `f1` or `exact_match`, of the generated text up to the first of
-    `stop`, of at most `max_new_tokens` tokens; extract: a regular expression whose last match's
-    first group is judged instead of all of it (GSM8K). loss: `answer` (language modelling of the
-    target), `sequence` (of the whole text), or a metric (its negative mean over generations, for
-    optimizers that need no gradient: MeZO's F1 objective). The rest is as in ChoiceTask.
+    stop string included. metric: `f1`, `exact_match` or `same_number`, of the generated text up to
+    the first of `stop`, of at most `max_new_tokens` tokens; extract: a regular expression; its last
+    match's first group is judged instead of all of it (GSM8K). loss: `answer` (language modelling
+    of the target), `sequence` (of the whole text), or a metric (its negative mean over
+    generations, for optimizers that need no gradient: MeZO's F1 objective). The rest is as in
+    ChoiceTask.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class GenerationTask:
             raise UserError(f"task.extract: {error}") from None
         self.version, self.example = version, example
         self.prompt, self.target = Template(prompt, "task.prompt"), Template(target, "task.target")
+        self.prompt.check_columns()
         self.answers = Expression(answers, "task.answers")
         self.metric, self.loss = metric, loss
         self.stop, self.max_new_tokens = tuple(stop), max_new_tokens

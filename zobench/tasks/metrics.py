@@ -7,6 +7,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
 
 # an answer that says there is none: a shared word ("no") earns nothing
 _NO_ANSWER = ("CANNOTANSWER", "no answer")
@@ -44,4 +45,25 @@ def _f1(prediction: str, gold: str) -> float:
     return 2 * shared / (len(found) + len(wanted))
 
 
-METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {"f1": f1, "exact_match": exact_match}
+def same_number(prediction: str, answers: Sequence[str]) -> float:
+    """1 if the prediction is the same number as one of the answers, else 0 (GSM8K).
+
+    Commas between digits are dropped; sign and decimal point count. No number is no answer.
+    """
+    found = _number(prediction)
+    return float(found is not None and any(found == _number(gold) for gold in answers))
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text.strip().removeprefix("$").replace(",", ""))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
+    "f1": f1,
+    "exact_match": exact_match,
+    "same_number": same_number,
+}

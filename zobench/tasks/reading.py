@@ -14,6 +14,7 @@ from zobench.tasks.encoding import Encoded, encode, encode_classes, encode_maske
 from zobench.tasks.example import Example
 from zobench.tasks.problem import Loaded
 from zobench.tasks.scoring import class_scores, language_scores
+from zobench.tasks.shared_prefix import shared_prefix_scores
 
 _ENCODERS = {
     Interface.CAUSAL: encode,
@@ -42,6 +43,14 @@ class Reading:
         self.truncation = truncation
         classifies = self.interface is Interface.CLASSIFIER
         self.scores: Callable[..., Tensor] = class_scores if classifies else language_scores
+
+    def evaluated(self, model: Any, batch: Batch, at_once: int, *, summed: bool = False) -> Tensor:
+        """As `scores`, for evaluation: for fewer tokens where candidates begin alike."""
+        if self.interface is Interface.CAUSAL:
+            found = shared_prefix_scores(model, batch, at_once, summed=summed)
+            if found is not None:
+                return found
+        return self.scores(model, batch, summed=summed)
 
     def __call__(self, example: Example, prior: Example | None = None) -> Encoded:
         """Tokenise an example and, where scores are calibrated, its content-free twin."""

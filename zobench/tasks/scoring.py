@@ -2,9 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,15 +12,33 @@ from torch import Tensor
 from zobench.tasks.batch import Batch
 
 
+class Places(NamedTuple):
+    """M places of a batch, whose logits are needed: row and column of inputs of `width` tokens."""
+
+    row: Tensor
+    at: Tensor
+    width: int
+
+    def of(self, sequence: Tensor) -> Tensor:
+        """(M, H) of (R, T, H); T is larger than `width` where tuning puts virtual tokens first."""
+        virtual = sequence.shape[1] - self.width
+        return sequence[self.row.to(sequence.device), self.at.to(sequence.device) + virtual]
+
+
 @functools.lru_cache
-def _forward_arguments(model_class: type) -> frozenset[str]:
+def _arguments(model_class: type) -> frozenset[str]:
     return frozenset(inspect.signature(model_class.forward).parameters)  # type: ignore[attr-defined]
+
+
+def forward_arguments(model: Any) -> frozenset[str]:
+    """The names that the model's forward takes."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft wraps
+    return _arguments(base.__class__)
 
 
 def forward(model: Any, batch: Batch) -> Tensor:
     """Logits of a forward pass over the batch's rows, as the model returns them."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft wraps
-    accepted = _forward_arguments(base.__class__)
+    accepted = forward_arguments(model)
     inputs: dict[str, Any] = {"attention_mask": batch.attention_mask}
     if "use_cache" in accepted:
         inputs["use_cache"] = False
@@ -31,8 +49,8 @@ def forward(model: Any, batch: Batch) -> Tensor:
 
 
 @contextmanager
-def _read_only(model: Any, batch: Batch) -> Iterator[list[bool]]:
-    """Let the output head see only the batch's M places; yields a list that is filled if it did.
+def _read_only(model: Any, places: Places) -> Iterator[list[bool]]:
+    """Let the output head see only these places; yields a list that is filled if it did.
 
     The head's input is cut, not its output, so logits of other places are never computed, and
     whatever an architecture does after the head (scaling, soft caps) is done to these as well.
@@ -44,7 +62,7 @@ def _read_only(model: Any, batch: Batch) -> Iterator[list[bool]]:
     def select(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         del module
         cut.append(True)
-        return (_places(inputs[0], batch).unsqueeze(0), *inputs[1:])
+        return (places.of(inputs[0]).unsqueeze(0), *inputs[1:])
 
     handle = head.register_forward_pre_hook(select) if head is not None else None
     try:
@@ -54,19 +72,18 @@ def _read_only(model: Any, batch: Batch) -> Iterator[list[bool]]:
             handle.remove()
 
 
-def _places(sequence: Tensor, batch: Batch) -> Tensor:
-    """(M, H) of (R, T', H); T' is larger than T where tuning puts virtual tokens in front."""
-    virtual = sequence.shape[1] - batch.input_ids.shape[1]
-    row, at = batch.read_row.to(sequence.device), batch.read_at.to(sequence.device)
-    return sequence[row, at + virtual]
+def log_p_at(model: Any, places: Places, logits_of: Callable[[], Tensor]) -> Tensor:
+    """Log-probabilities in float32 at these places of a forward pass, (M, vocabulary)."""
+    with _read_only(model, places) as cut:
+        logits = logits_of()
+    read = logits.squeeze(0) if cut else places.of(logits)
+    return torch.log_softmax(read.float(), dim=-1)
 
 
 def target_log_p(model: Any, batch: Batch) -> Tensor:
     """Log-probability of each target token in float32, (N, K); 0 where a choice is shorter."""
-    with _read_only(model, batch) as cut:
-        logits = forward(model, batch)
-    read = logits.squeeze(0) if cut else _places(logits, batch)
-    log_p = torch.log_softmax(read.float(), dim=-1)
+    places = Places(batch.read_row, batch.read_at, batch.input_ids.shape[1])
+    log_p = log_p_at(model, places, lambda: forward(model, batch))
     picked, target = batch.picked.to(log_p.device), batch.target.to(log_p.device)
     return log_p[picked, target.clamp(min=0)] * (target >= 0)
 
@@ -76,7 +93,11 @@ def language_scores(model: Any, batch: Batch, *, summed: bool = False) -> Tensor
 
     Missing candidates, where examples have different numbers of choices, score -inf.
     """
-    log_p = target_log_p(model, batch)
+    return candidate_scores(target_log_p(model, batch), batch, summed=summed)
+
+
+def candidate_scores(log_p: Tensor, batch: Batch, *, summed: bool) -> Tensor:
+    """(B, choices) of what `target_log_p` returns."""
     total = log_p.sum(1)
     if not summed:
         total = total / (batch.target.to(total.device) >= 0).sum(1)

@@ -11,8 +11,9 @@ from zobench.tasks.example import Row
 
 
 def lower_first(text: str) -> str:
-    """The first letter in lower case, unless the first word is "I" (MeZO's Copa)."""
-    return text if text.split(" ", 1)[0] == "I" else text[:1].lower() + text[1:]
+    """The first word in lower case, unless it is "I" (MeZO's Copa)."""
+    first, space, rest = text.partition(" ")
+    return text if first == "I" else first.lower() + space + rest
 
 
 def upper_first(text: str) -> str:
@@ -35,6 +36,16 @@ class Template:
     def __init__(self, text: str, key: str) -> None:
         self.text, self.key = text, key
         self._render = _compiled(_environment().from_string, text, key).render
+
+    def check_columns(self) -> None:
+        """Raise UserError for a text that is the same for every row."""
+        from jinja2 import meta
+
+        if not meta.find_undeclared_variables(_environment().parse(self.text)):
+            raise UserError(
+                f"{self.key}: {self.text!r} is the same for every row; put a column into it, as in"
+                " {{ sentence }}"
+            )
 
     def __call__(self, row: Row, **more: Any) -> str:
         """The text for a row; raises UserError naming the row that does not fit."""

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from zobench.seeded import seeded
 from zobench.tuning.kinds import classifies, head_parts
-from zobench.tuning.seeded import seeded
 
 
 def with_adapter(model: nn.Module, config: Any, seed: int) -> Any:

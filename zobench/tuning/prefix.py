@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from zobench.errors import UserError
+from zobench.seeded import seeded
 from zobench.tuning.adapter import with_adapter
 from zobench.tuning.kinds import check_text, task_type
-from zobench.tuning.seeded import seeded
 from zobench.tuning.token_types import keep_token_types
 
 

@@ -30,11 +30,14 @@ def csv_rows(path: Path, text: str, columns: Sequence[str] | None = None) -> Ite
     yield from _table(records(), path, columns)
 
 
-def tsv_rows(path: Path, text: str) -> Iterator[Row]:
-    """Tab-separated with a header and no quoting, as GLUE ships it: a line is a row."""
+def tsv_rows(path: Path, text: str, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """Tab-separated without quoting, as GLUE ships it: a line is a row.
+
+    columns: names for a file without a header (GLUE's CoLA).
+    """
     lines = (line.removesuffix("\r") for line in text.split("\n"))
     fields = (line.split("\t") if line else [] for line in lines)
-    yield from _table(enumerate(_without_votes(fields), start=1), path)
+    yield from _table(enumerate(_without_votes(fields), start=1), path, columns)
 
 
 def _without_votes(records: Iterable[list[str]]) -> Iterator[list[str]]:

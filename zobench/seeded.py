@@ -10,7 +10,7 @@ import torch
 def seeded(seed: int) -> Iterator[None]:
     """Inside the block torch's global generators start from `seed`; outside nothing has changed.
 
-    For initialisations that libraries draw from the global state (peft's LoRA and prompts).
+    For what libraries draw from the global state: classification heads, LoRA, soft prompts.
     """
     devices = range(torch.cuda.device_count())  # seeding below reaches every one of them
     with torch.random.fork_rng(devices):

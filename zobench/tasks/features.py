@@ -1,0 +1,121 @@
+"""What an output head reads at the place of the choice, for methods that fit the head by itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zobench.errors import UserError
+from zobench.interface import Interface
+from zobench.tasks.batch import Batch
+from zobench.tasks.choice_problem import ChoiceProblem
+from zobench.tasks.encoding import Candidate, Encoded
+from zobench.tasks.evaluation import evaluating, in_batches
+
+
+@dataclass(frozen=True)
+class Features:
+    """The head's inputs (N, H) in float32 and the classes (N,), on the CPU and in the data's order.
+
+    words: the head's row for each class, the number of a token or of a label.
+    """
+
+    inputs: Tensor
+    classes: Tensor
+    words: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Lesson(Encoded):
+    """An example with its place in the split: batches are made in order of length."""
+
+    number: int = 0
+
+
+def features(model: Any, head: nn.Module, problem: ChoiceProblem, batch_size: int) -> Features:
+    """Features of the training split, without gradient or dropout.
+
+    Raises UserError unless all examples have the same choices, each of one token, predicted from
+    one place: else no row of the head stands for a class.
+    """
+    words = _words([*problem.questions["dev"], *problem.questions["test"]])
+    lessons = [_answer_of(example, n) for n, example in enumerate(problem.lessons["train"])]
+    found: list[Tensor] = [torch.empty(0)] * len(lessons)
+    with evaluating(model):
+        for examples in in_batches(lessons, batch_size):
+            batch = problem.reading.batch(examples, problem.device)
+            for example, row in zip(examples, _read(model, head, problem, batch), strict=True):
+                found[example.number] = row
+    known = {word: number for number, word in enumerate(words)}
+    targets = [lesson.candidates[0].target[0] for lesson in lessons]
+    if not known.keys() >= set(targets):
+        raise _refusal()
+    return Features(torch.stack(found), torch.tensor([known[t] for t in targets]), words)
+
+
+def head_of(model: Any, interface: Interface | None) -> nn.Linear:
+    """The layer whose outputs are the scores of tokens or classes; raises UserError without one."""
+    head: Any = None
+    if interface is Interface.CLASSIFIER:
+        for part in model.modules():  # the last one: a head may have layers before it
+            if isinstance(part, nn.Linear) and part.out_features == model.config.num_labels:
+                head = part
+    else:
+        head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise UserError("optimizer=linear_probe: this model has no linear output head")
+    return head
+
+
+def _read(model: Any, head: nn.Module, problem: ChoiceProblem, batch: Batch) -> Tensor:
+    """(B, H): what the head is given in a forward pass, where the batch's choices are predicted.
+
+    A classifier's head has one input per row, or, in decoders, which pool afterwards, one per
+    token; they take the last that is not padding, which is where a class is predicted here.
+    """
+    seen: list[Tensor] = []
+    # before what scoring itself hooks to the head, hence on its whole input
+    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        problem.reading.scores(model, batch)
+    finally:
+        handle.remove()
+    (given,) = seen
+    picked = batch.picked[:, 0]
+    row = batch.read_row[picked].to(given.device)
+    if given.dim() == 2:
+        return given[row].float().cpu()
+    virtual = given.shape[1] - batch.input_ids.shape[1]  # tokens that tuning puts in front
+    return given[row, batch.read_at[picked].to(given.device) + virtual].float().cpu()
+
+
+def _answer_of(example: Encoded, number: int) -> _Lesson:
+    """The right candidate's last token: all of it, whatever else the task's loss looks at."""
+    gold = example.candidates[example.gold]
+    last = Candidate(gold.context, gold.target[-1:], gold.positions[-1:], gold.types)
+    return _Lesson((last,), 0, number=number)
+
+
+def _words(examples: Sequence[Encoded]) -> tuple[int, ...]:
+    found = set()
+    for example in examples:
+        places = {(candidate.context, candidate.positions) for candidate in example.candidates}
+        if len(places) > 1 or any(len(candidate.target) > 1 for candidate in example.candidates):
+            raise _refusal()
+        found.add(tuple(candidate.target[0] for candidate in example.candidates))
+    words = found.pop()
+    if found or len(set(words)) < len(words):
+        raise UserError(
+            "optimizer=linear_probe: this task's choices differ from row to row, or begin alike;"
+            " choose tuning=head with a gradient or zeroth-order optimizer"
+        )
+    return words
+
+
+def _refusal() -> UserError:
+    return UserError(
+        "optimizer=linear_probe: this task's choices are more than one token long; choose"
+        " tuning=head with a gradient or zeroth-order optimizer"
+    )
