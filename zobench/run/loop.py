@@ -93,7 +93,7 @@ class Loop:
                 "step_s": finite(self._step_seconds()),
                 "eval_s": phases.seconds("eval"),
                 "load_s": phases.seconds("load"),
-                "total_s": time.perf_counter() - start + phases.seconds("load"),
+                "total_s": time.perf_counter() - start + sum(map(phases.seconds, ("load", "fit"))),
             },
             "memory": {
                 "peak_gib": phases.peak_gib(busiest),

@@ -53,11 +53,8 @@ class ChoiceProblem:
         with evaluating(model):
             loss, right = self._asked(model, self.questions[split], batch_size)
             if loss is None:
-                batches = (
-                    self.reading.batch(examples, self.device)
-                    for examples in in_batches(self.lessons[split], batch_size)
-                )
-                loss = mean_loss(self, model, batches)
+                lessons = self.reading.batches(self.lessons[split], batch_size, self.device)
+                loss = mean_loss(self, model, lessons)
         return {"loss": loss, "accuracy": right / len(self.questions[split])}
 
     def _asked(

@@ -102,11 +102,8 @@ class GenerationProblem:
                 for questions in in_batches(self.questions[split], batch_size)
             ) / len(self.questions[split])
             if self.told is None:
-                batches = (
-                    self.reading.batch(examples, self.device)
-                    for examples in in_batches(self.lessons[split], batch_size)
-                )
-                loss = mean_loss(self, model, batches)
+                lessons = self.reading.batches(self.lessons[split], batch_size, self.device)
+                loss = mean_loss(self, model, lessons)
             else:
                 loss = -score
         return {"loss": loss, self.metric.name: score, "accuracy": score}

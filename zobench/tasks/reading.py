@@ -1,6 +1,6 @@
 """How one model reads examples: its tokenizer, its longest context, its interface."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.batch import Batch, collate
 from zobench.tasks.encoding import Encoded, encode, encode_classes, encode_masked
+from zobench.tasks.evaluation import in_batches
 from zobench.tasks.example import Example
 from zobench.tasks.problem import Loaded
 from zobench.tasks.scoring import class_scores, language_scores
@@ -73,6 +74,13 @@ class Reading:
             bos = ids[:1] if ids[0] == self.tokenizer.bos_token_id else []
             ids = bos + ids[len(ids) - room + len(bos) :]
         return tuple(ids)
+
+    def batches(
+        self, examples: Sequence[Encoded], batch_size: int, device: torch.device
+    ) -> Iterator[Batch]:
+        """All of them, those of like length together."""
+        for some in in_batches(examples, batch_size):
+            yield self.batch(some, device)
 
     def batch(self, examples: Sequence[Encoded], device: torch.device) -> Batch:
         return collate(examples, self.tokenizer.pad_token_id, self.max_length).to(device)
