@@ -149,6 +149,8 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
             raise UserError(f"{part}.{name}={settings[part][name]}: must be at least 1")
     if (parts := settings["train"]["micro_batch_size"]) is not None and parts < 1:
         raise UserError(f"train.micro_batch_size={parts}: must be at least 1, or null")
+    if (rise := settings["train"]["warmup"]) is not None and rise < 0:
+        raise UserError(f"train.warmup={rise}: must not be negative, or null")
     if (precision := settings["train"]["precision"]) not in (None, "bfloat16"):
         raise UserError(f"train.precision={precision}: choose bfloat16 or null")
     if (norm := settings["train"]["grad_clip"]) is not None and not norm > 0:

@@ -38,7 +38,7 @@ def build(model: str, config: str, **settings: Any) -> Any:
     return made.eval()
 
 
-LANGUAGE: dict[str, Callable[[], Any]] = {
+LANGUAGE: dict[str, Callable[..., Any]] = {
     "opt": partial(build, "OPTForCausalLM", "OPTConfig", **OPT),
     "llama": partial(build, "LlamaForCausalLM", "LlamaConfig", **GROUPED),
     "qwen3": partial(
@@ -57,7 +57,7 @@ LANGUAGE: dict[str, Callable[[], Any]] = {
     "roberta": partial(build, "RobertaForMaskedLM", "RobertaConfig", **ENCODER),
     "bert": partial(build, "BertForMaskedLM", "BertConfig", **ENCODER),
 }
-CLASSIFIERS: dict[str, Callable[[], Any]] = {
+CLASSIFIERS: dict[str, Callable[..., Any]] = {
     "bert-classifier": partial(
         build, "BertForSequenceClassification", "BertConfig", **ENCODER, num_labels=3
     ),

@@ -1,12 +1,11 @@
 """What tuning refuses, and in which words."""
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.tuning import models
 from zobench.errors import UserError
 from zobench.tuning.bitfit import bitfit
 from zobench.tuning.full import full
@@ -15,11 +14,6 @@ from zobench.tuning.layers import layers
 from zobench.tuning.lora import lora
 from zobench.tuning.prefix import prefix
 from zobench.tuning.prompt import prompt
-
-spec = importlib.util.spec_from_file_location("models", Path(__file__).with_name("models.py"))
-assert spec and spec.loader
-models: Any = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(models)
 
 
 def sentence(tune: Any, model: Any, **settings: Any) -> str:

@@ -1,6 +1,5 @@
 """Every way of tuning on every kind of model: what trains, how it starts, what stays as it is."""
 
-import importlib.util
 import re
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.tuning import models
 from zobench.build import build
 from zobench.paths import conf_dir
 from zobench.tuning.bitfit import bitfit
@@ -26,10 +26,6 @@ from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.gaussian import Gaussian
 
-spec = importlib.util.spec_from_file_location("models", Path(__file__).with_name("models.py"))
-assert spec and spec.loader
-models: Any = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(models)
 MODELS, LANGUAGE, DECODERS = models.MODELS, models.LANGUAGE, models.DECODERS
 logits_of = models.logits_of
 

@@ -1,21 +1,15 @@
 """Prefix and prompt against what they stand for: real tokens before the text."""
 
 import copy
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.tuning import models
 from zobench.tuning.prefix import prefix, random_tokens, real_keys_and_values
 from zobench.tuning.prompt import prompt
-
-spec = importlib.util.spec_from_file_location("models", Path(__file__).with_name("models.py"))
-assert spec and spec.loader
-models: Any = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(models)
 
 
 def behind(model: Any, ids: Tensor) -> Tensor:

@@ -18,24 +18,23 @@ import torch
 from torch import Tensor
 
 from zobench.build import build
+from zobench.interface import Interface
+from zobench.models.language_model import load
 from zobench.models.loaded import LoadedModel
 from zobench.schema import composed
 from zobench.seeded import seeded
 from zobench.tasks.encoding import Candidate, Encoded
-from zobench.tasks.evaluation import evaluating, in_batches
+from zobench.tasks.evaluation import evaluating
 from zobench.tasks.reading import Reading
 from zobench.tasks.scoring import language_scores
 
 CPU = torch.device("cpu")
-ROWS = 872
 BATCH = 32
 
 
 def random_opt(tokenizer: Any) -> LoadedModel:
     """A decoder with OPT's vocabulary and as few layers as a test has time for."""
     from transformers import OPTConfig, OPTForCausalLM
-
-    from zobench.interface import Interface
 
     sizes: dict[str, Any] = {"hidden_size": 192, "word_embed_proj_dim": 192, "ffn_dim": 768}
     config = OPTConfig(**sizes, num_hidden_layers=6, num_attention_heads=6, vocab_size=50272)
@@ -88,8 +87,6 @@ def prompts(count: int) -> list[Encoded]:
 
 
 def main() -> None:
-    from zobench.models.language_model import load
-
     options = argparse.ArgumentParser()
     options.add_argument("--data", help="folder with SST-2's files")
     options.add_argument("--model", help="a model's folder")
@@ -103,8 +100,8 @@ def main() -> None:
     model = loaded.model
 
     def batched(examples: Sequence[Encoded], scores: Callable[..., Tensor], *more: Any) -> Tensor:
-        batches = in_batches(examples, BATCH)
-        return torch.cat([scores(model, reading.batch(b, CPU), *more) for b in batches])
+        batches = reading.batches(examples, BATCH, CPU)
+        return torch.cat([scores(model, batch, *more) for batch in batches])
 
     rows = sorted(problem.questions["test"], key=lambda example: example.length)
     size = sum(p.numel() for p in model.parameters()) / 1e6

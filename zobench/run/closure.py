@@ -37,13 +37,8 @@ class CountedLoss:
 
     def whole(self, batch: Batch) -> Tensor:
         """The loss of the whole batch, uncounted."""
-        first, *others = shares_of(batch)
-        if not others:
-            return self.part(first[1])
-        total: Tensor = first[0] * self.part(first[1])
-        for share, part in others:
-            total = total + share * self.part(part)
-        return total
+        first, *others = (share * self.part(part) for share, part in shares_of(batch))
+        return sum(others, start=first)
 
     def count(self, batch: Batch) -> None:
         self.forwards += 1

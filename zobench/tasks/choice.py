@@ -12,10 +12,10 @@ from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.draw import Draw
 from zobench.tasks.encoding import Encoded
 from zobench.tasks.example import Example, Row, Splits
-from zobench.tasks.in_context import with_demonstrations
+from zobench.tasks.in_context import check_demonstrations, with_demonstrations
 from zobench.tasks.losses import loss_named
 from zobench.tasks.problem import Loaded
-from zobench.tasks.reading import Reading
+from zobench.tasks.reading import Reading, check_truncation
 from zobench.tasks.source import Source
 from zobench.tasks.templates import Expression, Template
 
@@ -71,10 +71,8 @@ class ChoiceTask:
         truncation: str = "error",
         max_length: int | None = None,
     ) -> None:
-        if truncation not in ("error", "left"):
-            raise UserError(f"task.truncation={truncation}: choose error or left")
-        if demonstrations < 0:
-            raise UserError(f"task.demonstrations={demonstrations}: must not be negative")
+        check_truncation(truncation)
+        check_demonstrations(demonstrations)
         self.version, self.example = version, example
         self.prompt = Template(prompt, "task.prompt")
         self.prompt.check_columns()

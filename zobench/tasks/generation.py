@@ -11,11 +11,11 @@ from zobench.interface import Interface
 from zobench.tasks.draw import Draw
 from zobench.tasks.example import Example, Row, Splits
 from zobench.tasks.generation_problem import GenerationProblem, Metric, Question
-from zobench.tasks.in_context import with_demonstrations
+from zobench.tasks.in_context import check_demonstrations, with_demonstrations
 from zobench.tasks.losses import AnswerLoss, SequenceLoss
 from zobench.tasks.metrics import METRICS
 from zobench.tasks.problem import Loaded
-from zobench.tasks.reading import Reading
+from zobench.tasks.reading import Reading, check_truncation
 from zobench.tasks.source import Source
 from zobench.tasks.templates import Expression, Template
 from zobench.tasks.writing import Writer
@@ -57,17 +57,14 @@ class GenerationTask:
         truncation: str = "error",
         max_length: int | None = None,
     ) -> None:
-        if truncation not in ("error", "left"):
-            raise UserError(f"task.truncation={truncation}: choose error or left")
+        check_truncation(truncation)
+        check_demonstrations(demonstrations)
         if metric not in METRICS:
             raise UserError(f"task.metric={metric}: choose {', '.join(METRICS)}")
         if loss not in (*_LOSSES, *METRICS):
             raise UserError(f"task.loss={loss}: choose {', '.join((*_LOSSES, *METRICS))}")
-        if max_new_tokens < 1 or demonstrations < 0 or not all(stop):
-            raise UserError(
-                "task.max_new_tokens must be at least 1, task.demonstrations at least 0, and no"
-                " text of task.stop empty"
-            )
+        if max_new_tokens < 1 or not all(stop):
+            raise UserError("task.max_new_tokens must be at least 1 and no text of task.stop empty")
         try:
             self.extract = None if extract is None else re.compile(extract)
         except re.error as error:

@@ -11,6 +11,12 @@ from zobench.tasks.example import Example
 SEPARATOR = "\n\n"  # MeZO's, for every task
 
 
+def check_demonstrations(count: int) -> None:
+    """Raise UserError for a number of demonstrations below 0."""
+    if count < 0:
+        raise UserError(f"task.demonstrations={count}: must not be negative")
+
+
 def with_demonstrations(
     asked: Sequence[Example], train: Sequence[Example], count: int, seed: int
 ) -> list[Example]:

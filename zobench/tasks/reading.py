@@ -24,6 +24,12 @@ _ENCODERS = {
 }
 
 
+def check_truncation(truncation: str) -> None:
+    """Raise UserError unless it is one of the two that `Reading` knows."""
+    if truncation not in ("error", "left"):
+        raise UserError(f"task.truncation={truncation}: choose error or left")
+
+
 class Reading:
     """From examples to tokens, from tokens to batches, for one model.
 

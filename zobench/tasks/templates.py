@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 import jinja2
+import jinja2.meta
 
 from zobench.errors import UserError
 from zobench.tasks.example import Row
@@ -39,9 +40,7 @@ class Template:
 
     def check_columns(self) -> None:
         """Raise UserError for a text that is the same for every row."""
-        from jinja2 import meta
-
-        if not meta.find_undeclared_variables(_environment().parse(self.text)):
+        if not jinja2.meta.find_undeclared_variables(_environment().parse(self.text)):
             raise UserError(
                 f"{self.key}: {self.text!r} is the same for every row; put a column into it, as in"
                 " {{ sentence }}"
