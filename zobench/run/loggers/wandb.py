@@ -56,10 +56,17 @@ class WandbLogger:
                 self._run.summary.update({f"{part}/{k}": v for k, v in values.items()})
             else:
                 self._run.summary[part] = values
-        self._run.finish()
+        self._finish(exit_code=0)
 
     def abort(self) -> None:
-        self._run.finish(exit_code=1)
+        self._finish(exit_code=1)
+
+    def _finish(self, exit_code: int) -> None:
+        import wandb
+
+        self._run.finish(exit_code=exit_code)
+        # finish() may return before W&B's own process has written an offline run to disk
+        wandb.teardown()
 
 
 def _default_mode() -> str:
