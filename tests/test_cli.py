@@ -9,7 +9,7 @@ import pytest
 
 from zobench.cli import run_command
 
-TINY = ("logger=none", "threads=1", "train.steps=4", "train.eval_every=4", "task.sizes.train=40")
+TINY = ("logger=none", "threads=1", "budget.steps=4", "train.eval_every=4", "task.sizes.train=40")
 FEW = ("task.sizes.dev=24", "task.sizes.test=24")
 Command = Callable[..., tuple[int, str, str]]
 
@@ -18,7 +18,7 @@ Command = Callable[..., tuple[int, str, str]]
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Command:
-    """`command("train.steps=1")`: exit status, stdout and stderr; runs land in tmp_path/runs."""
+    """`command("budget.steps=1")`: exit status, stdout and stderr; runs land in tmp_path/runs."""
     monkeypatch.setenv("ZOBENCH_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(sys, "argv", ["zobench"])
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -43,7 +43,7 @@ OVERLAYS = {
     "own_key": ("train: {stepz: 3}", "stepz"),
     "part_key": ("optimizer: {lrr: 3}", r"optimizer\.lrr.*lr"),
     "root_key": ("seeds: 3", "seeds"),
-    "own_type": ("train: {steps: many}", "many"),
+    "own_type": ("budget: {steps: many}", "many"),
     "part_type": ("optimizer: {lr: high}", "optimizer.lr=high: expected float"),
     "group": ("defaults: [override /optimizer: mezzo]", "mezzo"),
 }
@@ -53,7 +53,7 @@ BAD = [
     (("train.stepz=3",), r"train\.stepz: no such setting"),
     (("optimizer.lrr=3",), r"optimizer\.lrr: no such setting"),
     (("+seeds=3",), "no such setting: seeds"),
-    (("train.steps=many",), "many"),
+    (("budget.steps=many",), "many"),
     (("optimizer.lr=high",), r"optimizer\.lr=high: expected float"),
     (("optimizer.lr=true",), r"optimizer\.lr=True: expected float"),
     (("task.choices=great",), r"task\.choices=great"),
@@ -66,7 +66,7 @@ BAD = [
     (("sampler=learned_mean", "estimator=one_sided"), "needs policy, which neither .*OneSided"),
     (("optimizer.lr=-1",), r"lr=-1"),
     (("optimizer=curvzo", "sampler.ratio=2"), r"sampler\.ratio=2"),
-    (("optimizer=loren", "train.forwards=3"), r"train\.forwards=3: one step .* costs 6"),
+    (("optimizer=loren", "budget.forwards=3"), r"budget\.forwards=3: one step .* costs 6"),
     (("model=point",), r"model\.shapes needs task\.shapes"),
     (("diagnose.every=0",), r"diagnose\.every=0"),
     (("suite=a/b",), "suite=a/b: must be a plain folder name"),

@@ -67,7 +67,8 @@ def test_the_jobs_of_every_experiment_run(
         elif "sizes" in settings["task"]:
             settings["task"]["sizes"] = {"train": 20, "dev": 8, "test": 8}
             settings["task"]["source"]["sizes"] = settings["task"]["sizes"]
-        settings["train"] |= {"steps": 3, "eval_every": 2, "log_every": 1}
+        settings["budget"] |= {"steps": 3}
+        settings["train"] |= {"eval_every": 2, "log_every": 1}
         folder = RunFolder(tmp_path / str(number))
         choices = {"task": "t", "model": "m", "tuning": "full", "optimizer": "o"}
         meta = {"id": "0" * 8, "name": name, "suite": "s", "seed": 0, "choices": choices}

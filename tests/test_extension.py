@@ -33,7 +33,7 @@ def test_a_samplers_own_file_and_yaml_are_all_it_takes(tmp_path: Path) -> None:
     (mine / "sampler" / "lengths.yaml").write_text("_target_: lengths.EqualLengths\nlength: 1.0\n")
     assert len(SAMPLER.splitlines()) <= 20
     overrides = ["task=quadratic_columns", "sampler=lengths", "logger=none", "suite=mine"]
-    overrides += ["train.steps=60", "optimizer.lr=0.1", "sampler.length=1.0,3.0"]
+    overrides += ["budget.steps=60", "optimizer.lr=0.1", "sampler.length=1.0,3.0"]
     command = [sys.executable, "-c", "from zobench.cli import main; main()"]
     done = subprocess.run(
         [*command, "--config-dir", str(mine), "-m", *overrides],

@@ -52,7 +52,7 @@ def write_run(
     config: dict[str, Any] = {
         "optimizer": {"name": optimizer, "lr": lr, "sampler": sampler},
         "task": {"name": task},
-        "train": {"steps": 100},
+        "budget": {"steps": 100},
     }
     setting = hashlib.sha1(json.dumps(config).encode()).hexdigest()[:8]
     identity = hashlib.sha1(f"{setting}{seed}".encode()).hexdigest()[:8]

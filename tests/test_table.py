@@ -47,7 +47,8 @@ def write_run(
         "suite": SUITE,
         "optimizer": {"name": optimizer, "lr": lr, "beta": None},
         "task": {"name": task},
-        "train": {"steps": 200, "batch_size": 16},
+        "budget": {"steps": 200},
+        "train": {"batch_size": 16},
     }
     setting = hashlib.sha1(json.dumps(config).encode()).hexdigest()[:8]
     identity = hashlib.sha1(f"{setting}{seed}".encode()).hexdigest()[:8]
@@ -217,7 +218,7 @@ def test_budget_and_seeds_are_stated(tmp_path: Path) -> None:
     write_run(tmp_path, 0, optimizer="loren", forwards=1200)
     answer = table(tmp_path, SUITE)
     assert "seeds: 0\n" in answer
-    assert "budget: train.steps 200; forwards 400 to 1200" in answer
+    assert "budget: budget.steps 200; forwards 400 to 1200" in answer
     assert "rows spent different numbers of forwards: loren 1200; mezo 400" in answer
     write_run(tmp_path, 1, optimizer="mezo", forwards=400)
     assert "seeds differ: 0 (loren synthetic_reviews); 0, 1 (mezo" in table(tmp_path, SUITE)

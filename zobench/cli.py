@@ -47,10 +47,10 @@ def run_command(arguments: Sequence[str]) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], int]] = {
         "run": _runs,
-        "table": _table,
-        "plot": _plot,
-        "compare": _compare,
-        "methods": _methods,
+        "table": _module("zobench.report.table"),
+        "plot": _module("zobench.report.plot"),
+        "compare": _module("zobench.report.compare"),
+        "methods": _module("zobench.methods"),
         "pretrain": _pretrain,
     }
     try:
@@ -75,28 +75,16 @@ def run_command(arguments: Sequence[str]) -> int:
         return 1
 
 
-def _table(arguments: list[str]) -> int:
-    from zobench.report.table import main
+def _module(name: str) -> Callable[[list[str]], int]:
+    """The main function of a module, imported when it is called."""
 
-    return main(arguments)
+    def main(arguments: list[str]) -> int:
+        from importlib import import_module
 
+        answer: int = import_module(name).main(arguments)
+        return answer
 
-def _plot(arguments: list[str]) -> int:
-    from zobench.report.plot import main
-
-    return main(arguments)
-
-
-def _compare(arguments: list[str]) -> int:
-    from zobench.report.compare import main
-
-    return main(arguments)
-
-
-def _methods(arguments: list[str]) -> int:
-    from zobench.methods import main
-
-    return main(arguments)
+    return main
 
 
 def _runs(arguments: list[str]) -> int:

@@ -7,17 +7,24 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from zobench.budget import steps_for
+from zobench.budget import DEFAULT_STEPS, check_budget, steps_for
 from zobench.errors import UserError
 from zobench.paths import conf_dir
 
 
 @dataclass
-class Train:
-    """How long and on what a run trains."""
+class Budget:
+    """What a run may spend: one of the three; 2000 steps where none is given."""
 
-    steps: int = 2000
-    forwards: int | None = None  # instead of steps; log_every and eval_every then count forwards
+    steps: int | None = None  # of the optimizer
+    forwards: int | None = None  # train.log_every and train.eval_every then count forwards, too
+    seconds: float | None = None  # of training; evaluations are not counted
+
+
+@dataclass
+class Train:
+    """On what a run trains, and how."""
+
     batch_size: int = 16
     final_lr: float = 1.0  # share of lr left at the last step, reached linearly; 1 is constant
     warmup: int | None = None  # steps that lr takes to rise from 0, linearly
@@ -76,6 +83,7 @@ class Config:
     estimator: Any = MISSING
     optimizer: Any = MISSING
     logger: Any = MISSING
+    budget: Budget = field(default_factory=Budget)
     train: Train = field(default_factory=Train)
     evaluation: Evaluation = field(default_factory=Evaluation)
     table: Table = field(default_factory=Table)
@@ -93,8 +101,8 @@ def resolved(config: Any) -> dict[str, Any]:
     """The composed settings as plain data, without the groups that stand inside the optimizer.
 
     `sampler` and `estimator` are resolved where an optimizer refers to them, and only there: what
-    they refer to in turn, such as its eps, need not exist for one that does not. `train.forwards`
-    has become `train.steps`, and `lr_factor` is in `optimizer.lr`.
+    they refer to in turn, such as its eps, need not exist for one that does not. `budget.forwards`
+    has become `budget.steps`, too, and `lr_factor` is in `optimizer.lr`.
     """
     config = _within_budget(config)
     settings: dict[str, Any] = {}
@@ -112,16 +120,21 @@ def resolved(config: Any) -> dict[str, Any]:
 
 
 def _within_budget(config: Any) -> Any:
-    """The settings with the steps that `train.forwards` pays for, before others refer to them."""
-    if config.train.forwards is None:
-        return config
+    """The settings with the steps that the budget pays for, before others refer to them."""
+    budget = {key: config.budget[key] for key in ("steps", "forwards", "seconds")}
+    check_budget(budget)
     config = config.copy()
-    train, estimator = (
-        OmegaConf.to_container(config[key], resolve=True, throw_on_missing=True)
-        for key in ("train", "estimator")
-    )
-    optimizer: Any = OmegaConf.to_container(config.optimizer, resolve=False)
-    config.train.update(steps_for(train, optimizer, estimator))  # type: ignore[arg-type]
+    if budget["forwards"] is not None:
+        train, estimator = (
+            OmegaConf.to_container(config[key], resolve=True, throw_on_missing=True)
+            for key in ("train", "estimator")
+        )
+        optimizer: Any = OmegaConf.to_container(config.optimizer, resolve=False)
+        steps, periods = steps_for(budget["forwards"], train, optimizer, estimator)  # type: ignore[arg-type]
+        config.budget.steps = steps
+        config.train.update(periods)
+    elif budget["seconds"] is None:
+        config.budget.steps = DEFAULT_STEPS if budget["steps"] is None else budget["steps"]
     return config
 
 
@@ -158,8 +171,8 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     every = settings["diagnose"]["every"]
     if every is not None and every < 1:
         raise UserError(f"diagnose.every={every}: must be at least 1, or null")
-    if settings["seed"] < 0 or settings["train"]["steps"] < 0:
-        raise UserError("seed and train.steps must not be negative")
+    if settings["seed"] < 0:
+        raise UserError(f"seed={settings['seed']}: must not be negative")
     if settings["threads"] is not None and settings["threads"] < 1:
         raise UserError(f"threads={settings['threads']}: must be at least 1, or null")
     suite = settings["suite"]

@@ -38,7 +38,7 @@ def test_a_run_on_cuda_repeats_and_measures_memory(
     weights = []
     for at in ("one", "two"):
         folder = RunFolder(tmp_path / at)
-        settings = compose("logger=none", "device=cuda", "train.steps=20", "train.eval_every=10")
+        settings = compose("logger=none", "device=cuda", "budget.steps=20", "train.eval_every=10")
         choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "mezo"}
         folder.begin(settings, {"id": "0", "name": at, "suite": "s", "choices": choices})
         result = run(folder)

@@ -38,7 +38,7 @@ def test_each_row_tunes_minilm(
         *("model=hf", f"model.path={minilm}", "model.head=classification", "task=loren_sst2"),
         *(f"task.data_dir={data_pack / 'sst2'}", f"optimizer={optimizer}", "logger=none"),
         *("task.sizes.train=64", "task.sizes.dev=16", "task.sizes.test=32", "threads=1"),
-        *("train.steps=2", "train.eval_every=2"),
+        *("budget.steps=2", "train.eval_every=2"),
     )
     folder = RunFolder(tmp_path / "run")
     choices = {"task": "sst2", "model": "minilm", "tuning": "full", "optimizer": optimizer}

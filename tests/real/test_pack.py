@@ -47,7 +47,7 @@ INTERFACES = {
     "head": ("opt", "model.head=classification"),
 }
 GENERATED = ("squad", "drop", "gsm8k")
-SMALL = ("task.sizes.train=24", "task.sizes.test=16", "train.steps=3", "train.eval_every=3")
+SMALL = ("task.sizes.train=24", "task.sizes.test=16", "budget.steps=3", "train.eval_every=3")
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ def carry_out(compose: Compose, tmp_path: Path) -> Callable[..., tuple[RunFolder
     """`carry_out("optimizer=mezo")`: a short run on three tensors, and its result."""
 
     def result_of(*overrides: str, at: str = "run") -> tuple[RunFolder, dict[str, Any]]:
-        small = ("task=quadratic_columns", "train.steps=12", "train.eval_every=5", "logger=none")
+        small = ("task=quadratic_columns", "budget.steps=12", "train.eval_every=5", "logger=none")
         settings = compose(*small, "task.shapes=[[4,6],[5],[3,2]]", *overrides)
         folder = RunFolder(tmp_path / at)
         choices = {"task": "t", "model": "point", "tuning": "full", "optimizer": "o"}
@@ -125,7 +125,7 @@ def test_a_learnt_mean_finds_a_gradient_that_never_changes(
 ) -> None:
     """After 300 steps cos^2 of the learnt mean is near 1, at first it was not."""
     extra = {
-        "conmezo": ["train.steps=300", "sampler.beta=0.99"],
+        "conmezo": ["budget.steps=300", "sampler.beta=0.99"],
         "ldsd_sgd": ["sampler.gamma_mu=1"],
     }[optimizer]
     built = optimizer_of(compose, net, f"optimizer={optimizer}", "optimizer.lr=0", *extra)

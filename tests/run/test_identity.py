@@ -49,10 +49,13 @@ def other(value: Any) -> Any:
 
 
 def test_every_setting_that_describes_the_run_renames_it(base: Settings) -> None:
-    """Each leaf of model, tuning, task, optimizer, train, evaluation and the seed, one by one."""
+    """Each leaf of model, tuning, task, optimizer, budget, train, evaluation and the seed."""
     names = {identity(base)}
     count = 1
-    for path, value in leaves({k: v for k, v in base.items() if k not in PLACE}):
+    described = leaves({k: v for k, v in base.items() if k not in PLACE})
+    for path, value in described:
+        if path == ("budget", "forwards"):
+            continue  # what it pays for is in budget.steps
         names.add(identity(changed(base, path, other(value))))
         count += 1
         assert len(names) == count, f"{path} is not part of the identity"
@@ -75,7 +78,7 @@ def test_another_command_line_is_another_run(compose: Callable[..., Settings]) -
         ("optimizer=mezo_adam",),
         ("sampler=rademacher",),
         ("estimator=one_sided",),
-        ("train.steps=7",),
+        ("budget.steps=7",),
         ("task.data_seed=1",),
         ("task.sizes.train=32",),
         ("model=hf", "model.path=somewhere"),
@@ -118,7 +121,8 @@ def test_an_identity_is_the_same_in_every_version() -> None:
         "tuning": {"rank": None},
         "task": {"choices": [" a", " b"], "sizes": {"train": 2}},
         "optimizer": {"lr": 1e-6, "name": "é"},
-        "train": {"steps": 3},
+        "budget": {"steps": 3, "forwards": None, "seconds": None},
+        "train": {"batch_size": None},
         "evaluation": {"batch_size": 64},
         "seed": 0,
         "diagnose": {"every": None},

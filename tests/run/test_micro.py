@@ -10,7 +10,7 @@ from zobench.run.folder import RunFolder
 from zobench.run.runner import run
 from zobench.zo.ledger import read
 
-SIZES = ("task.sizes.train=48", "task.sizes.dev=16", "task.sizes.test=16", "train.steps=4")
+SIZES = ("task.sizes.train=48", "task.sizes.dev=16", "task.sizes.test=16", "budget.steps=4")
 
 
 @pytest.fixture

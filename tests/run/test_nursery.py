@@ -23,7 +23,7 @@ def prepare(compose: Compose, tmp_path: Path) -> Callable[..., RunFolder]:
 
     def folder_of(at: str, **replaced: Any) -> RunFolder:
         sizes = ("task.sizes.train=24", "task.sizes.dev=16", "task.sizes.test=16")
-        settings = compose("logger=none", "train.steps=4", "train.batch_size=4", *sizes)
+        settings = compose("logger=none", "budget.steps=4", "train.batch_size=4", *sizes)
         folder = RunFolder(tmp_path / at)
         choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "o"}
         meta = {"id": "0" * 8, "name": at, "suite": "s", "seed": 0, "choices": choices}

@@ -21,7 +21,7 @@ from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.samplers.base import ReplayClass
 
 Compose = Callable[..., dict[str, Any]]
-SHORT = ("train.steps=12", "train.eval_every=4", "train.log_every=2", "threads=1")
+SHORT = ("budget.steps=12", "train.eval_every=4", "train.log_every=2", "threads=1")
 SMALL = ("task.sizes.train=48", "task.sizes.dev=32", "task.sizes.test=40")
 UNTRAINED = ("zero_shot", "in_context", "calibrated", "linear_probe")
 DESIGN_KEYS = [
@@ -237,10 +237,20 @@ def test_mezo_learns_the_tiny_task(prepare: Callable[..., RunFolder]) -> None:
     """A third of the demo's steps already take the tiny model far above its zero-shot accuracy."""
     sizes = ("task.sizes.train=1000", "task.sizes.dev=500", "task.sizes.test=500")
     zero = run(prepare("optimizer=zero_shot", *sizes, at="zero"))["test"]["accuracy"]
-    steps = ("train.steps=700", "train.eval_every=350")
+    steps = ("budget.steps=700", "train.eval_every=350")
     tuned = run(prepare("optimizer=mezo", *sizes, *steps, at="mezo"))["test"]["accuracy"]
     assert zero < 0.7
     assert tuned > 0.85
+
+
+def test_a_budget_in_seconds_ends_a_run(prepare: Callable[..., RunFolder]) -> None:
+    """It trains for that long, and is evaluated where it ended, whatever the step."""
+    folder = prepare("budget.steps=null", "budget.seconds=0.5", "train.final_lr=0", "logger=none")
+    result = run(folder)
+    assert result["time"]["train_s"] >= 0.5
+    assert result["steps"] > 1
+    evaluated = [row["step"] for row in rows_of(folder) if "dev/loss" in row]
+    assert evaluated[-1] == result["steps"]
 
 
 def wandb_records(path: Path) -> Iterator[Any]:

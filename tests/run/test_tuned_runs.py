@@ -14,7 +14,7 @@ from zobench.run.folder import RunFolder, read_json
 from zobench.run.runner import run
 
 TUNINGS = sorted(path.stem for path in (conf_dir() / "tuning").glob("*.yaml"))
-SIZES = ("task.sizes.train=32", "task.sizes.dev=16", "task.sizes.test=16", "train.steps=4")
+SIZES = ("task.sizes.train=32", "task.sizes.dev=16", "task.sizes.test=16", "budget.steps=4")
 
 
 @pytest.mark.parametrize("optimizer", ["mezo", "adamw"])

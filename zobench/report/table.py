@@ -197,9 +197,9 @@ def _footer(suite: Suite, cells: list[Cell], metric: str, target: float | None) 
             places.setdefault(seeds, []).append(f"{cell.row} {cell.column}")
     listed = "; ".join(f"{seeds} ({', '.join(where)})" for seeds, where in places.items())
     notes.append(f"seeds differ: {listed}" if len(places) > 1 else f"seeds: {next(iter(places))}")
-    steps = {str(flatten(suite.configs[run]).get("train.steps", "-")) for run in done["id"]}
+    steps = {str(flatten(suite.configs[run]).get("budget.steps", "-")) for run in done["id"]}
     notes.append(
-        f"budget: train.steps {', '.join(sorted(steps, key=order))}; "
+        f"budget: budget.steps {', '.join(sorted(steps, key=order))}; "
         f"forwards {counts(done['cost/forwards'])}"
     )
     means = pd.DataFrame([cell.record(metric) for cell in cells])[["column", "forwards"]]

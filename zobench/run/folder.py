@@ -24,6 +24,7 @@ class RunFolder:
         self.ledger = path / "ledger.bin"
         self.weights = path / "best.safetensors"
         self.model = path / "model"
+        self.predictions = path / "predictions.csv.gz"
         self.result = path / "result.json"
         self.failure = path / "failure.json"
         self.log = path / "stderr.log"
@@ -31,7 +32,14 @@ class RunFolder:
     def begin(self, settings: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Make the folder, or clear what an unfinished attempt left in it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for stale in (self.metrics, self.ledger, self.weights, self.failure, self.log):
+        for stale in (
+            self.metrics,
+            self.ledger,
+            self.weights,
+            self.predictions,
+            self.failure,
+            self.log,
+        ):
             stale.unlink(missing_ok=True)
         for stale in (self.model, self.path / "wandb"):
             shutil.rmtree(stale, ignore_errors=True)

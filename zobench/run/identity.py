@@ -14,6 +14,8 @@ def identity(settings: Mapping[str, Any]) -> str:
     Nulls are dropped, so a new optional setting does not rename older runs.
     """
     parts = _canonical({part: settings[part] for part in _PARTS})
+    # Where older runs have their steps; what a budget in forwards pays for is in them, too.
+    parts["train"] |= _canonical({key: settings["budget"][key] for key in ("steps", "seconds")})
     if diagnosed := _canonical(settings["diagnose"]):
         parts["diagnose"] = diagnosed
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))

@@ -17,8 +17,10 @@ from zobench.run.folder import RunFolder
 from zobench.run.loggers.base import Logger
 from zobench.run.meter import Meter
 from zobench.run.micro import Parts
+from zobench.run.pace import Pace
+from zobench.run.predictions import write_predictions
 from zobench.run.progress import RunProgress
-from zobench.tasks.problem import Problem
+from zobench.tasks.problem import Answer, Problem
 from zobench.zo.engine import Diverged
 from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
@@ -37,6 +39,7 @@ class Loop:
         problem: Problem,
         optimizer: torch.optim.Optimizer,
         meter: Meter,
+        pace: Pace,
         logger: Logger,
         progress: RunProgress,
         metrics: TextIO,
@@ -44,7 +47,8 @@ class Loop:
         self.folder, self.model, self.problem, self.optimizer = folder, model, problem, optimizer
         self.train, self.seed = settings["train"], settings["seed"]
         self.eval_batch = settings["evaluation"]["batch_size"]
-        self.meter, self.logger, self.progress, self.metrics = meter, logger, progress, metrics
+        self.meter, self.pace = meter, pace
+        self.logger, self.progress, self.metrics = logger, progress, metrics
         self.ledger: Ledger | None = None
         self.diagnosis: Diagnosis | None = None
         precision = self.train["precision"]
@@ -59,20 +63,23 @@ class Loop:
         self.steps_taken = 0
         self._timed_steps = 0  # those that were not diagnosed
 
-    def carry_out(self, steps: int) -> dict[str, Any]:
+    def carry_out(self) -> dict[str, Any]:
         """Train, select on dev, report on test."""
         start = time.perf_counter()
         self._evaluate_dev(0)
         reason = None
         try:
-            self._train(steps)
+            self._train()
         except Diverged as error:
             reason = str(error)
         if not self.best:
             reason = reason or "no loss on dev was finite"
         self._load_best()
         with self.meter.phase("eval"):
-            test = self.problem.evaluate(self.model, "test", self.eval_batch)
+            answers: list[Answer] = []
+            test = self.problem.evaluate(self.model, "test", self.eval_batch, answers)
+        if answers:
+            write_predictions(self.folder.predictions, answers)
         self._log(self.steps_taken, {f"test/{k}": v for k, v in test.items()} | self._costs())
         if not self.train["keep_weights"]:
             self.folder.weights.unlink(missing_ok=True)
@@ -91,6 +98,7 @@ class Loop:
             "cost": {"forwards": self.forwards, "tokens": self.loss.tokens},
             "time": {
                 "step_s": finite(self._step_seconds()),
+                "train_s": phases.seconds("train"),
                 "eval_s": phases.seconds("eval"),
                 "load_s": phases.seconds("load"),
                 "total_s": time.perf_counter() - start + sum(map(phases.seconds, ("load", "fit"))),
@@ -102,30 +110,33 @@ class Loop:
             },
         }
 
-    def _train(self, steps: int) -> None:
+    def _train(self) -> None:
         self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
         rates = [group.get("lr") for group in self.optimizer.param_groups]
         log_every, eval_every = self.train["log_every"], self.train["eval_every"]
         losses: list[float] = []
-        while self.steps_taken < steps:
+        while not self.pace.over(self.steps_taken):
             first = self.steps_taken
-            stop = min(steps, first + eval_every - first % eval_every)
+            stop = self.pace.within(first + eval_every - first % eval_every)
             diagnosed = self.diagnosis is not None and self.diagnosis.due(first)
             if self.diagnosis is not None:
                 stop = min(stop, self.diagnosis.next_after(first)) if not diagnosed else first + 1
             with self.meter.phase("diagnose" if diagnosed else "train"):
                 for step in range(first, stop):
-                    self._set_rate(rates, step, steps)
+                    self._set_rate(rates, step)
                     losses.append(self._step(step, diagnosed=diagnosed))
+                    if self.pace.over(step + 1):
+                        break
                     if (step + 1) % log_every == 0 and step + 1 < stop:
                         self._log_losses(step + 1, losses)
+            taken = self.steps_taken
             if diagnosed:
-                self._log_diagnosis(stop)
-            ends = stop == steps or stop % eval_every == 0
-            if ends or stop % log_every == 0:
-                self._log_losses(stop, losses)
+                self._log_diagnosis(taken)
+            ends = self.pace.over(taken) or taken % eval_every == 0
+            if ends or taken % log_every == 0:
+                self._log_losses(taken, losses)
             if ends:
-                self._evaluate_dev(stop)
+                self._evaluate_dev(taken)
 
     def _step(self, step: int, *, diagnosed: bool) -> float:
         batch = self._batch(step)
@@ -159,8 +170,8 @@ class Loop:
             return self.optimizer.engine.forwards
         return self.loss.forwards
 
-    def _set_rate(self, rates: list[float | None], step: int, steps: int) -> None:
-        share = 1.0 + (self.train["final_lr"] - 1.0) * step / max(1, steps - 1)
+    def _set_rate(self, rates: list[float | None], step: int) -> None:
+        share = 1.0 + (self.train["final_lr"] - 1.0) * self.pace.share(step)
         share *= min(1.0, (step + 1) / ((self.train["warmup"] or 0) + 1))
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             if rate is not None:
@@ -193,6 +204,7 @@ class Loop:
         return {
             "cost/forwards": self.forwards,
             "cost/tokens": self.loss.tokens,
+            "time/train_s": self.meter.seconds("train"),
             "time/step_s": self._step_seconds(),
             "time/eval_s": self.meter.seconds("eval"),
             "memory/peak_gib": self.meter.peak_gib("train"),

@@ -6,32 +6,35 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from zobench.run.pace import Pace
+
 
 class RunProgress:
     """Shows steps, training loss, dev accuracy and time left; a context manager."""
 
-    def __init__(self, name: str, steps: int) -> None:
-        self._name, self._steps = name, steps
+    def __init__(self, name: str, pace: Pace) -> None:
+        self._name, self._pace = name, pace
         self._console = Console()
         self._start = time.perf_counter()
         self._dev = ""
         columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
-        self._task = self._bar.add_task("", total=steps, shown="")
+        self._task = self._bar.add_task("", total=pace.total, shown="")
 
     def update(self, step: int, loss: float) -> None:
         shown = f"loss {loss:.4f} {self._dev}"
-        self._bar.update(self._task, completed=step, shown=shown)
+        self._bar.update(self._task, completed=self._pace.spent(step), shown=shown)
 
     def evaluated(self, step: int, dev: dict[str, float]) -> None:
         """Show an evaluation of dev; off a terminal this is the line that gets printed."""
         name = "accuracy" if "accuracy" in dev else "loss"
         self._dev = f"dev {100 * dev[name]:.1f} %" if name == "accuracy" else f"dev {dev[name]:.4g}"
-        self._bar.update(self._task, completed=step)
+        self._bar.update(self._task, completed=self._pace.spent(step))
         if not self._console.is_terminal and step:
             seconds = time.perf_counter() - self._start
-            left = seconds / step * (self._steps - step)
-            text = f"{self._name}: step {step}/{self._steps}, dev loss {dev['loss']:.4g}"
+            spent = self._pace.spent(step)
+            left = seconds / spent * max(0.0, self._pace.total - spent)
+            text = f"{self._name}: {self._pace.shown(step)}, dev loss {dev['loss']:.4g}"
             shown = f", {self._dev}" if name == "accuracy" else ""
             print(f"{text}{shown}, {left:.0f} s left", flush=True)
 

@@ -14,6 +14,7 @@ from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
 from zobench.run.loop import Loop
 from zobench.run.meter import Meter
+from zobench.run.pace import Pace
 from zobench.run.progress import RunProgress
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Problem
@@ -48,7 +49,8 @@ def run(folder: RunFolder) -> dict[str, Any]:
     if settings["train"]["checkpointing"]:
         _checkpoint_activations(model)
     logger: Logger = build(settings["logger"])
-    steps = 0 if isinstance(optimizer, ZeroShot) else settings["train"]["steps"]
+    budget = {"steps": 0} if isinstance(optimizer, ZeroShot) else settings["budget"]
+    pace = Pace(budget, meter)
     diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
     meta["data"] = dict(problem.sizes)
     meta["parameters"] = sum(p.numel() for _, p in trainable)
@@ -58,14 +60,14 @@ def run(folder: RunFolder) -> dict[str, Any]:
     try:
         with ExitStack() as stack:
             metrics = stack.enter_context(folder.metrics.open("w"))
-            progress = stack.enter_context(RunProgress(meta["name"], steps))
+            progress = stack.enter_context(RunProgress(meta["name"], pace))
             loop = Loop(
-                folder, settings, model, problem, optimizer, meter, logger, progress, metrics
+                folder, settings, model, problem, optimizer, meter, pace, logger, progress, metrics
             )
             loop.diagnosis = diagnosis
             if isinstance(optimizer, ZOOptimizer):
                 loop.ledger = stack.enter_context(Ledger(folder.ledger, settings["seed"]))
-            result = loop.carry_out(steps)
+            result = loop.carry_out()
         if settings["train"]["export"]:
             save(model, loaded.tokenizer, folder.model)
     except BaseException:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Encoded
-from zobench.tasks.evaluation import evaluating, in_batches
+from zobench.tasks.evaluation import by_length, evaluating, in_batches
 from zobench.tasks.losses import Loss, mean_loss
+from zobench.tasks.problem import Answer
 from zobench.tasks.reading import Reading
 
 
@@ -45,33 +46,42 @@ class ChoiceProblem:
     def weight(self, batch: Batch) -> int:
         return self.objective.weight(batch)
 
-    def evaluate(self, model: Any, split: str, batch_size: int) -> dict[str, float]:
+    def evaluate(
+        self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
+    ) -> dict[str, float]:
         """The mean loss and the accuracy; a NaN score counts as a wrong answer.
 
         Batches of examples that are alike in length hold little padding.
         """
         with evaluating(model):
-            loss, right = self._asked(model, self.questions[split], batch_size)
+            loss, found = self._asked(model, self.questions[split], batch_size)
             if loss is None:
                 lessons = self.reading.batches(self.lessons[split], batch_size, self.device)
                 loss = mean_loss(self, model, lessons)
-        return {"loss": loss, "accuracy": right / len(self.questions[split])}
+        if answers is not None:
+            answers += found
+        return {"loss": loss, "accuracy": sum(a.score for a in found) / len(found)}
 
     def _asked(
         self, model: Any, questions: Sequence[Encoded], batch_size: int
-    ) -> tuple[float | None, int]:
-        """The mean loss, where the scores tell it, and the number of right answers."""
-        losses, right = [], 0
+    ) -> tuple[float | None, list[Answer]]:
+        """The mean loss, where the scores tell it, and the answers in the data's order."""
+        losses: list[float | None] = []
+        answers: list[Answer] = []
         for examples in in_batches(questions, batch_size):
             batch = self.reading.batch(examples, self.device)
             scores = self._scores(model, examples, batch, batch_size)
             loss = self.objective.value(scores, batch.gold)
             losses.append(None if loss is None else float(loss) * len(examples))
             known = (~scores.isnan().any(1)).tolist()
-            answers = zip(scores.argmax(1).tolist(), known, examples, strict=True)
-            right += sum(k and answer in (e.right or (e.gold,)) for answer, k, e in answers)
+            picked = zip(scores.argmax(1).tolist(), known, examples, strict=True)
+            for said, k, e in picked:
+                right = k and said in (e.right or (e.gold,))
+                answers.append(Answer(str(said) if k else "", str(e.gold), float(right)))
         told = [loss for loss in losses if loss is not None]
-        return (sum(told) / len(questions) if told else None), right
+        placed = dict(zip(by_length(questions), answers, strict=True))
+        loss_seen = sum(told) / len(questions) if told else None
+        return loss_seen, [placed[number] for number in range(len(questions))]
 
     def _scores(
         self, model: Any, examples: Sequence[Encoded], batch: Batch, at_once: int

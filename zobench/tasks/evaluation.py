@@ -27,8 +27,13 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
+def by_length(examples: Sequence[_Sized]) -> list[int]:
+    """Numbers of the examples, the shortest first."""
+    return sorted(range(len(examples)), key=lambda number: examples[number].length)
+
+
 def in_batches(examples: Sequence[S], batch_size: int) -> Iterator[list[S]]:
     """Batches in order of length, the shortest first."""
-    ordered = sorted(examples, key=lambda example: example.length)
+    ordered = [examples[number] for number in by_length(examples)]
     for start in range(0, len(ordered), batch_size):
         yield ordered[start : start + batch_size]

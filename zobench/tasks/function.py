@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from zobench.errors import UserError
-from zobench.tasks.problem import Indices, Loaded
+from zobench.tasks.problem import Answer, Indices, Loaded
 
 
 class Function:
@@ -47,8 +47,10 @@ class Function:
         return self.function(torch.cat([t.reshape(-1) for t in model.tensors]))
 
     @torch.no_grad()
-    def evaluate(self, model: Any, split: str, batch_size: int) -> dict[str, float]:
-        del split, batch_size
+    def evaluate(
+        self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
+    ) -> dict[str, float]:
+        del split, batch_size, answers
         return {"loss": float(self.loss(model, self.batch([])))}
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Encoded
-from zobench.tasks.evaluation import evaluating, in_batches
+from zobench.tasks.evaluation import by_length, evaluating, in_batches
 from zobench.tasks.losses import Loss, mean_loss
+from zobench.tasks.problem import Answer
 from zobench.tasks.reading import Reading
 from zobench.tasks.writing import Writer
 
@@ -86,29 +87,39 @@ class GenerationProblem:
         if isinstance(batch, Batch):
             return self.objective(model, batch, self.reading.scores)
         assert self.told is not None
-        return torch.tensor(-self._judged(model, batch.questions, self.told) / len(batch.questions))
+        answers = self._answered(model, batch.questions, self.told)
+        return torch.tensor(-sum(answer.score for answer in answers) / len(answers))
 
     def weight(self, batch: Batch | Asked) -> int:
         return self.objective.weight(batch) if isinstance(batch, Batch) else len(batch.questions)
 
-    def evaluate(self, model: Any, split: str, batch_size: int) -> dict[str, float]:
+    def evaluate(
+        self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
+    ) -> dict[str, float]:
         """`loss`, the metric under its name, and `accuracy`, which is the same number.
 
         Tables and selection read `accuracy` of every task.
         """
         with evaluating(model):
-            score = sum(
-                self._judged(model, questions, self.metric)
-                for questions in in_batches(self.questions[split], batch_size)
-            ) / len(self.questions[split])
+            asked = self.questions[split]
+            found = [
+                answer
+                for questions in in_batches(asked, batch_size)
+                for answer in self._answered(model, questions, self.metric)
+            ]
+            score = sum(answer.score for answer in found) / len(found)
             if self.told is None:
                 lessons = self.reading.batches(self.lessons[split], batch_size, self.device)
                 loss = mean_loss(self, model, lessons)
             else:
                 loss = -score
+        if answers is not None:
+            placed = dict(zip(by_length(asked), found, strict=True))
+            answers += [placed[number] for number in range(len(asked))]
         return {"loss": loss, self.metric.name: score, "accuracy": score}
 
-    def _judged(self, model: Any, questions: Sequence[Question], metric: Metric) -> float:
-        """The sum of the metric over the questions, each answered in the model's words."""
+    def _answered(self, model: Any, questions: Sequence[Question], metric: Metric) -> list[Answer]:
+        """What the model writes, judged by the metric."""
         texts = self.writer(model, [question.prompt for question in questions])
-        return sum(metric(t, q.answers) for t, q in zip(texts, questions, strict=True))
+        pairs = zip(texts, questions, strict=True)
+        return [Answer(text, q.answers[0], metric(text, q.answers)) for text, q in pairs]

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from zobench.errors import UserError
 from zobench.tasks import libsvm
-from zobench.tasks.problem import Indices, Loaded
+from zobench.tasks.problem import Answer, Indices, Loaded
 
 Rows = tuple[Tensor, Tensor]  # (n, features) and labels (n,) in {-1, 1}
 
@@ -123,12 +123,20 @@ class LogisticRegression:
         return float(objective().detach())
 
     @torch.no_grad()
-    def evaluate(self, model: Any, split: str, batch_size: int) -> dict[str, float]:
+    def evaluate(
+        self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
+    ) -> dict[str, float]:
         """Objective, accuracy and, where dev is the training rows, its distance from the least."""
         del batch_size
         values, labels = self.rows[split]
         loss = float(self._objective(model.weight, values, labels))
-        right = (values @ model.weight.reshape(-1)) * labels > 0
+        margins = values @ model.weight.reshape(-1)
+        right = margins * labels > 0
+        if answers is not None:
+            rows = zip(margins.sign().tolist(), labels.tolist(), right.tolist(), strict=True)
+            answers += [
+                Answer(f"{said:+g}", f"{gold:+g}", float(good)) for said, gold, good in rows
+            ]
         found = {"loss": loss, "accuracy": float(right.double().mean())}
         if split == "dev" and self.optimum is not None:
             found["gap"] = loss - self.optimum

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,17 @@ class Batch(Protocol):
     def tokens(self) -> int: ...
 
 
+class Answer(NamedTuple):
+    """What was answered to one example, what was right, and its share of the accuracy or metric.
+
+    A choice is its number among the example's choices, a text stands as it was generated.
+    """
+
+    answer: str
+    gold: str
+    score: float
+
+
 class Problem(Protocol):
     """A task made ready for one model on one device."""
 
@@ -48,8 +59,13 @@ class Problem(Protocol):
     def weight(self, batch: Any) -> float:
         """How many examples, or tokens, the mean loss of a batch is over."""
 
-    def evaluate(self, model: Any, split: str, batch_size: int) -> dict[str, float]:
-        """`loss`, and whatever else the task is judged by, over all of `dev` or `test`."""
+    def evaluate(
+        self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
+    ) -> dict[str, float]:
+        """`loss`, and whatever else the task is judged by, over all of `dev` or `test`.
+
+        answers: filled with one per example, in the data's order, by a task that has examples.
+        """
 
 
 class Task(Protocol):

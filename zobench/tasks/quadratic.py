@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zobench.errors import UserError
 from zobench.tasks.function import check_point
-from zobench.tasks.problem import Indices, Loaded
+from zobench.tasks.problem import Answer, Indices, Loaded
 from zobench.tasks.spectrum import Curvature
 
 
@@ -77,6 +77,8 @@ class Quadratic:
         return [self.noise * np.mean(draw, axis=0) for draw in draws]
 
     @torch.no_grad()
-    def evaluate(self, model: Any, split: str, batch_size: int) -> dict[str, float]:
-        del split, batch_size
+    def evaluate(
+        self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
+    ) -> dict[str, float]:
+        del split, batch_size, answers
         return {"loss": float(self._exact(model))}

@@ -54,7 +54,7 @@ class Cone(Sampler):
     def __init__(
         self,
         *,
-        steps: int,
+        steps: int | None,
         theta: float = 1.35,
         beta: float = 0.99,
         beta_start: float = 0.1,
@@ -65,6 +65,8 @@ class Cone(Sampler):
             raise ValueError(f"sampler.theta={theta}: must be in (0, pi/2]")
         if norm not in ("propagated", "exact") or init not in ("normal", "zero"):
             raise ValueError("sampler.norm is propagated or exact, sampler.init is normal or zero")
+        if steps is None:
+            raise ValueError("sampler.steps: the warm-up needs the run's length in steps")
         self.steps, self.beta, self.beta_start = steps, beta, beta_start
         self.is_mezo = math.isclose(theta, math.pi / 2)
         self.cos, self.sin = math.cos(theta), math.sin(theta)

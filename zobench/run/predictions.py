@@ -1,0 +1,20 @@
+"""What a run answered to each test example: `predictions.csv.gz` of its folder."""
+
+import csv
+import gzip
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from zobench.tasks.problem import Answer
+
+
+def write_predictions(path: Path, answers: Sequence[Answer]) -> None:
+    """Columns row (of the test split), answer, gold, score; the same bytes for the same answers."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["row", *Answer._fields])
+    table.writerows([n, a.answer, a.gold, f"{a.score:.6g}"] for n, a in enumerate(answers))
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+    temporary.replace(path)
