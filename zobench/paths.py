@@ -4,6 +4,14 @@ from pathlib import Path
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 ASSETS_DIR = PACKAGE_DIR / "assets"
+SHIPPED = "zobench:"  # before the name of a file or folder that ships in the package
+
+
+def place_of(path: str) -> Path:
+    """Where a path of the user's is; `zobench:NAME` is inside the package's assets."""
+    if path.startswith(SHIPPED):
+        return ASSETS_DIR / path.removeprefix(SHIPPED)
+    return Path(path).expanduser()
 
 
 def conf_dir() -> Path:

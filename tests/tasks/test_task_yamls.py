@@ -9,12 +9,12 @@ import pytest
 
 from zobench.build import build
 from zobench.errors import UserError
-from zobench.paths import conf_dir
+from zobench.paths import ASSETS_DIR, conf_dir
 from zobench.tasks.example import Example, Row
 from zobench.tasks.generation import GenerationTask
 
 Compose = Callable[..., dict[str, Any]]
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+FIXTURES = ASSETS_DIR / "fixtures"
 OWN = ("custom", "custom_answer")  # the user's data, hence no example
 # sizes, where they are not MeZO's 1000, 500, 1000
 SIZES = {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from zobench.errors import UserError
+from zobench.paths import place_of
 from zobench.tasks import files
 from zobench.tasks.example import Row
 from zobench.tasks.shots import shot_files
@@ -35,7 +36,8 @@ class Dataset:
     shots: folder of LM-BFF's few-shot rows inside the data folder, such as "16-13".
 
     `task.data_dir` may be a file, or a folder that holds one file of any name: counting its rows
-    from 0, rows 4, 9, 14, ... are the test rows and the others the training rows.
+    from 0, rows 4, 9, 14, ... are the test rows and the others the training rows. A few rows of
+    each task are shipped, such as `zobench:fixtures/sst2.jsonl`.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Dataset:
                 raise UserError("task.data_dir: give the folder or the file with the data")
             raw = {ours: self._hub(theirs) for ours, theirs in self.splits.items()}
         else:
-            raw = self._files(Path(data_dir).expanduser())
+            raw = self._files(place_of(data_dir))
         return {
             ours: [shaped for row in rows for shaped in self._shaped(row)]
             for ours, rows in raw.items()

@@ -40,7 +40,8 @@ class Reading:
     def __init__(self, loaded: Loaded, max_length: int | None, truncation: str) -> None:
         if loaded.tokenizer is None or loaded.interface is None:
             raise UserError(
-                "this task is text and the model reads none: choose model=tiny, hf, ..."
+                "this task is text and the model reads none: choose model=tiny, hf, ...;"
+                " random weights go with task=random_tokens"
             )
         self.tokenizer, self.interface = loaded.tokenizer, loaded.interface
         most = _positions(loaded.model.config) - _virtual_tokens(loaded.model)

@@ -1,0 +1,136 @@
+"""Every paper's table: it composes at each scale, says what it is, and knows the paper's names."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.paper_tables import Grid, paper_tables, parents, texts
+from zobench.build import build, check
+from zobench.paths import conf_dir
+from zobench.schema import check_ranges
+
+Compose = Callable[..., dict[str, Any]]
+TABLES = paper_tables()
+SCALES = ("", "smoke", "lab")
+# a grid has these keys and no other, so that a scale can narrow any of them
+KEYS = {"optimizer", "tuning", "task", "lr_factor", "seed", "model"}
+MOST_SMOKE_RUNS = 24
+
+
+@pytest.fixture(scope="module", params=TABLES)
+def name(request: pytest.FixtureRequest) -> str:
+    """Each table in turn."""
+    return str(request.param)
+
+
+def words(name: str, scale: str) -> list[str]:
+    return [f"experiment={name}", *([f"scale={scale}"] if scale else [])]
+
+
+def said(name: str) -> dict[str, Any]:
+    """The yaml of an overlay over those that it inherits from, as it stands there."""
+    text = texts()[name]
+    merged: dict[str, Any] = {}
+    for layer in (*map(said, parents(text)), yaml.safe_load(text)):
+        merged = over(merged, layer)
+    return merged
+
+
+def over(below: Any, above: Any) -> Any:
+    """One mapping over another, key by key."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    both = {key: over(below[key], above[key]) for key in below.keys() & above.keys()}
+    return below | above | both
+
+
+def test_the_list_is_not_empty() -> None:
+    """Overlays and those that inherit from them are found; figures and demos are not tables."""
+    assert {"mezo_opt13b", "mezo_opt66b_untrained", "zobench_sst2", "loren_distilbert"} <= {*TABLES}
+    assert not {"quickstart", "ldsd_law"} & {*TABLES}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_first_and_last_run_compose_and_bind(compose: Compose, name: str, scale: str) -> None:
+    """At full size and in the lab; as smoke it is small and offline, too."""
+    options = words(name, scale)
+    grid = Grid.of(*options)
+    for corner in grid.corners:
+        settings = compose(*options, *corner)
+        check(settings)
+        check_ranges(settings)
+        assert settings["suite"] != "scratch" and settings["runs_root"].endswith(scale)
+        if scale == "smoke":
+            assert len(grid) <= MOST_SMOKE_RUNS and settings["budget"]["steps"] <= 4
+            assert settings["model"]["path"] == "zobench:tiny"
+            assert settings["task"]["data_dir"].startswith("zobench:fixtures/")
+
+
+def test_it_states_budget_seeds_precision_and_selection(name: str) -> None:
+    """In the overlay itself or in one that it inherits from, not by a default of ours."""
+    stated = said(name)
+    assert {*stated["budget"]} & {"steps", "forwards"}
+    assert stated["model"]["dtype"] in ("float32", "bfloat16", "float16")
+    assert stated["table"]["select"] in ("mean", "seed")
+    assert stated["train"]["batch_size"] >= 1 and stated["train"]["eval_every"] >= 1
+    params = stated["hydra"]["sweeper"]["params"]
+    assert {*params} <= KEYS and str(params["seed"]) and params["optimizer"] and params["task"]
+
+
+def test_its_first_lines_say_what_it_is(name: str) -> None:
+    """Paper and table, or the overlay that it belongs to; and what was inferred is called so."""
+    text = texts()[name]
+    comment = [line for line in text.splitlines()[1:] if line.startswith("#")]
+    if parents(text):
+        assert comment
+    else:
+        assert "arXiv" in comment[0] and "nferred" in " ".join(comment)
+
+
+def test_the_paper_has_its_rows_and_columns(name: str) -> None:
+    """At least half of the optimizers, and a task or the average over them."""
+    wanted = said(name)["published"]
+    if wanted["paper"] is None:
+        pytest.skip("no number of this table is known to us")
+    rows = published(**{key: wanted.get(key) for key in ("paper", "table", "model")})
+    grid, names = Grid.of(f"experiment={name}"), wanted.get("names", {})
+    methods = {names.get(one, one) for one in grid.values("optimizer")}
+    tasks = {names.get(one, one) for one in grid.values("task")} | {"avg"}
+    assert len(methods & {*rows["method"]}) >= len(methods) / 2
+    assert tasks & {*rows["task"]}
+    if (setting := wanted.get("setting")) is not None:
+        assert setting in {*rows["setting"]}
+
+
+def test_translated_names_are_options_of_ours_and_names_in_the_file(name: str) -> None:
+    """A misspelt one would leave a cell without its published number."""
+    folders = [conf_dir() / group for group in ("optimizer", "task", "tuning")]
+    ours = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+    rows = published()
+    names = said(name)["published"].get("names", {})
+    assert names.keys() <= ours
+    assert {*names.values()} <= {*rows["method"], *rows["task"], *rows["tuning"]}
+
+
+def published(**wanted: str | None) -> pd.DataFrame:
+    """The published rows with these columns."""
+    from zobench.report.published import load
+
+    rows = load()
+    for key, value in wanted.items():
+        if value is not None:
+            rows = rows[rows[key] == value]
+    return rows
+
+
+def test_every_task_of_a_table_has_fixture_rows_to_train_and_to_test_on(compose: Compose) -> None:
+    """A table that gets another task needs a file in conf/data/of for it."""
+    tasks = {task for name in TABLES for task in Grid.of(f"experiment={name}").values("task")}
+    assert len(tasks) > 20
+    for task in sorted(tasks):
+        node = compose("scale=smoke", f"task={task}")["task"]
+        rows = build(node["source"]).rows(node["data_dir"])
+        assert len(rows["train"]) > node["sizes"]["dev"] and len(rows["test"]) >= 2
