@@ -31,6 +31,19 @@ def interface_of(config: Any, path: str) -> Interface:
     )
 
 
+def interface_with(config: Any, head: str, labels: Sequence[Any] | None, path: str) -> Interface:
+    """What a model of this config gives back under `model.head`.
+
+    The config learns the classes of a classification head. Raises UserError for any other head.
+    """
+    if head == "lm":
+        return interface_of(config, path)
+    if head == "classification":
+        config.id2label, config.label2id = classes(labels)
+        return Interface.CLASSIFIER
+    raise UserError(f"model.head={head}: choose lm or classification")
+
+
 def auto_class(interface: Interface) -> Any:
     """The class of transformers that loads such a model."""
     import transformers

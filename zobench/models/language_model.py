@@ -1,4 +1,7 @@
-"""A Hugging Face language model and its tokenizer, from a folder, the hub or the package itself."""
+"""A Hugging Face language model and its tokenizer, from a folder, the hub or the package itself.
+
+Or its architecture alone, with random weights and without a tokenizer.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +12,11 @@ import torch
 from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.models.checks import check_keys, check_tied
-from zobench.models.heads import auto_class, classes, interface_of, pad_as
+from zobench.models.heads import auto_class, interface_with, pad_as
 from zobench.models.loaded import LoadedModel
 from zobench.models.messages import in_one_sentence, quiet
 from zobench.models.placement import check_placed, placement
+from zobench.models.random_weights import configured, with_random_weights
 from zobench.paths import ASSETS_DIR
 from zobench.seeded import seeded
 
@@ -21,7 +25,7 @@ SHIPPED = "zobench:"  # `zobench:tiny` is a checkpoint inside the package
 
 def load(
     *,
-    path: str,
+    path: str | None = None,
     dtype: str = "float32",
     revision: str | None = None,
     head: str = "lm",
@@ -30,6 +34,10 @@ def load(
     attention: str | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     quantization: str | None = None,
+    weights: str = "pretrained",
+    weights_seed: int = 0,
+    weights_device: str | None = None,
+    architecture: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Load a language model; its own config says whether it is a causal or a masked one.
 
@@ -39,33 +47,51 @@ def load(
     of transformers' (eager, sdpa, flash_attention_2). device_map: as accelerate understands it. A
     model over several devices has an `hf_device_map` and must not be moved; one that a map put on a
     single device is whole there, and may be.
-    quantization: 8bit or 4bit, by bitsandbytes. Raises UserError when nothing usable is there,
-    which includes weights that the checkpoint lacks.
+    quantization: 8bit or 4bit, by bitsandbytes.
+    weights: `pretrained`, or `random`: those of `weights_seed`, head included, drawn in `dtype` on
+    `weights_device` (null is the CPU, auto the GPU if any) for `architecture`, the kind and
+    dimensions of a model; without it, for what a local folder's config.json says. No tokenizer.
+    Raises UserError when nothing usable is there, which includes weights that the checkpoint lacks.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(f"model.dtype={dtype}: choose float32, bfloat16 or float16")
-    place, weights = _place(path), getattr(torch, dtype)
-    options = placement(device_map, quantization, weights)
+    stored = getattr(torch, dtype)
+    if weights == "random":
+        if device_map is not None or quantization is not None:
+            raise UserError(
+                "model.weights=random: such a model is whole and on one device "
+                "(model.weights_device); leave model.device_map and model.quantization null"
+            )
+        config = configured(architecture) if architecture else _config_of_folder(path)
+        interface = interface_with(config, head, labels, path or config.model_type)
+        made = with_random_weights(
+            config,
+            interface,
+            dtype=stored,
+            seed=weights_seed,
+            device=weights_device,
+            attention=attention,
+        )
+        return LoadedModel(made, None, interface)
+    if weights != "pretrained":
+        raise UserError(f"model.weights={weights}: choose pretrained or random")
+    if path is None:
+        raise UserError("model.path: give a folder or a hub id, or choose model.weights=random")
+    place, options = _place(path), placement(device_map, quantization, stored)
     if attention is not None:
         options["attn_implementation"] = attention
     with in_one_sentence(path, attention), quiet():
         config = AutoConfig.from_pretrained(place, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
-        if head == "lm":
-            interface = interface_of(config, path)
-        elif head == "classification":
-            interface = Interface.CLASSIFIER
-            config.id2label, config.label2id = classes(labels)
-        else:
-            raise UserError(f"model.head={head}: choose lm or classification")
+        interface = interface_with(config, head, labels, path)
         with seeded(head_seed):  # what is not in the checkpoint is drawn from the global state
             model, report = auto_class(interface).from_pretrained(
                 place,
                 config=config,
                 revision=revision,
-                dtype=weights,
+                dtype=stored,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are in the report: an error in our words
                 **options,
@@ -91,6 +117,20 @@ def preload() -> None:
         AutoModelForSequenceClassification,
         AutoTokenizer,
     )
+
+
+def _config_of_folder(path: str | None) -> Any:
+    """The config of a local folder; a hub id would have to be downloaded."""
+    from transformers import AutoConfig
+
+    place = None if path is None else _place(path)
+    if place is None or not (Path(place) / "config.json").is_file():
+        raise UserError(
+            "model.weights=random: give model.architecture={model_type: opt, hidden_size: 768, ...}"
+            ", or choose a model that has one (model=opt_125m, gpt2, llama3_8b, ...)"
+        )
+    with in_one_sentence(place, None):
+        return AutoConfig.from_pretrained(place)
 
 
 def _place(path: str) -> str:
