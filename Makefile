@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sweep]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sweep,dashboard]'
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## fine-tune the tiny model with MeZO, MeZO-Adam and AdamW, print the table
@@ -28,6 +28,9 @@ test: $(STAMP)  ## run the tests, on all cores
 
 test-real: $(STAMP)  ## run every task on real rows, where ZOBENCH_TEST_DATA has them
 	$(BIN)/python -m pytest tests/real -m real --numprocesses auto
+
+test-smoke: $(STAMP)  ## run every paper's table on the tiny model
+	$(BIN)/python -m pytest tests/smoke -m smoke --numprocesses auto
 
 check: $(STAMP)  ## lint, format and types, without changing a file
 	$(BIN)/ruff check .
@@ -47,4 +50,4 @@ clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zobench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test test-real check format bench clean
+.PHONY: help install demo test test-real test-smoke check format bench clean

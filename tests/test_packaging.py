@@ -30,7 +30,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_every_config_and_asset(installed: Path) -> None:
     """conf/ ships as zobench/conf, and the tiny checkpoint is complete."""
-    for source, target in ((conf_dir(), "conf"), (ASSETS_DIR, "assets")):
+    published = PACKAGE_DIR / "published"
+    page = PACKAGE_DIR / "report" / "page" / "assets"
+    shipped = (
+        (conf_dir(), "conf"),
+        (ASSETS_DIR, "assets"),
+        (published, "published"),
+        (page, "report/page/assets"),
+    )
+    for source, target in shipped:
         ours = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()}
         there = installed / "zobench" / target
         theirs = {p.relative_to(there).as_posix() for p in there.rglob("*") if p.is_file()}

@@ -36,7 +36,7 @@ def test_every_command_line_composes(compose: Callable[..., dict[str, Any]]) -> 
     lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
     commands = [part for line in lines for part in line.split(" && ")]
     words = [shlex.split(command, comments=True) for command in commands]
-    other = (["table"], ["plot"])
+    other = (["table"], ["plot"], ["report"], ["compare"])
     runs = [w[1:] for w in words if w and w[0] == "zobench" and w[1:2] not in other]
     assert len(runs) > 5
     for run in runs:
@@ -47,9 +47,10 @@ def test_every_command_line_composes(compose: Callable[..., dict[str, Any]]) -> 
 
 
 def test_every_experiment_is_told_of() -> None:
-    """README or docs/methods.md name each overlay, beside what came out of it."""
+    """README, docs/methods.md or docs/tables.md name each overlay."""
     if not README.is_file():
         pytest.skip("not a checkout: the README is not here")
-    told = README.read_text() + (README.parent / "docs" / "methods.md").read_text()
+    docs = README.parent / "docs"
+    told = "".join(p.read_text() for p in (README, docs / "methods.md", docs / "tables.md"))
     names = {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
     assert names <= set(re.findall(r"\w+", told))

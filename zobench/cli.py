@@ -25,8 +25,11 @@ Start runs with Hydra overrides (`zobench run ...` is the same):
 
 Do the rest with a sub-command:
   zobench table SUITE        runs/SUITE as a table             zobench table quickstart
-  zobench plot SUITE         its curves, or points, as a PNG   zobench plot quickstart --log y
+  zobench plot SUITE         its curves, bars, fronts; as PNG  zobench plot quickstart --log y
   zobench compare SUITE      its rows against MeZO, intervals  zobench compare all_tiny
+  zobench report SUITE       all of it as one HTML page        zobench report quickstart
+  zobench dashboard SUITE    a W&B report of it, --dry-run     zobench dashboard quickstart
+  zobench sync [SUITE]       upload offline W&B runs           zobench sync quickstart
   zobench methods            what every method is and costs    zobench methods
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
 
@@ -50,6 +53,9 @@ def run_command(arguments: Sequence[str]) -> int:
         "table": _module("zobench.report.table"),
         "plot": _module("zobench.report.plot"),
         "compare": _module("zobench.report.compare"),
+        "report": _module("zobench.report.page.build"),
+        "dashboard": _module("zobench.report.dashboard"),
+        "sync": _module("zobench.report.sync"),
         "methods": _module("zobench.methods"),
         "pretrain": _pretrain,
     }

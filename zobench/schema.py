@@ -32,8 +32,9 @@ class Train:
     precision: str | None = None  # bfloat16: arithmetic under autocast, weights as they are
     grad_clip: float | None = None  # largest gradient norm, by back-propagation only
     checkpointing: bool | None = None  # recompute activations, by back-propagation only
+    select: str | None = None  # last: test the last weights; null: those with the lowest dev loss
     log_every: int = 20  # steps per line of metrics.jsonl
-    eval_every: int = 200  # steps between evaluations of dev, which select the weights to test
+    eval_every: int = 200  # steps between evaluations of dev
     keep_weights: bool = True  # leave best.safetensors in the run folder
     export: bool | None = None  # leave a folder for from_pretrained in the run folder
 
@@ -53,16 +54,34 @@ class Table:
     columns: str = "task"
     metric: str = "test/accuracy"
     target: float | None = None  # also show the forwards until dev/accuracy reached it
+    select: str = "mean"  # dev chooses a cell's setting: one for all seeds, or (seed) one for each
+    baseline: str | None = None  # the row that the others are tested against, example by example
+
+
+@dataclass
+class Published:
+    """Which published numbers stand beside the suite's own: rows of `published.csv`.
+
+    A run's method, task and tuning are its choices, under the paper's names where `names` has them.
+    """
+
+    paper: str | None = None
+    table: str | None = None
+    model: str | None = None
+    setting: str | None = None  # exactly as in the file
+    metric: str = "accuracy"
+    names: dict[str, str] = field(default_factory=dict)  # our option: the paper's name
 
 
 @dataclass
 class Plot:
-    """What `zobench plot` shows of the suite unless told otherwise."""
+    """What `zobench plot` shows of the suite unless told otherwise; null is the kind's own."""
 
-    x: str = "cost/forwards"  # a metric for curves, or a setting for one point per setting
-    y: str = "dev/accuracy"
-    lines: str = "optimizer"
-    log: str = "none"  # axes with a logarithmic scale: none, x, y or both
+    kind: str | None = None  # curves, target, pareto or rates; null is curves
+    x: str | None = None  # a metric, or for curves also a setting: one point per value
+    y: str | None = None
+    lines: str | None = None  # null is optimizer
+    log: str | None = None  # axes with a logarithmic scale: none, x, y or both
 
 
 @dataclass
@@ -87,6 +106,7 @@ class Config:
     train: Train = field(default_factory=Train)
     evaluation: Evaluation = field(default_factory=Evaluation)
     table: Table = field(default_factory=Table)
+    published: Published = field(default_factory=Published)
     plot: Plot = field(default_factory=Plot)
     diagnose: Diagnose = field(default_factory=Diagnose)
     lr_factor: float = 1.0  # multiplies optimizer.lr: one grid for rows whose rates lie far apart
@@ -166,6 +186,8 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         raise UserError(f"train.warmup={rise}: must not be negative, or null")
     if (precision := settings["train"]["precision"]) not in (None, "bfloat16"):
         raise UserError(f"train.precision={precision}: choose bfloat16 or null")
+    if (chosen := settings["train"]["select"]) not in (None, "last"):
+        raise UserError(f"train.select={chosen}: choose last, or null for the best on dev")
     if (norm := settings["train"]["grad_clip"]) is not None and not norm > 0:
         raise UserError(f"train.grad_clip={norm}: must be above 0, or null")
     every = settings["diagnose"]["every"]

@@ -23,9 +23,9 @@ from matplotlib.axes import Axes
 
 from zobench.errors import UserError
 from zobench.report.curves import curve, forwards_to, mean_curve, read_metrics
-from zobench.report.draw import COLOURS
-from zobench.report.lines import Chart, chart
 from zobench.report.plot import main, plot
+from zobench.report.plots.chart import Chart, chart
+from zobench.report.plots.draw import COLOURS
 from zobench.report.runs import read_suite
 from zobench.report.table import table
 
@@ -107,14 +107,19 @@ def test_a_curve_has_the_last_known_x_and_a_gap_for_null() -> None:
 
 
 def test_metrics_are_numbers_and_seconds_of_training(tmp_path: Path) -> None:
-    """Nulls are NaN, texts are passed over, and the time of all steps so far is added."""
+    """Nulls are NaN, texts are passed over, the time of all steps so far is added.
+
+    A last line without its end is one that a run is writing; any other damage is named.
+    """
     line = {"step": 4, "time/step_s": 0.5, "dev/loss": None, "note": "x", "flag": True}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     [row] = read_metrics(tmp_path)
     assert row.keys() == {"step", "time/step_s", "dev/loss", "time/train_s"}
     assert row["time/train_s"] == 2.0 and math.isnan(row["dev/loss"])
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + '\n{"step": 8, "ti')
+    assert [row["step"] for row in read_metrics(tmp_path)] == [4]
     for damaged in ('{"step": 1', "[1]"):
-        (tmp_path / "metrics.jsonl").write_text(damaged)
+        (tmp_path / "metrics.jsonl").write_text(damaged + "\n")
         with pytest.raises(UserError, match=r"cannot read .*metrics\.jsonl"):
             read_metrics(tmp_path)
 
@@ -328,7 +333,14 @@ def test_logarithmic_axes_lose_nothing_in_silence(tmp_path: Path) -> None:
         ({"lines": "optimiser"}, r"'optimiser'.*model, optimizer, task"),
         ({"x": "task", "lines": "optimizer, task"}, r"both 'task'"),
         ({"log": "z"}, r"'z'.*none, x, y, both"),
-        ({"out": Path("figure.pdf")}, r"figure\.pdf: the suffix must be \.png or \.svg"),
+        ({"out": Path("figure.gif")}, r"figure\.gif: the suffix must be \.png or \.svg or \.pdf"),
+        ({"kind": "bars"}, r"unknown kind 'bars'; choose one of curves, target, pareto, rates"),
+        ({"kind": "target", "target": "90"}, r"target 90: must be a dev accuracy as a fraction"),
+        ({"kind": "target", "y": "dev/loss"}, r"reads dev/accuracy; leave --y dev/loss out"),
+        ({"kind": "target", "log": "x"}, r"bars, which start at 0; leave --log out"),
+        ({"kind": "rates", "y": "test/accuracy"}, r"selects by dev .* not test/accuracy"),
+        ({"kind": "rates", "x": "task"}, r"needs a setting that is a number; task is not"),
+        ({"kind": "pareto", "x": "memory/watts"}, r"no run .* has the metric 'memory/watts'"),
     ],
 )
 def test_unknown_options_name_the_known_ones(
@@ -388,7 +400,7 @@ def test_the_file_is_an_image_with_the_lines(tmp_path: Path) -> None:
     assert ElementTree.parse(vector).getroot().tag.endswith("svg")
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_the_same_runs_give_the_same_bytes(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +416,7 @@ def test_the_same_runs_give_the_same_bytes(
     bytes_ = (tmp_path / f"one.{suffix}").read_bytes()
     assert bytes_ == (tmp_path / f"two.{suffix}").read_bytes()
     assert b"Matplotlib v" not in bytes_ and b"matplotlib.org" not in bytes_
+    assert suffix != "pdf" or (b"/FontFile2" in bytes_ and b"/Type3" not in bytes_)
 
 
 def test_any_name_and_any_number_of_lines_can_be_drawn(tmp_path: Path) -> None:

@@ -1,83 +1,24 @@
 """`zobench table`: what a cell holds, who chooses, and that nothing is left out in silence."""
 
-import hashlib
 import io
-import json
 import random
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.report.suites import SUITE, write_run
 from zobench.errors import UserError
 from zobench.report.formats import number
 from zobench.report.table import main, table
-
-SUITE = "quick_100%"
-
-
-def write_run(
-    root: Path,
-    seed: int = 0,
-    *,
-    optimizer: str = "mezo",
-    task: str = "synthetic_reviews",
-    lr: float = 1e-3,
-    test: float | None = 0.9,
-    dev: float | None = 0.9,
-    dev_loss: float | None = 0.3,
-    forwards: int = 400,
-    accuracies: Sequence[tuple[int, float]] = (),
-    status: str = "done",
-    reason: str | None = None,
-    preset: dict[str, str] | None = None,
-    prefix: str = "",
-) -> Path:
-    """Write one run folder the way the runner leaves it."""
-    config: dict[str, Any] = {
-        "suite": SUITE,
-        "optimizer": {"name": optimizer, "lr": lr, "beta": None},
-        "task": {"name": task},
-        "budget": {"steps": 200},
-        "train": {"batch_size": 16},
-    }
-    setting = hashlib.sha1(json.dumps(config).encode()).hexdigest()[:8]
-    identity = hashlib.sha1(f"{setting}{seed}".encode()).hexdigest()[:8]
-    folder = root / SUITE / f"{prefix}{task}-{optimizer}-s{seed}-{identity}"
-    folder.mkdir(parents=True)
-    config |= {"seed": seed} | ({"table": preset} if preset else {})
-    config["optimizer"] = {**config["optimizer"], "seed": seed}  # as a ZO row hands it on
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    choices = {"optimizer": optimizer, "task": task, "model": "tiny", "estimator": None}
-    meta = {"id": identity, "setting": setting, "name": "x", "suite": SUITE, "seed": seed}
-    (folder / "meta.json").write_text(json.dumps(meta | {"choices": choices}))
-    result = {
-        "status": status,
-        "reason": reason,
-        "test": {"accuracy": test, "loss": 0.25},
-        "dev": {"accuracy": dev, "loss": dev_loss},
-        "cost": {"forwards": forwards, "tokens": 10 * forwards},
-        "time": {"step_s": 0.0125, "eval_s": 1.0, "total_s": 4.0},
-        "memory": {"peak_gib": 0.5, "state_gib": 0.0},
-        "best_step": 150,
-    }
-    if status in ("done", "diverged"):
-        (folder / "result.json").write_text(json.dumps(result))
-    rows = [{"cost/forwards": spent, "dev/accuracy": value} for spent, value in accuracies]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if status == "failed":
-        failure = {"kind": "oom", "reason": f"{reason}\nand a traceback", "log": "stderr.log"}
-        (folder / "failure.json").write_text(json.dumps(failure))
-    return folder
 
 
 def cells(root: Path, **options: Any) -> pd.DataFrame:
@@ -116,8 +57,9 @@ def test_text_shows_percent_spread_and_number_of_runs(tmp_path: Path) -> None:
     write_run(tmp_path, optimizer="conmezo", test=0.8)
     answer = table(tmp_path, SUITE)
     assert " 91.0 +- 1.0 (3) |" in answer
-    assert re.search(r"\| conmezo +\| +80\.0 \(1\) \| +400 \| +0\.5 \| 0\.0125 \|", answer)
-    assert "forwards | peak GiB | s/step" in answer
+    costs = r"\| +400 \| +0\.001111 \| +0\.5 \| 0\.0125 \|"
+    assert re.search(rf"\| conmezo +\| +80\.0 \(1\) \| +- {costs}", answer)
+    assert "forwards | device hours | peak GiB | s/step" in answer
     assert "\x1b" not in answer
 
 
@@ -187,10 +129,10 @@ def test_lost_runs_are_shown_and_not_averaged(tmp_path: Path) -> None:
         for seed, (status, reason) in enumerate(lost.items(), start=1)
     ]
     answer = table(tmp_path, SUITE)
-    assert "90.0 (1; 1 diverged, 1 failed, 1 unfinished) [1]" in answer
+    assert "90.0 (1; 1 diverged, 1 failed, 1 running or stopped) [1]" in answer
     assert f"diverged (loss is nan): {folders[0].name}" in answer
     assert f"failed (oom: out of memory): {folders[1].name}" in answer
-    assert f"unfinished: {folders[2].name}" in answer
+    assert f"running or stopped: {folders[2].name}" in answer
     cell = cells(tmp_path).iloc[0]
     assert cell[["done", "diverged", "failed", "unfinished"]].tolist() == [1, 1, 1, 1]
 
@@ -199,7 +141,7 @@ def test_a_suite_where_nothing_finished_still_has_a_table(tmp_path: Path) -> Non
     """With no finished run the table shows what there is instead of an error."""
     write_run(tmp_path, status="unfinished")
     answer = table(tmp_path, SUITE)
-    assert "- (0; 1 unfinished) [1]" in answer
+    assert "- (0; 1 running or stopped) [1]" in answer
     assert "no run is finished" in answer
 
 
@@ -238,8 +180,9 @@ def test_markdown_rows_have_equal_columns(tmp_path: Path) -> None:
     lines = [
         ln for ln in table(tmp_path, SUITE, format="markdown").splitlines() if ln.startswith("|")
     ]
-    assert len(lines) == 4
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {4}
+    assert len(lines) == 5  # the last is the interval of the first row
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {8}
+    assert lines[3].startswith("| &nbsp;&nbsp;95 % interval | - | 4")
 
 
 def test_latex_escapes_names_and_uses_booktabs(tmp_path: Path) -> None:
@@ -247,12 +190,13 @@ def test_latex_escapes_names_and_uses_booktabs(tmp_path: Path) -> None:
     grid(tmp_path)
     answer = table(tmp_path, SUITE, format="latex")
     assert r"\toprule" in answer and r"\bottomrule" in answer
-    assert r"a\_b\textbar{}c & 70.0 (1) & 55.0 $\pm$ 7.1 (2) \\" in answer
-    assert r"mezo & - & - (0; 1 failed)\textsuperscript{1} \\" in answer
+    assert r"a\_b\textbar{}c & 70.0 (1) & 55.0 $\pm$ 7.1 (2) & 400 &" in answer
+    assert r"mezo & - & - (0; 1 failed)\textsuperscript{1} & - &" in answer
+    assert r"\quad 95 \% interval & - & 4" in answer
     source = "\n".join(answer.splitlines()[1:])
     assert not re.search(r"(?<!\\)[_%#]", source)
     rows = [line for line in source.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {2}
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {6}
 
 
 def test_rows_of_several_keys_are_ordered_part_by_part(tmp_path: Path) -> None:
@@ -323,7 +267,9 @@ def test_a_target_comes_from_the_suite_and_needs_a_single_column(tmp_path: Path)
         ({"metric": "test/f1"}, r"'test/f1'.*known: .*test/accuracy"),
         ({"rows": "optimiser"}, r"'optimiser'.*estimator, model, optimizer, task.*optimizer.lr"),
         ({"columns": "optimizer"}, r"both 'optimizer'"),
-        ({"format": "html"}, r"'html'.*text, markdown, csv, latex"),
+        ({"format": "pdf"}, r"'pdf'.*text, markdown, csv, latex, html"),
+        ({"select": "test"}, r"select=test: choose one of mean, seed"),
+        ({"baseline": "adam"}, r"baseline 'adam' is no row; there are mezo"),
     ],
 )
 def test_unknown_options_name_the_known_ones(

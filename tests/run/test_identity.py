@@ -12,7 +12,7 @@ from zobench.run.identity import identity
 Settings = dict[str, Any]
 Path = tuple[str | int, ...]
 # where and how a run is carried out and shown; everything else is what is carried out
-PLACE = ("plot", "suite", "device", "threads", "logger", "runs_root", "table")
+PLACE = ("plot", "published", "suite", "device", "threads", "logger", "runs_root", "table")
 
 
 @pytest.fixture(scope="module")

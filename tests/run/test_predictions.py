@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from zobench.paths import ASSETS_DIR
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.predictions import write_predictions
 from zobench.run.runner import run
 from zobench.tasks.problem import Answer
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+FIXTURES = ASSETS_DIR / "fixtures"
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -243,6 +243,18 @@ def test_mezo_learns_the_tiny_task(prepare: Callable[..., RunFolder]) -> None:
     assert tuned > 0.85
 
 
+def test_the_last_weights_are_tested_on_request(prepare: Callable[..., RunFolder]) -> None:
+    """A rate that ruins the model shows: the best on dev would have been the untrained weights."""
+    bad = ("optimizer.lr=3e-2", "budget.steps=8", "train.keep_weights=false")
+    best, last = (
+        run(prepare(*bad, f"train.select={select}", at=select)) for select in ("null", "last")
+    )
+    assert best["best_step"] == 0
+    assert last["best_step"] == 8 == last["steps"]
+    assert last["dev"] == last["final"] and last["dev"]["loss"] > best["dev"]["loss"]
+    assert last["test"]["loss"] > best["test"]["loss"]
+
+
 def test_a_budget_in_seconds_ends_a_run(prepare: Callable[..., RunFolder]) -> None:
     """It trains for that long, and is evaluated where it ended, whatever the step."""
     folder = prepare("budget.steps=null", "budget.seconds=0.5", "train.final_lr=0", "logger=none")
@@ -284,8 +296,8 @@ def test_wandb_offline_holds_what_was_logged(prepare: Callable[..., RunFolder]) 
         kind = record.WhichOneof("record_type")
         by_kind.setdefault(kind, []).append(getattr(record, kind))
     begun = by_kind["run"][0]
-    assert (begun.run_id, begun.run_group, begun.job_type) == ("00000000", "s", "t")
-    assert list(begun.tags) == ["tiny", "full", "o"]
+    assert (begun.run_id, begun.run_group, begun.job_type) == ("00000000", "s", "o")
+    assert list(begun.tags) == ["t", "tiny", "full"]
 
     def items(message: Any) -> dict[str, Any]:
         return {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in message}

@@ -14,13 +14,11 @@ from pathlib import Path
 import pandas as pd
 
 from zobench.errors import UserError
-from zobench.report.draw import COLOURS, STYLE
-from zobench.report.formats import is_share
+from zobench.report.numbers import is_share
+from zobench.report.plots.draw import COLOURS, STYLE
 from zobench.report.runs import Suite, read_suite, suite_parser
-from zobench.report.table import choose
-
-# 97.5 % quantiles of Student's t by degrees of freedom; for more than ten, ten's (conservative)
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+from zobench.report.selection import choose
+from zobench.report.statistics import student_half_width
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,7 @@ def _selected(runs: pd.DataFrame, metric: str) -> pd.Series:
 def _difference(label: str, seeds: pd.Series, reference: pd.Series) -> Difference:
     both = (seeds - reference).dropna()
     n, mean = len(both), float(both.mean()) if len(both) else math.nan
-    half = math.nan
-    if n > 1:
-        half = _T[min(n - 1, len(_T)) - 1] * float(both.std()) / math.sqrt(n)
+    half = student_half_width(both.to_numpy(dtype=float))
     return Difference(label, float(seeds.mean()), mean, mean - half, mean + half, n)
 
 

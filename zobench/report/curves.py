@@ -23,8 +23,9 @@ def read_metrics(folder: Path) -> list[Row]:
     if not path.is_file():
         return []
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        rows = [_numbers(line) for line in lines]
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a run may be writing the last line
+        rows = [_numbers(json.loads(line)) for line in whole.splitlines()]
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"cannot read {path}: {error}; repair or remove the folder") from error
     for row in rows:

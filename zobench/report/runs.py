@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import yaml
 from zobench.errors import UserError
 
 STATUSES = ("done", "diverged", "failed", "unfinished")
-RUN_FILES = ("meta.json", "config.yaml", "result.json", "failure.json")
-ALWAYS = ("dev/accuracy", "dev/loss", "cost/forwards", "memory/peak_gib", "time/step_s")
+RUN_FILES = ("meta.json", "result.json", "failure.json")  # config.yaml alone: about to start
+TIMES = ("time/step_s", "time/total_s")
+ALWAYS = ("dev/accuracy", "dev/loss", "cost/forwards", "memory/peak_gib", *TIMES)
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -24,8 +25,9 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Suite:
     """The runs of one suite: `frame` has a row per run, `configs` the settings of each run by id.
 
-    The columns of `frame` are folder, id, setting, seed, status, reason, commit, device, one per
-    choice (`optimizer`, `task`, ...) and one per number of a result (`test/accuracy`, ...).
+    The columns of `frame` are folder, id, setting, seed, status, reason, commit, device, test_size
+    (examples, NaN before the data were read), one per choice (`optimizer`, `task`, ...) and one
+    per number of a result (`test/accuracy`, ...).
     """
 
     name: str
@@ -34,6 +36,11 @@ class Suite:
     configs: dict[str, dict[str, Any]]
     choices: tuple[str, ...]
     metrics: tuple[str, ...]
+
+    @cached_property
+    def flat(self) -> dict[str, dict[str, Any]]:
+        """The settings of each run by id, under joined keys."""
+        return {run: flatten(config) for run, config in self.configs.items()}
 
     def labels(self, key: str) -> pd.Series:
         """What each run has for `key`, as text: a choice, `seed`, `setting` or a config key.
@@ -45,7 +52,7 @@ class Suite:
             return reduce(lambda one, other: one + ", " + other, parts)
         if key in (*self.choices, "seed", "setting"):
             return self.frame[key].astype(str)
-        flat = [flatten(self.configs[run]) for run in self.frame["id"]]
+        flat = [self.flat[run] for run in self.frame["id"]]
         if not any(key in config for config in flat):
             vary = sorted({k for config in flat for k in config if config[k] != flat[0].get(k)})
             raise UserError(
@@ -77,7 +84,7 @@ class Suite:
     def differences(self, runs: pd.DataFrame) -> dict[str, str]:
         """The settings among `runs`, each with the config keys in which it is not like the rest."""
         flat = {
-            setting: [flatten(self.configs[run]) for run in group["id"]]
+            setting: [self.flat[run] for run in group["id"]]
             for setting, group in runs.groupby("setting")
         }
         # What is not the same in all runs of a setting follows the seed and sets nothing apart;
@@ -181,6 +188,7 @@ def _identity(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
             raise UserError(f"{path}: '{key}' is missing or not a {kind.__name__}")
     run = {key: meta[key] for key in ("id", "setting", "seed")}
     run |= {key: str(meta.get(key)) for key in ("commit", "device")}
+    run["test_size"] = float((meta.get("data") or {}).get("test") or "nan")
     choices = {str(k): "-" if v is None else str(v) for k, v in meta["choices"].items()}
     return {"folder": folder.name, **run}, choices
 

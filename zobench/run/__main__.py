@@ -5,6 +5,8 @@ import sys
 import traceback
 from pathlib import Path
 
+import torch
+
 from zobench.errors import UserError
 from zobench.run.folder import RunFolder, write_json
 from zobench.run.runner import run
@@ -20,14 +22,22 @@ def main(argv: list[str]) -> int:
     try:
         run(folder)
     except Exception as error:
-        known = isinstance(error, UserError)
-        text = " ".join(str(error).split())
-        reason = text if known else f"{type(error).__name__}: {text}"[:300]
-        kind = "input" if known else "crash"
+        kind, reason = _described(error)
         write_json(folder.failure, {"kind": kind, "reason": reason, "log": str(folder.log)})
         traceback.print_exc()
         return 1
     return 0
+
+
+def _described(error: Exception) -> tuple[str, str]:
+    """Kind and one-line reason of a failure: input, memory (of the GPU or the machine) or crash."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return "input", text
+    refused = "can't allocate memory" in text  # torch's words for a CPU's; it has no type for it
+    if refused or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "memory", text.split(" Including ")[0][:300] or "out of memory"
+    return "crash", f"{type(error).__name__}: {text}"[:300]
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, TextIO
 
 import torch
-from safetensors.torch import load_file, save_file
 
+from zobench.run.best import Best
 from zobench.run.closure import CountedLoss, state_bytes, step_of
 from zobench.run.data_order import batch_of
 from zobench.run.diagnosis import Diagnosis
@@ -56,9 +56,8 @@ class Loop:
         self.loss = CountedLoss(model, problem.loss, autocast)
         anchor = partial(self._batch, stream=1)  # in an order of its own
         self.take_step = step_of(optimizer, self.loss, anchor, self.train["grad_clip"])
-        self.best: dict[str, float] = {}
+        self.best = Best(folder.weights, model, last=self.train["select"] == "last")
         self.final: dict[str, float] = {}
-        self.best_step = 0
         self.train_loss: float | None = None
         self.steps_taken = 0
         self._timed_steps = 0  # those that were not diagnosed
@@ -72,27 +71,25 @@ class Loop:
             self._train()
         except Diverged as error:
             reason = str(error)
-        if not self.best:
+        if not self.best.dev:
             reason = reason or "no loss on dev was finite"
-        self._load_best()
+        self.best.restore(keep=self.train["keep_weights"])
         with self.meter.phase("eval"):
             answers: list[Answer] = []
             test = self.problem.evaluate(self.model, "test", self.eval_batch, answers)
         if answers:
             write_predictions(self.folder.predictions, answers)
         self._log(self.steps_taken, {f"test/{k}": v for k, v in test.items()} | self._costs())
-        if not self.train["keep_weights"]:
-            self.folder.weights.unlink(missing_ok=True)
         phases = self.meter
         busiest = "train" if self._timed_steps else "diagnose" if self.steps_taken else "eval"
         return {
             "status": "diverged" if reason else "done",
             "reason": reason,
             "test": {k: finite(v) for k, v in test.items()},
-            "dev": self.best,
+            "dev": self.best.dev,
             "final": {k: finite(v) for k, v in self.final.items()},
             "train": {"loss": self.train_loss},
-            "best_step": self.best_step,
+            "best_step": self.best.step,
             "steps": self.steps_taken,
             **({"diagnose": self.diagnosis.summary()} if self.diagnosis else {}),
             "cost": {"forwards": self.forwards, "tokens": self.loss.tokens},
@@ -181,9 +178,7 @@ class Loop:
         with self.meter.phase("eval"):
             dev = self.problem.evaluate(self.model, "dev", self.eval_batch)
         self.final = dev
-        if math.isfinite(dev["loss"]) and (not self.best or dev["loss"] < self.best["loss"]):
-            self.best, self.best_step = dev, step
-            self._save_best()
+        self.best.evaluated(step, dev)
         self._log(step, {f"dev/{k}": v for k, v in dev.items()} | self._costs())
         self.progress.evaluated(step, dev)
 
@@ -225,21 +220,6 @@ class Loop:
         self.metrics.write(json.dumps(row) + "\n")
         self.metrics.flush()
         self.logger.log(row)
-
-    def _save_best(self) -> None:
-        weights = {n: p.data for n, p in self.model.named_parameters() if p.requires_grad}
-        temporary = self.folder.weights.with_suffix(".partial")
-        save_file(weights, temporary)
-        temporary.replace(self.folder.weights)
-
-    @torch.no_grad()
-    def _load_best(self) -> None:
-        if not self.folder.weights.is_file():
-            return  # no dev loss was ever finite; the weights are those of the last clean point
-        weights = load_file(self.folder.weights)
-        for name, parameter in self.model.named_parameters():
-            if name in weights:
-                parameter.copy_(weights[name])
 
 
 def finite(value: float) -> float | None:

@@ -1,20 +1,20 @@
 """What a figure shows, as numbers: lines over a metric of the runs, or over one of their settings.
 
-A cell of the table and a line, or a point of a line, hold the same runs: `table.fill` picks both.
+A cell of the table and a line, or a point of a line, hold the same runs: `cells.fill` picks both.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from zobench.errors import UserError
+from zobench.report.cells import Cell
 from zobench.report.curves import Row, curve, mean_curve, read_metrics
-from zobench.report.formats import Cell
-from zobench.report.runs import STATUSES, Suite
-from zobench.report.table import fill, order
+from zobench.report.numbers import order
+from zobench.report.plots.cells import grouping, missing, pick
+from zobench.report.runs import Suite
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,8 @@ class Line:
         """For example `mezo (2; 1 diverged)`: the runs of a point, and those with no number."""
         sizes = sorted(set(self.points["n"])) or [0]
         runs = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        lost: Counter[str] = Counter()
-        for cell in self.cells:
-            lost.update(cell.lost)
-            lost["undecided"] += not cell.setting and cell.rivals > 1
-        missing = ", ".join(f"{count} {what}" for what, count in lost.items() if count)
-        return f"{self.label} ({runs}{missing and '; '}{missing})"
+        lost = missing(self.cells)
+        return f"{self.label} ({runs}{lost and '; '}{lost})"
 
 
 @dataclass(frozen=True)
@@ -62,19 +58,8 @@ def chart(suite: Suite, x: str, y: str, by: str) -> Chart:
     x: a key of metrics.jsonl, or a choice or config key of the runs. by: choices or config keys
     joined by commas, or `setting`. UserError for unknown keys, or when nothing is finished.
     """
-    frame = suite.frame
-    done = frame[frame["status"] == "done"]
-    if done.empty:
-        lost = Counter(frame["status"])
-        counts = ", ".join(f"{lost[status]} {status}" for status in STATUSES if lost[status])
-        raise UserError(f"suite '{suite.name}' has no finished run to plot: {counts}")
-    keys = [key.strip() for key in by.split(",")]
-    if x in keys:
-        raise UserError(f"x and lines are both '{x}'; choose another --x or --lines")
-    panels = pd.Series("", index=frame.index)
-    if "task" in suite.choices and "task" not in (x, *keys) and frame["task"].nunique() > 1:
-        panels = suite.labels("task")  # dev selects, and the dev splits of tasks do not compare
-    labels = _settings(suite, panels) if keys == ["setting"] else suite.labels(by)
+    panels, labels = grouping(suite, by, x)
+    done = suite.frame[suite.frame["status"] == "done"]
     rows = {
         run: read_metrics(suite.path / folder)
         for run, folder in zip(done["id"], done["folder"], strict=True)
@@ -99,22 +84,6 @@ def chart(suite: Suite, x: str, y: str, by: str) -> Chart:
     return Chart(suite.name, x, y, by, lines, False, tuple(sorted(set(places), key=order)))
 
 
-def _settings(suite: Suite, panels: pd.Series) -> pd.Series:
-    """Each run's optimizer, where there are several, and what sets its setting apart from others.
-
-    Optimizers differ in so many keys that only settings of the same one are told apart by keys.
-    """
-    optimizers = suite.labels("optimizer")
-    labels: dict[str, str] = {}
-    for (_, optimizer), runs in suite.frame.groupby([panels, optimizers]):
-        differences = suite.differences(runs)
-        for run, setting in zip(runs["id"], runs["setting"], strict=True):
-            apart = [differences[setting]] if len(differences) > 1 else []
-            name = [] if apart and optimizers.nunique() == 1 else [str(optimizer)]
-            labels[run] = ", ".join([*name, *apart])
-    return suite.frame["id"].map(labels)
-
-
 def _curves(
     suite: Suite,
     x: str,
@@ -132,7 +101,7 @@ def _curves(
     frame = suite.frame.assign(**{name: finite})
     lines = []
     for (panel, label), runs in frame.groupby([panels, labels]):
-        cell = fill(suite, str(label), str(panel), runs, name)
+        cell = pick(suite, str(label), str(panel), runs, name)
         shown = [found[run] for run in cell.done.loc[cell.values.index, "id"]]
         points = mean_curve(shown) if shown else _frame([])
         level = len(points) == 1 and points["x"].iloc[0] == 0
@@ -151,7 +120,7 @@ def _points(
     for (panel, label, place), runs in suite.frame.groupby([panels, labels, places]):
         where = ", ".join(filter(None, (str(panel), str(place))))
         line = cells.setdefault((str(panel), str(label)), {})
-        line[str(place)] = fill(suite, str(label), where, runs, y)
+        line[str(place)] = pick(suite, str(label), where, runs, y)
     lines = []
     for panel, label in sorted(cells, key=lambda key: (order(key[0]), order(key[1]))):
         line = dict(sorted(cells[panel, label].items(), key=lambda item: order(item[0])))

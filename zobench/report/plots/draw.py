@@ -1,15 +1,17 @@
-"""Draw a chart to a file: PNG or SVG, the same bytes for the same chart."""
+"""What all figures have in common: size, style, names, and files with the same bytes each time.
+
+A figure is as wide as a column of a two-column paper, or as two: printed at its own size, its text
+has 6 to 8 points. PDF has its fonts embedded as TrueType (Type 42), as publishers ask.
+"""
 
 import math
 import textwrap
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from zobench.report.formats import is_share
-from zobench.report.lines import Chart, Line
+from zobench.report.numbers import is_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,125 +22,126 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX*"
 DASHES = ("-", "--", "-.", (0, (1, 1)))
-UNITS = {
-    "_s": "s",
-    "_gib": "GiB",
-    "accuracy": "%",
-    "cost/forwards": "model evaluations of one batch",
+GREY = "0.35"
+NAMES = {
+    "cost/forwards": "forward passes",
+    "cost/tokens": "tokens",
+    "memory/peak_gib": "peak memory (GiB)",
+    "memory/state_gib": "optimizer state (GiB)",
+    "optimizer.lr": "learning rate",
+    "time/step_s": "time per step (s)",
+    "time/train_s": "training time (s)",
 }
 # Over matplotlib's defaults, so that nobody's own matplotlibrc changes a figure.
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlesize": "medium",
-    "errorbar.capsize": 3,
-    "figure.titlesize": "medium",
-    "figure.titleweight": "bold",
+    "axes.titlesize": 8,
+    "errorbar.capsize": 1.5,
+    "figure.titlesize": 8,
     "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 8,
     "grid.alpha": 0.3,
-    "legend.fontsize": "small",
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 7,
     "legend.frameon": False,
-    "lines.markersize": 5,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "pdf.fonttype": 42,
     "svg.hashsalt": "zobench",
+    "xtick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.labelsize": 7,
+    "ytick.major.width": 0.6,
 }
-PANELS_ABREAST = 3
+COLUMN = 3.4  # inches
+ABREAST = 2  # panels
+SMALL = 6  # points
+# What each format would say of the time and of the program.
+SILENT: dict[str, dict[str, Any]] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 
 
-def draw(chart: Chart, log: str, caption: str, out: Path) -> None:
-    """Write the figure to `out`, whose suffix is .png or .svg; log: none, x, y or both."""
+class Painted(NamedTuple):
+    """A panel's height in inches, and what places its labels once the layout is known."""
+
+    height: float
+    settle: Callable[[], None] | None = None
+
+
+def draw(
+    panels: Sequence[str],
+    paint: Callable[["SubFigure", str, float], Painted],
+    caption: str,
+    out: Path,
+    width: float = COLUMN,
+) -> None:
+    """Write the figure to `out`, whose suffix is one of SILENT; `paint` draws a panel.
+
+    width: of a panel in inches, which `paint` is told.
+    """
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = list(dict.fromkeys(line.panel for line in chart.lines))
-    # A label looks the same in every panel.
-    labels = {label: n for n, label in enumerate(dict.fromkeys(ln.label for ln in chart.lines))}
-    abreast = min(PANELS_ABREAST, len(panels))
+    abreast = min(ABREAST, len(panels))
     down = -(-len(panels) // abreast)
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(layout="constrained")
+        figure = Figure(layout="constrained", dpi=300)
         FigureCanvasAgg(figure)
-        figure.suptitle(_plain(chart.suite))
-        width = 6.4 if abreast == 1 else 4.6
-        rows = 0
         parts = figure.subfigures(down, abreast, squeeze=False).flat
+        painted = []
         for panel, part in zip(panels, parts, strict=False):  # the last row may have room left
-            part.suptitle(_plain(panel), fontweight="normal")
-            rows = max(rows, _panel(part, chart, panel, labels, log, int(13 * width)))
-        figure.set_size_inches(width * abreast, 0.8 + down * (3.6 + 0.2 * rows))
-        caption = textwrap.fill(_plain(caption), int(16 * width * abreast))
-        figure.supxlabel(caption, fontsize="x-small", color="0.35")
-        metadata = {"Software": None} if out.suffix == ".png" else {"Date": None, "Creator": None}
-        figure.savefig(out, dpi=150, metadata=metadata)
+            if panel:
+                part.suptitle(plain(panel))
+            painted.append(paint(part, panel, width))
+        small = textwrap.fill(plain(caption), characters(width * abreast, SMALL))
+        figure.supxlabel(small, fontsize=SMALL, color=GREY)
+        height = down * (max(p.height for p in painted) + (0.2 if any(panels) else 0))
+        figure.set_size_inches(width * abreast, height + 0.1 * (small.count("\n") + 1.5))
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # stays as it is now
+        for panel_ in painted:
+            if panel_.settle:
+                panel_.settle()
+        figure.savefig(out, dpi=300, metadata=SILENT[out.suffix])
 
 
-def _panel(
-    part: "SubFigure", chart: Chart, panel: str, labels: dict[str, int], log: str, width: int
-) -> int:
-    """Draw the lines of one panel and, below, its legend; returns the rows of text below.
-
-    width: the characters of small print that fit abreast.
-    """
-    axes = part.add_subplot()
-    lines = [line for line in chart.lines if line.panel == panel]
-    for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
-        if log in (name, "both"):
-            axes.set(**{f"{name}scale": "log"})
-            axis.grid(True, "both")
-            axis.set_major_formatter(partial(_log_tick, axis))
-            axis.set_minor_formatter(partial(_log_tick, axis))
-    handles = [_line(axes, chart, line, labels, log) for line in lines]
-    rows = 0
-    if ticks := [textwrap.fill(_plain(name), 30) for name in chart.categories]:
-        axes.set_xlim(-0.5, len(ticks) - 0.5)
-        axes.set_xticks(range(len(ticks)), ticks)
-        if sum(map(len, ticks)) > width // 2:
-            rows = max(len(line) for tick in ticks for line in tick.split("\n")) // 4  # when turned
-            axes.tick_params("x", labelrotation=45)
-            for tick in axes.get_xticklabels():
-                tick.set(ha="right", rotation_mode="anchor")
-    axes.set_xlabel(_name(chart.x))
-    axes.set_ylabel(_name(chart.y))
-    texts = [textwrap.fill(_plain(line.legend()), width - 10) for line in lines]
-    columns = max(1, min(len(texts), width // (max(map(len, texts)) + 10)))
-    title = textwrap.fill(_plain(chart.by), width)
-    where: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
-    part.legend(handles, texts, title=title, title_fontsize="small", **where)
-    return rows + 1 + -(-sum(text.count("\n") + 1 for text in texts) // columns)
-
-
-def _line(axes: "Axes", chart: Chart, line: Line, labels: dict[str, int], log: str) -> Any:
-    """Draw one line with its spread over seeds; returns what stands for it in the legend."""
-    number, scale = labels[line.label], 100 if is_share(chart.y) else 1
-    style: dict[str, Any] = {
+def look(number: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the line with this number: no two of the first 56 are alike."""
+    return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+        "marker": MARKERS[number % len(MARKERS)],
     }
-    mean, std = (scale * line.points[key].to_numpy(float) for key in ("mean", "std"))
-    # A single run has no spread. Nothing reaches below 0 on a logarithmic axis: cut it there, and
-    # no share is below 0 or above 100 %.
-    low, high = mean - np.nan_to_num(std), mean + np.nan_to_num(std)
-    if is_share(chart.y):
-        low, high = np.maximum(low, 0), np.minimum(high, 100)
-    if log in ("y", "both"):
-        low = np.where(low > 0, low, mean / 10)
-    if line.level:
-        axes.axhspan(low[0], high[0], color=style["color"], alpha=0.12, linewidth=0)
-        return axes.axhline(mean[0], **style | {"linestyle": (0, (4, 2, 1, 2))})
-    style["marker"] = MARKERS[number % len(MARKERS)]
-    if chart.curves:
-        x = line.points["x"].to_numpy(float)
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
-        # Few enough markers to see the line, and not on top of those of another line.
-        every = max(1, len(x) // 10)
-        return axes.plot(x, mean, markevery=(number % every, every), **style)[0]
-    places = {name: n for n, name in enumerate(chart.categories)}
-    x = np.array([places.get(place, place) for place in line.points["x"]], dtype=float)
-    if places:  # beside each other, so that no error bar hides another
-        x += 0.4 * ((number + 0.5) / len(labels) - 0.5)
-    return axes.errorbar(x, mean, yerr=(mean - low, high - mean), **style)
+
+
+def legend(part: "SubFigure", handles: Sequence[Any], texts: list[str], width: float) -> float:
+    """Put a legend below a panel that is `width` inches wide; returns its height in inches."""
+    room = characters(width, 7)
+    texts = [textwrap.fill(plain(text), room - 8) for text in texts]
+    longest = max(len(line) for text in texts for line in text.split("\n"))
+    columns = max(1, min(len(texts), room // (longest + 5)))
+    where: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
+    part.legend(handles, texts, columnspacing=1, **where)
+    down = -(-len(texts) // columns)
+    lines = sum(max(t.count("\n") + 1 for t in texts[n::down]) for n in range(down))
+    return 0.15 * lines + 0.1
+
+
+def log_axis(axes: "Axes", name: str) -> None:
+    """Make the axis, x or y, logarithmic, with plain numbers at its ticks."""
+    axes.set(**{f"{name}scale": "log"})
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[name]
+    axis.set_major_formatter(partial(_log_tick, axis))
+    axis.set_minor_formatter(partial(_log_tick, axis))
 
 
 def _log_tick(axis: "Axis", value: float, _position: int | None) -> str:
@@ -147,18 +150,25 @@ def _log_tick(axis: "Axis", value: float, _position: int | None) -> str:
     decades = math.log10(high / low)
     digit = round(value / 10 ** math.floor(math.log10(value)))
     shown = (
-        (1, 10) if decades > 2.5 else (1, 2, 5, 10) if decades > 1 else (1, 2, 3, 4, 5, 6, 8, 10)
+        (1, 10) if decades > 1.7 else (1, 2, 5, 10) if decades > 1 else (1, 2, 3, 4, 5, 6, 8, 10)
     )
     return f"{value:g}" if digit in shown or decades < 0.5 else ""
 
 
-def _name(key: str) -> str:
-    """An axis label: the key as people ask for it, and its unit."""
-    unit = next((unit for end, unit in UNITS.items() if key.endswith(end)), "")
-    return _plain(f"{key} ({unit})" if unit else key)
+def characters(width: float, size: float) -> int:
+    """How many characters of a font of `size` points fit into `width` inches, on the average."""
+    return int(width * 72 / (0.58 * size))
 
 
-def _plain(text: str) -> str:
+def axis_name(key: str) -> str:
+    """An axis label in words for the keys of most figures, else the key; with its unit."""
+    split, _, what = key.partition("/")
+    if split in ("train", "dev", "test") and what:
+        return plain(f"{split} {what}{' (%)' if is_share(key) else ''}")
+    return NAMES.get(key) or plain(key)
+
+
+def plain(text: str) -> str:
     """Text as it stands: no formulas, one line, and only characters that the font has.
 
     A leading underscore would hide a legend entry, a missing glyph would be a warning.

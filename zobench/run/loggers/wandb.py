@@ -1,26 +1,42 @@
 """Weights & Biases, offline unless the user is logged in."""
 
+import csv
+import gzip
 import math
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from zobench.run.folder import RunFolder
+from zobench.run.loggers.wandb_config import wandb_config
 
-_AXES = ("step", "cost/forwards", "cost/tokens")
+_AXES = ("step", "cost/forwards", "cost/tokens", "time/train_s")
+_EXTREMES = {"dev/loss": "min", "dev/accuracy": "max", "memory/peak_gib": "max"}
 
 
 class WandbLogger:
     """Mirrors a run into W&B under the run's own id, so that relaunching continues it.
 
     mode: online, offline, disabled or null: WANDB_MODE if set, else online with an API key at hand,
-    else offline. The suite is the group, the task the job type, model and optimizer are tags.
+    else offline. The suite is the group and the optimizer the job type, so that W&B's own columns
+    group by both; task, model and tuning are tags. Every metric can be drawn against the step (the
+    default), forwards, tokens or seconds of training. The summary holds the last value of a metric,
+    and the best dev numbers and the largest memory as `.min` and `.max`, until the run ends: then
+    it is the result, as in result.json. predictions: also log each test example's answer.
     """
 
     def __init__(
-        self, *, project: str, entity: str | None, mode: str | None, tags: Sequence[str]
+        self,
+        *,
+        project: str,
+        entity: str | None,
+        mode: str | None,
+        tags: Sequence[str],
+        predictions: bool = False,
     ) -> None:
         self.project, self.entity, self.mode, self.tags = project, entity, mode, list(tags)
+        self.predictions = predictions
 
     def begin(
         self, folder: RunFolder, settings: Mapping[str, Any], meta: Mapping[str, Any]
@@ -29,6 +45,7 @@ class WandbLogger:
 
         mode: Any = self.mode or os.environ.get("WANDB_MODE") or _default_mode()
         choices = meta["choices"]
+        self._folder = folder
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
@@ -36,9 +53,9 @@ class WandbLogger:
             id=meta["id"],
             name=meta["name"],
             group=meta["suite"],
-            job_type=choices["task"],
-            tags=[choices["model"], choices["tuning"], choices["optimizer"], *self.tags],
-            config={**settings, "meta": dict(meta)},
+            job_type=choices["optimizer"],
+            tags=[choices["task"], choices["model"], choices["tuning"], *self.tags],
+            config=wandb_config(settings, meta),
             dir=str(folder.path),
             resume="allow",
             settings=wandb.Settings(silent=True, console="off"),
@@ -46,11 +63,15 @@ class WandbLogger:
         for axis in _AXES:
             self._run.define_metric(axis)
         self._run.define_metric("*", step_metric="step")
+        for key, extreme in _EXTREMES.items():
+            self._run.define_metric(key, step_metric="step", summary=extreme)
 
     def log(self, row: Mapping[str, float | None]) -> None:
         self._run.log({k: math.nan if v is None else v for k, v in row.items()})
 
     def end(self, result: Mapping[str, Any]) -> None:
+        if self.predictions and self._folder.predictions.is_file():
+            self._run.log({"predictions": _table(self._folder.predictions)})
         for part, values in result.items():
             if isinstance(values, Mapping):
                 self._run.summary.update({f"{part}/{k}": v for k, v in values.items()})
@@ -69,8 +90,20 @@ class WandbLogger:
         wandb.teardown()
 
 
+def _table(path: Path) -> Any:
+    """predictions.csv.gz as a W&B table, the row a whole number and the score a float."""
+    import wandb
+
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    data = [[int(row), answer, gold, float(score)] for row, answer, gold, score in lines]
+    return wandb.Table(columns=header, data=data)
+
+
 def _default_mode() -> str:
     import wandb
 
-    # looks for a key in the environment, the settings and .netrc; never asks, never goes online
+    # login() looks for a key in the environment, the settings and .netrc and asks nobody; when it
+    # is not silent it also asks the server who the key belongs to, and waits where there is none
+    wandb.setup(settings=wandb.Settings(silent=True))
     return "online" if wandb.login(prompt=False, verify=False) else "offline"

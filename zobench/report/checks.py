@@ -1,0 +1,116 @@
+"""What makes numbers of one table incomparable: budgets, number formats, data seeds, test sizes.
+
+Within a cell it is an error, between cells the table's first line says it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from zobench.errors import UserError
+from zobench.report.beside import listed
+from zobench.report.cells import Cell
+from zobench.report.numbers import counts, order
+from zobench.report.runs import Suite
+
+
+def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> None:
+    """Raise UserError when settings that compete for a cell had other budgets or data seeds."""
+    done = runs[runs["status"] == "done"]
+    if done["setting"].nunique() < 2:
+        return
+    groups = {str(setting): group for setting, group in done.groupby("setting")}
+    declared = {setting: _declared(suite, group) for setting, group in groups.items()}
+    spent = {counts(group["cost/forwards"]) for group in groups.values()}
+    if len(set(declared.values())) > 1 and (len(spent) > 1 or "-" in spent):
+        _refuse(place, "budgets", sorted(set(declared.values()), key=order))
+    for _, same in done.groupby("seed"):
+        seeds = {str(_key(suite, run, "task.data_seed")) for run in same["id"]}
+        if len(seeds) > 1:
+            _refuse(place, "data seeds", [f"task.data_seed={s}" for s in sorted(seeds, key=order)])
+
+
+def _refuse(place: tuple[str, str], what: str, found: list[str]) -> None:
+    key = found[0].partition("=")[0]
+    raise UserError(
+        f"{', '.join(place)}: settings with different {what} compete for one cell: "
+        f"{', '.join(found)}; tell them apart, as in --rows optimizer,{key}, or remove runs"
+    )
+
+
+def _declared(suite: Suite, runs: pd.DataFrame) -> str:
+    """The budget as it was given, for example `budget.forwards=600`."""
+    flat = suite.flat[runs["id"].iloc[0]]
+    given = [f"budget.{key}" for key in ("seconds", "forwards", "steps") if f"budget.{key}" in flat]
+    return f"{given[0]}={flat[given[0]]}" if given else "budget.steps=unknown"
+
+
+def what_differs(suite: Suite, cells: Sequence[Cell], axes: str) -> str:
+    """In what the shown runs differ and where, for example `model.dtype: a (x y); b (z y)`.
+
+    axes: the keys of rows and columns, which are meant to differ. Empty when nothing does.
+    """
+    cells = [cell for cell in cells if len(cell.done)]
+    facts = []
+    for key in ("model.dtype", "train.precision", "task.data_seed"):
+        if key not in axes:
+            facts += _apart(cells, key, partial(_values, suite, key))
+    if "task.sizes" not in axes:
+        for _, same in _by(cells, lambda cell: cell.done.get("task", pd.Series("-")).iloc[0]):
+            facts += _apart(same, "test examples", _sizes)
+    if "budget." not in axes:
+        for _, same in _by(cells, lambda cell: (cell.row, _optimizer(cell))):
+            facts += _apart(same, "steps", partial(_steps, suite))
+        for _, same in _by(cells, lambda cell: cell.column):
+            means = {round(cell.done["cost/forwards"].mean(), 6) for cell in same}
+            if len({mean for mean in means if mean > 0}) > 1:
+                facts.append("forwards (named by row below)")
+                break
+    return "; ".join(dict.fromkeys(facts))
+
+
+def _by(cells: Sequence[Cell], key: Callable[[Cell], Any]) -> list[tuple[Any, list[Cell]]]:
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.items())
+
+
+def _apart(cells: Sequence[Cell], name: str, value: Callable[[Cell], str]) -> list[str]:
+    """`name: value (where), other (where)` unless all cells that have a value have the same."""
+    places: dict[str, list[tuple[str, str]]] = {}
+    for cell in cells:
+        if said := value(cell):
+            places.setdefault(said, []).append((cell.row, cell.column))
+    if len(places) < 2:
+        return []
+    return [name + ": " + ", ".join(f"{said} ({listed(where)})" for said, where in places.items())]
+
+
+def _values(suite: Suite, key: str, cell: Cell) -> str:
+    """What the cell's runs have for a key; a precision that is not set is that of the weights."""
+    unset = "that of the weights" if key == "train.precision" else None
+    found = {_key(suite, run, key, unset) for run in cell.done["id"]}
+    return " ".join(sorted({str(value) for value in found if value is not None}, key=order))
+
+
+def _sizes(cell: Cell) -> str:
+    return " ".join(str(size) for size in sorted(set(cell.done["test_size"].dropna().astype(int))))
+
+
+def _steps(suite: Suite, cell: Cell) -> str:
+    """Steps of the cell's runs, or nothing where forwards or seconds were the budget."""
+    flat = [suite.flat[run] for run in cell.done["id"]]
+    if any("budget.forwards" in one or "budget.seconds" in one for one in flat):
+        return ""
+    return " ".join(sorted({str(one.get("budget.steps", "")) for one in flat}, key=order))
+
+
+def _optimizer(cell: Cell) -> str:
+    return " ".join(sorted(set(cell.done["optimizer"]))) if "optimizer" in cell.done else ""
+
+
+def _key(suite: Suite, run: str, key: str, unset: str | None = None) -> Any:
+    return suite.flat[run].get(key, unset)

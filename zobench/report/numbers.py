@@ -1,0 +1,48 @@
+"""How a number is written for people."""
+
+import re
+
+import pandas as pd
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a fraction that people read in percent."""
+    return metric.rsplit("/", 1)[-1] == "accuracy"
+
+
+def number(metric: str, value: float) -> str:
+    """A number for people: percent with one decimal for an accuracy, else four digits."""
+    if value != value:
+        return "-"
+    if is_share(metric):
+        return f"{100 * value:.1f}"
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+
+
+def spread(metric: str, values: pd.Series) -> str:
+    """`mean +- std` for people: the sample standard deviation of more than one number."""
+    shown = number(metric, values.mean())
+    return f"{shown} +- {number(metric, values.std())}" if len(values) > 1 else shown
+
+
+def forwards_key(target: float) -> str:
+    """Column of the forwards that a run spent until it reached `target`, NaN if it never did."""
+    return f"forwards_to_{target:g}"
+
+
+def counts(values: pd.Series) -> str:
+    """One whole number, or the smallest and the largest of several."""
+    low, high = (number("", value) for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def order(label: str) -> list[tuple[int, float, str]]:
+    """Numbers by size, then words by letter, in every part of `a, b` and `key=a, other=b`."""
+
+    def place(part: str) -> tuple[int, float, str]:
+        try:
+            return 0, float(part), part
+        except ValueError:
+            return 1, 0.0, part
+
+    return [place(part) for part in re.split(", |=", label)]

@@ -1,0 +1,91 @@
+"""`zobench report SUITE`: one HTML file that needs nothing but a browser.
+
+Styles, scripts and data are inside it, and its content policy forbids it to load anything.
+"""
+
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zobench import __version__
+from zobench.errors import UserError
+from zobench.report.page.data import page_data
+from zobench.report.page.grid import grid
+from zobench.report.runs import STATUSES, read_suite, suite_parser
+
+PARTS = Path(__file__).parent / "assets"  # template, styles and scripts
+SCRIPTS = ("format.js", "lines.js", "scale.js", "chart.js", "legend.js", "runs.js", "page.js")
+
+
+def page(root: Path, suite: str) -> str:
+    """The report of one suite as HTML."""
+    runs = read_suite(root, suite)
+    data = page_data(runs)
+    counts = Counter(runs.frame["status"])
+    times = [run[key] for run in data["runs"] for key in ("begun", "ended") if run[key]]
+    return _render(
+        suite=suite,
+        version=__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        begun=min(times, default=""),
+        ended=max(times, default=""),
+        commits=sorted(set(runs.frame["commit"])),
+        devices=sorted(set(runs.frame["device"]) - {"None"}),
+        tasks=_values(data, "task"),
+        models=_values(data, "model"),
+        counts={status: counts[status] for status in STATUSES if counts[status]},
+        total=len(runs.frame),
+        table=grid(runs),
+        data=embedded(data),
+    )
+
+
+def embedded(data: Any) -> str:
+    """JSON that can stand in a script element: nothing in it can close one or open a comment."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"), default=str)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _values(data: dict[str, Any], choice: str) -> list[str]:
+    return sorted({run["choices"].get(choice, "-") for run in data["runs"]})
+
+
+def _render(**values: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    house = Environment(
+        loader=FileSystemLoader(PARTS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    values["styles"] = Markup((PARTS / "page.css").read_text(encoding="utf-8"))
+    scripts = [(PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    values["scripts"] = Markup("\n".join(scripts))
+    values["data"] = Markup(values["data"])
+    return house.get_template("template.html.j2").render(values)
+
+
+def main(argv: list[str]) -> int:
+    """Command line of `zobench report`."""
+    parser = suite_parser(
+        "report",
+        "One self-contained HTML page: the table, curves to explore, every run with its settings, "
+        "failures with the end of their logs. Made from the run folders alone.",
+        "zobench report quickstart --out quickstart.html",
+    )
+    parser.add_argument("--out", type=Path, help="the file (default: report.html in the suite)")
+    given = parser.parse_args(argv)
+    html = page(given.runs, given.suite)
+    out = given.out or given.runs / given.suite / "report.html"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error}") from error
+    print(out)
+    return 0

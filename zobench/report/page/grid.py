@@ -1,0 +1,66 @@
+"""The suite's table as the report page shows it: a sheet with its cells taken apart."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zobench.errors import UserError
+from zobench.report.runs import Suite
+from zobench.report.sheet import UNDER, Sheet
+from zobench.report.table import sheet
+
+_MARKS = re.compile(r"(?: \[\w+\])+$")
+_PARTS = re.compile(r"(?P<mean>\S+)(?: \+- (?P<spread>\S+))?(?: \((?P<runs>[^()]*)\))?")
+
+
+@dataclass
+class Grid:
+    """A header and lines of cells; `error` says why there are none."""
+
+    title: str = ""
+    warning: str = ""
+    header: list[str] = field(default_factory=list)
+    body: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, str]] = field(default_factory=list)
+    error: str = ""
+
+
+def grid(suite: Suite) -> Grid:
+    """The table of the suite under its own `table:` settings."""
+    try:
+        return taken_apart(sheet(suite))
+    except UserError as error:
+        return Grid(error=str(error))
+
+
+def taken_apart(made: Sheet) -> Grid:
+    """Each line as label and cells, each cell as its parts, each note with the mark it explains."""
+    notes: dict[int, dict[str, str]] = {}
+    for text in made.notes:
+        match = re.fullmatch(r"\[(\w+)\] (.*)", text, re.DOTALL)
+        mark, said = (match[1], match[2]) if match else ("", text)
+        # The first of the notes under a mark is what the mark links to.
+        target = mark if all(note["mark"] != mark for note in notes.values()) else ""
+        notes[len(notes)] = {"mark": mark, "target": target, "text": said.replace("+-", "±")}
+    targets = {note["target"] for note in notes.values()}
+    body = [
+        {
+            "under": label.startswith(UNDER),
+            "label": label.strip(),
+            "cells": [_cell(text, targets) for text in texts],
+        }
+        for label, *texts in made.body
+    ]
+    return Grid(made.title, made.warning, made.header, body, list(notes.values()))
+
+
+def _cell(text: str, targets: set[str]) -> Mapping[str, Any]:
+    """`91.2 +- 1.0 (3; 1 failed) [2]` in its parts; the text alone if it is no such thing."""
+    found = _MARKS.search(text)
+    plain = text[: found.start()] if found else text
+    names = re.findall(r"\[(\w+)\]", found[0]) if found else []
+    marks = [{"name": name, "linked": name in targets} for name in names]
+    match = _PARTS.fullmatch(plain)
+    parts = match.groupdict("") if match else {"mean": plain, "spread": "", "runs": ""}
+    return {"marks": marks, **parts}

@@ -1,0 +1,147 @@
+"""`--kind rates`: how a dev metric depends on the learning rate, and which one dev selects."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zobench.errors import UserError
+from zobench.report.numbers import is_share
+from zobench.report.plots.cells import cells, grouping, notes
+from zobench.report.plots.chart import Chart, Line, chart
+from zobench.report.plots.curves import caption, on_log_axes
+from zobench.report.plots.draw import Painted, draw, look
+from zobench.report.plots.lines import numbering, paint_lines, panels_of, width_of
+from zobench.report.plots.wanted import Wanted
+from zobench.report.runs import Suite
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """How many of the runs of a row diverged at one rate."""
+
+    panel: str
+    label: str
+    x: float
+    runs: int
+    of: int
+
+
+def diverged(suite: Suite, x: str, by: str) -> list[Diverged]:
+    """Every row and rate at which a run diverged, in the order of the rates."""
+    panels, labels = grouping(suite, by, x)
+    found = []
+    for (panel, label, place), runs in suite.frame.groupby([panels, labels, suite.labels(x)]):
+        count = int((runs["status"] == "diverged").sum())
+        if count and _number(str(place)) is not None:
+            rate = float(str(place))
+            found.append(Diverged(str(panel), str(label), rate, count, len(runs)))
+    return sorted(found, key=lambda d: (d.panel, d.x, d.label))
+
+
+def chosen(suite: Suite, x: str, y: str, by: str) -> dict[tuple[str, str], list[float]]:
+    """The x of what dev selects for each panel and row: of one setting, or of one per seed."""
+    places = suite.labels(x)
+    picked: dict[tuple[str, str], list[float]] = {}
+    for cell in cells(suite, by, y):
+        values = {_number(place) for place in places[cell.done.index]}
+        picked[cell.column, cell.row] = sorted(value for value in values if value is not None)
+    return picked
+
+
+def _number(text: str) -> float | None:
+    """The text as a finite number, if it is one."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def rates(suite: Suite, wanted: Wanted, out: Path) -> list[str]:
+    """Draw a line per row over the rates; returns what is shown and what dev selects."""
+    if not wanted.y.startswith("dev/"):
+        raise UserError(f"--kind rates selects by dev and shows a dev metric, not {wanted.y}")
+    full = chart(suite, wanted.x, wanted.y, wanted.lines)
+    if full.curves or full.categories:
+        raise UserError(f"--kind rates needs a setting that is a number; {wanted.x} is not")
+    shown, said = on_log_axes(full, wanted.log)
+    if all(line.points.empty for line in shown.lines):
+        raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(said)}")
+    picked, lost = (
+        chosen(suite, wanted.x, wanted.y, wanted.lines),
+        diverged(suite, wanted.x, wanted.lines),
+    )
+
+    def paint(part: "SubFigure", panel: str, width: float) -> Painted:
+        axes = part.add_subplot()
+        lines = [line for line in shown.lines if line.panel == panel]
+        painted = paint_lines(axes, part, shown, lines, wanted.log, width)
+        numbers = numbering(shown)
+        for line in lines:
+            number = numbers[line.label]
+            for x in picked[panel, line.label]:
+                _ring(axes, shown, line, number, x)
+        _crosses(axes, numbers, [d for d in lost if d.panel == panel])
+        return painted
+
+    marks = "; ring: selected on dev" + ("; cross: diverged" if lost else "")
+    draw(panels_of(shown), paint, caption(shown) + marks, out, width_of(shown))
+    facts = f"{wanted.y} against {wanted.x}, lines by {wanted.lines} ({len(shown.lines)})"
+    best = [f"{row}{p and f', {p}'}: {x:g}" for (p, row), xs in picked.items() for x in xs]
+    said += [
+        f"{d.label}{d.panel and f', {d.panel}'}: {d.runs} of {d.of} runs diverged at {d.x:g}"
+        for d in lost
+    ]
+    said += [note for line in shown.lines for note in notes(line.cells)]
+    return [f"{facts}: {caption(shown)}", f"dev selects {', '.join(best) or 'nothing'}", *said]
+
+
+def _ring(axes: "Axes", shown: Chart, line: Line, number: int, x: float) -> None:
+    """A ring around the point that dev selects."""
+    here = line.points[line.points["x"] == x]
+    if line.level or here.empty:
+        return
+    y = float(here["mean"].iloc[0]) * (100 if is_share(shown.y) else 1)
+    # Of several sizes, as rows may meet where they are best.
+    ring: dict[str, Any] = {"markerfacecolor": "none", "markersize": 7.5 + 2 * (number % 4)}
+    colour = look(number)["color"]
+    axes.plot(here["x"].iloc[0], y, "o", color=colour, zorder=4, **ring)
+
+
+def _crosses(axes: "Axes", numbers: dict[str, int], lost: list[Diverged]) -> None:
+    """A cross per row and rate at the bottom edge, above each other where rates are the same."""
+    if not lost:
+        return
+    piles: dict[float, int] = {}
+    for one in lost:
+        height = piles.get(one.x, 0)
+        piles[one.x] = height + 1
+        axes.plot(
+            one.x,
+            0.03 + 0.05 * height,
+            "x",
+            color=look(numbers[one.label])["color"],
+            markersize=4.5,
+            markeredgewidth=1.3,
+            transform=axes.get_xaxis_transform(),
+        )
+        if one.runs < one.of:
+            axes.annotate(
+                f"{one.runs}/{one.of}",
+                (one.x, 0.03 + 0.05 * height),
+                xycoords=axes.get_xaxis_transform(),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=6,
+            )
+    # Room for them below the data, in the coordinates that the axis is linear in.
+    tall = 0.05 * (max(piles.values()) + 1)
+    transform = axes.yaxis.get_transform()
+    low, high = transform.transform(axes.get_ylim())
+    axes.set_ylim(bottom=float(transform.inverted().transform([low - tall * (high - low)])[0]))
