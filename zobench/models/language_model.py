@@ -17,10 +17,8 @@ from zobench.models.loaded import LoadedModel
 from zobench.models.messages import in_one_sentence, quiet
 from zobench.models.placement import check_placed, placement
 from zobench.models.random_weights import configured, with_random_weights
-from zobench.paths import ASSETS_DIR
+from zobench.paths import SHIPPED, place_of
 from zobench.seeded import seeded
-
-SHIPPED = "zobench:"  # `zobench:tiny` is a checkpoint inside the package
 
 
 def load(
@@ -135,7 +133,7 @@ def _config_of_folder(path: str | None) -> Any:
 
 def _place(path: str) -> str:
     """The folder or hub id that `path` means."""
-    place = str(ASSETS_DIR / path.removeprefix(SHIPPED)) if path.startswith(SHIPPED) else path
+    place = str(place_of(path)) if path.startswith(SHIPPED) else path
     if place.startswith((".", "/", "~")) or path.startswith(SHIPPED):
         place = str(Path(place).expanduser())
         if not (Path(place) / "config.json").is_file():
