@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.wandb_file import items, records
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
 from zobench.paths import conf_dir
@@ -265,43 +266,16 @@ def test_a_budget_in_seconds_ends_a_run(prepare: Callable[..., RunFolder]) -> No
     assert evaluated[-1] == result["steps"]
 
 
-def wandb_records(path: Path) -> Iterator[Any]:
-    """Records of an offline W&B file: a 7-byte header, then LevelDB log blocks of 32 KiB."""
-    from wandb.proto import wandb_internal_pb2
-
-    data = path.read_bytes()
-    at, block, parts = 7, 32768, b""
-    while at + 7 <= len(data):
-        if block - at % block < 7:
-            at += block - at % block
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, at)
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a full record, or the last part of one
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(parts)
-            parts = b""
-            yield record
-
-
 def test_wandb_offline_holds_what_was_logged(prepare: Callable[..., RunFolder]) -> None:
     """The offline run file has the run's id, group and tags, every metric row, and the result."""
     folder = prepare("logger=wandb")
     result = run(folder)
-    [file] = (folder.path / "wandb").glob("offline-run-*/*.wandb")
-    records = list(wandb_records(file))
     by_kind: dict[str, list[Any]] = {}
-    for record in records:
-        kind = record.WhichOneof("record_type")
-        by_kind.setdefault(kind, []).append(getattr(record, kind))
+    for kind, message in records(folder.path):
+        by_kind.setdefault(kind, []).append(message)
     begun = by_kind["run"][0]
     assert (begun.run_id, begun.run_group, begun.job_type) == ("00000000", "s", "o")
     assert list(begun.tags) == ["t", "tiny", "full"]
-
-    def items(message: Any) -> dict[str, Any]:
-        return {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in message}
-
     logged = [items(history.item) for history in by_kind["history"]]
     ours = rows_of(folder)
     assert [{k: row[k] for k in mine} for row, mine in zip(logged, ours, strict=True)] == ours

@@ -3,14 +3,14 @@
 import csv
 import gzip
 import json
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.wandb_file import items, records
 from zobench.paths import conf_dir
 from zobench.run.folder import RunFolder
 from zobench.run.loggers.wandb import WandbLogger
@@ -25,33 +25,6 @@ META: dict[str, Any] = {
     **{"id": "00000000", "name": "n", "suite": "s", "setting": "11111111", "seed": 3},
     "choices": {"model": "m", "tuning": "full", "task": "t", "optimizer": "o", "sampler": "cone"},
 }
-
-
-def records(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Kind and message of each record of an offline W&B file: LevelDB log blocks after 7 bytes."""
-    from wandb.proto import wandb_internal_pb2
-
-    [path] = folder.glob("wandb/offline-run-*/*.wandb")
-    data = path.read_bytes()
-    at, parts = 7, b""
-    while at + 7 <= len(data):
-        left = 32768 - at % 32768
-        if left < 7:
-            at += left
-            continue
-        _, length, part = struct.unpack_from("<IHB", data, at)
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if part in (1, 4):  # a full record, or the last part of one
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(parts)
-            parts = b""
-            kind = record.WhichOneof("record_type")
-            yield kind, getattr(record, kind)
-
-
-def items(message: Any) -> dict[str, Any]:
-    return {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in message}
 
 
 @pytest.fixture(scope="module")

@@ -133,9 +133,9 @@ def _config_of_folder(path: str | None) -> Any:
 
 def _place(path: str) -> str:
     """The folder or hub id that `path` means."""
-    place = str(place_of(path)) if path.startswith(SHIPPED) else path
-    if place.startswith((".", "/", "~")) or path.startswith(SHIPPED):
-        place = str(Path(place).expanduser())
-        if not (Path(place) / "config.json").is_file():
-            raise UserError(f"model.path={path}: no Hugging Face model folder there")
-    return place
+    if not path.startswith((SHIPPED, ".", "/", "~")):
+        return path
+    place = place_of(path)
+    if not (place / "config.json").is_file():
+        raise UserError(f"model.path={path}: no Hugging Face model folder there")
+    return str(place)

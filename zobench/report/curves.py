@@ -29,9 +29,14 @@ def read_metrics(folder: Path) -> list[Row]:
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"cannot read {path}: {error}; repair or remove the folder") from error
     for row in rows:
-        if {"step", "time/step_s"} <= row.keys():
-            row.setdefault("time/train_s", row["step"] * row["time/step_s"])
+        add_seconds(row)
     return rows
+
+
+def add_seconds(row: Row) -> None:
+    """Give a row the seconds that its steps took, where an older run has their mean alone."""
+    if {"step", "time/step_s"} <= row.keys():
+        row.setdefault("time/train_s", row["step"] * row["time/step_s"])
 
 
 def _numbers(line: dict[str, Any]) -> Row:

@@ -1,10 +1,7 @@
 """A sheet as one HTML file: nothing to load, readable by screen readers and on narrow screens."""
 
-import re
+from zobench.report.sheet import UNDER, Sheet, unmarked
 
-from zobench.report.sheet import UNDER, Sheet
-
-_MARK = re.compile(r"(?: \[\w+\])+$")
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -78,9 +75,5 @@ def html(sheet: Sheet) -> str:
 
 def _cell(text: str) -> dict[str, str]:
     """The text, and the marks at its end without their brackets."""
-    marks = _MARK.search(text)
-    plain = text[: marks.start()] if marks else text
-    return {
-        "text": plain.replace(" +- ", " ± "),
-        "marks": " ".join(re.findall(r"\[(\w+)\]", marks[0])) if marks else "",
-    }
+    plain, marks = unmarked(text)
+    return {"text": plain.replace(" +- ", " ± "), "marks": " ".join(marks)}

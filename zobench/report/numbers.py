@@ -1,8 +1,11 @@
 """How a number is written for people."""
 
+import math
 import re
 
 import pandas as pd
+
+from zobench.errors import UserError
 
 
 def is_share(metric: str) -> bool:
@@ -28,6 +31,17 @@ def spread(metric: str, values: pd.Series) -> str:
 def forwards_key(target: float) -> str:
     """Column of the forwards that a run spent until it reached `target`, NaN if it never did."""
     return f"forwards_to_{target:g}"
+
+
+def target_of(text: str) -> float:
+    """A dev accuracy to be reached, as a number; UserError unless it is an accuracy."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise UserError(f"target {text}: must be a dev accuracy as a fraction, such as 0.9")
+    return value
 
 
 def counts(values: pd.Series) -> str:

@@ -1,10 +1,10 @@
 """`zobench plot SUITE`: run folders to a figure, in one of a few kinds."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 from zobench.errors import UserError
+from zobench.report.numbers import target_of
 from zobench.report.plots.curves import AXES, curves
 from zobench.report.plots.draw import SILENT
 from zobench.report.plots.pareto import pareto
@@ -26,7 +26,7 @@ DEFAULTS = {
     "pareto": {"x": "memory/peak_gib", "y": "test/accuracy", "log": "none"},
     "rates": {"x": "optimizer.lr", "y": "dev/accuracy", "log": "x"},
 }
-TARGET = 0.9
+TARGET = "0.9"
 
 
 def plot(
@@ -60,7 +60,8 @@ def plot(
     if said["log"] not in AXES:
         raise UserError(f"unknown log '{said['log']}'; choose one of {', '.join(AXES)}")
     rows = lines or runs.preset("plot", "lines") or "optimizer"
-    wanted = Wanted(**said, lines=rows, target=_share(target or runs.preset("table", "target")))
+    goal = target or runs.preset("table", "target") or TARGET
+    wanted = Wanted(**said, lines=rows, target=target_of(goal))
     name = suite if kind == usual else f"{suite}-{kind}"
     out = out or runs.path / f"{name}.png"
     if out.suffix not in SILENT:
@@ -71,17 +72,6 @@ def plot(
     except OSError as error:
         raise UserError(f"cannot write {out}: {error}") from error
     return "\n".join([str(out), *facts]) + "\n"
-
-
-def _share(text: str | None) -> float:
-    """The target as a number; UserError unless it is an accuracy."""
-    try:
-        value = TARGET if text is None else float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 1:
-        raise UserError(f"target {text}: must be a dev accuracy as a fraction, such as 0.9")
-    return value
 
 
 def main(argv: list[str]) -> int:

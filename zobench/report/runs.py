@@ -157,6 +157,12 @@ def suite_parser(command: str, description: str, example: str) -> argparse.Argum
         prog=f"zobench {command}", description=description, epilog=f"example: {example}"
     )
     parser.add_argument("suite", metavar="SUITE", help="name of a folder in the folder of runs")
+    add_runs(parser)
+    return parser
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Let a command line say, with --runs, where the folder of all runs is."""
     parser.add_argument(
         "--runs",
         type=Path,
@@ -164,7 +170,6 @@ def suite_parser(command: str, description: str, example: str) -> argparse.Argum
         metavar="FOLDER",
         help="folder of all runs (default: $ZOBENCH_RUNS, or runs)",
     )
-    return parser
 
 
 def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """A table as texts, before it is written in a format."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 UNDER = "  "  # how the label of a line that stands under a row begins
+_MARKS = re.compile(r"(?: \[\w+\])+$")
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,11 @@ class Sheet:
     def warning(self) -> str:
         """The first line of the table, or nothing."""
         return f"these runs differ in: {self.differs}" if self.differs else ""
+
+
+def unmarked(text: str) -> tuple[str, list[str]]:
+    """The text of a cell and, without their brackets, the marks at its end."""
+    marks = _MARKS.search(text)
+    if marks is None:
+        return text, []
+    return text[: marks.start()], re.findall(r"\[(\w+)\]", marks[0])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from zobench.errors import UserError
 from zobench.report.account import require_login
-from zobench.report.runs import suites
+from zobench.report.runs import add_runs, suites
 
 
 class Mirror(NamedTuple):
@@ -92,12 +92,6 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: zobench sync quickstart --dry-run",
     )
     parser.add_argument("suite", metavar="SUITE", nargs="?", help="one suite (default: all)")
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path(os.environ.get("ZOBENCH_RUNS") or "runs"),
-        metavar="FOLDER",
-        help="folder of all runs (default: $ZOBENCH_RUNS, or runs)",
-    )
+    add_runs(parser)
     parser.add_argument("--dry-run", action="store_true", help="only list what would be uploaded")
     return parser

@@ -3,14 +3,13 @@
 Settings are never averaged together, and where several compete for a cell the dev split chooses.
 """
 
-import math
 from pathlib import Path
 
 from zobench.errors import UserError
 from zobench.report.cells import Cell, fill
 from zobench.report.formats import FORMATS
 from zobench.report.layout import View, lay_out
-from zobench.report.numbers import order
+from zobench.report.numbers import order, target_of
 from zobench.report.runs import Suite, read_suite, suite_parser
 from zobench.report.selection import SELECTS, choose
 from zobench.report.sheet import Sheet
@@ -50,19 +49,9 @@ def sheet(
             raise UserError(f"baseline '{baseline}' is no row; there are {', '.join(there)}")
     elif rows is None:  # the suite's own baseline is one of its own rows
         baseline = suite.preset("table", "baseline")
-    share = _share(target or suite.preset("table", "target"))
+    goal = target or suite.preset("table", "target")
+    share = None if goal is None else target_of(goal)
     return lay_out(suite, View(**asked, baseline=baseline, target=share))
-
-
-def _share(text: str | None) -> float | None:
-    """The target as a number; UserError unless it is an accuracy."""
-    try:
-        value = None if text is None else float(text)
-    except ValueError:
-        value = math.nan
-    if value is not None and not 0 < value <= 1:
-        raise UserError(f"target {text}: must be a dev accuracy as a fraction, such as 0.9")
-    return value
 
 
 def main(argv: list[str]) -> int:

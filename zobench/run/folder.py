@@ -52,10 +52,10 @@ class RunFolder:
         return settings
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The file holds all of the text or what it held before, whatever happens."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """The file holds all of the content or what it held before, whatever happens."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
 
 

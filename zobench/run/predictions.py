@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from zobench.run.folder import write_atomically
 from zobench.tasks.problem import Answer
 
 
@@ -15,6 +16,4 @@ def write_predictions(path: Path, answers: Sequence[Answer]) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["row", *Answer._fields])
     table.writerows([n, a.answer, a.gold, f"{a.score:.6g}"] for n, a in enumerate(answers))
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
-    temporary.replace(path)
+    write_atomically(path, gzip.compress(text.getvalue().encode(), mtime=0))

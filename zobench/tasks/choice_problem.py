@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Encoded
-from zobench.tasks.evaluation import by_length, evaluating, in_batches
+from zobench.tasks.evaluation import evaluating, in_batches, in_data_order
 from zobench.tasks.losses import Loss, mean_loss
 from zobench.tasks.problem import Answer
 from zobench.tasks.reading import Reading
@@ -79,9 +79,8 @@ class ChoiceProblem:
                 right = k and said in (e.right or (e.gold,))
                 answers.append(Answer(str(said) if k else "", str(e.gold), float(right)))
         told = [loss for loss in losses if loss is not None]
-        placed = dict(zip(by_length(questions), answers, strict=True))
         loss_seen = sum(told) / len(questions) if told else None
-        return loss_seen, [placed[number] for number in range(len(questions))]
+        return loss_seen, in_data_order(questions, answers)
 
     def _scores(
         self, model: Any, examples: Sequence[Encoded], batch: Batch, at_once: int

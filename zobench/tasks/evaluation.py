@@ -13,6 +13,7 @@ class _Sized(Protocol):
 
 
 S = TypeVar("S", bound=_Sized)
+T = TypeVar("T")
 
 
 @contextmanager
@@ -30,6 +31,12 @@ def evaluating(model: Any) -> Iterator[None]:
 def by_length(examples: Sequence[_Sized]) -> list[int]:
     """Numbers of the examples, the shortest first."""
     return sorted(range(len(examples)), key=lambda number: examples[number].length)
+
+
+def in_data_order(examples: Sequence[_Sized], found: Sequence[T]) -> list[T]:
+    """What was found for each example, the shortest first, in the examples' own order."""
+    placed = dict(zip(by_length(examples), found, strict=True))
+    return [placed[number] for number in range(len(examples))]
 
 
 def in_batches(examples: Sequence[S], batch_size: int) -> Iterator[list[S]]:

@@ -12,7 +12,7 @@ from zobench.interface import Interface
 from zobench.tasks.batch import Batch
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.encoding import Candidate, Encoded
-from zobench.tasks.evaluation import evaluating, in_batches
+from zobench.tasks.evaluation import evaluating, in_data_order
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,6 @@ class Features:
     words: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Lesson(Encoded):
-    """An example with its place in the split: batches are made in order of length."""
-
-    number: int = 0
-
-
 def features(model: Any, head: nn.Module, problem: ChoiceProblem, batch_size: int) -> Features:
     """Features of the training split, without gradient or dropout.
 
@@ -41,18 +34,18 @@ def features(model: Any, head: nn.Module, problem: ChoiceProblem, batch_size: in
     one place: else no row of the head stands for a class.
     """
     words = _words([*problem.questions["dev"], *problem.questions["test"]])
-    lessons = [_answer_of(example, n) for n, example in enumerate(problem.lessons["train"])]
-    found: list[Tensor] = [torch.empty(0)] * len(lessons)
+    lessons = [_answer_of(example) for example in problem.lessons["train"]]
+    found: list[Tensor] = []
     with evaluating(model):
-        for examples in in_batches(lessons, batch_size):
-            batch = problem.reading.batch(examples, problem.device)
-            for example, row in zip(examples, _read(model, head, problem, batch), strict=True):
-                found[example.number] = row
+        for batch in problem.reading.batches(lessons, batch_size, problem.device):
+            found += _read(model, head, problem, batch)
     known = {word: number for number, word in enumerate(words)}
     targets = [lesson.candidates[0].target[0] for lesson in lessons]
     if not known.keys() >= set(targets):
         raise _refusal()
-    return Features(torch.stack(found), torch.tensor([known[t] for t in targets]), words)
+    return Features(
+        torch.stack(in_data_order(lessons, found)), torch.tensor([known[t] for t in targets]), words
+    )
 
 
 def head_of(model: Any, interface: Interface | None) -> nn.Linear:
@@ -91,11 +84,11 @@ def _read(model: Any, head: nn.Module, problem: ChoiceProblem, batch: Batch) -> 
     return given[row, batch.read_at[picked].to(given.device) + virtual].float().cpu()
 
 
-def _answer_of(example: Encoded, number: int) -> _Lesson:
+def _answer_of(example: Encoded) -> Encoded:
     """The right candidate's last token: all of it, whatever else the task's loss looks at."""
     gold = example.candidates[example.gold]
     last = Candidate(gold.context, gold.target[-1:], gold.positions[-1:], gold.types)
-    return _Lesson((last,), 0, number=number)
+    return Encoded((last,), 0)
 
 
 def _words(examples: Sequence[Encoded]) -> tuple[int, ...]:

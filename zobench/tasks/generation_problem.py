@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Encoded
-from zobench.tasks.evaluation import by_length, evaluating, in_batches
+from zobench.tasks.evaluation import evaluating, in_batches, in_data_order
 from zobench.tasks.losses import Loss, mean_loss
 from zobench.tasks.problem import Answer
 from zobench.tasks.reading import Reading
@@ -114,8 +114,7 @@ class GenerationProblem:
             else:
                 loss = -score
         if answers is not None:
-            placed = dict(zip(by_length(asked), found, strict=True))
-            answers += [placed[number] for number in range(len(asked))]
+            answers += in_data_order(asked, found)
         return {"loss": loss, self.metric.name: score, "accuracy": score}
 
     def _answered(self, model: Any, questions: Sequence[Question], metric: Metric) -> list[Answer]:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zobench.report.curves import add_seconds
+
 AXES = ("step", "cost/forwards", "cost/tokens", "time/train_s")
 _NO_CURVES = ("cost/", "memory/", "test/", "time/eval_s")
 
@@ -88,8 +90,7 @@ def _row(line: str) -> dict[str, float] | None:
         for key, value in content.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
-    if {"step", "time/step_s"} <= row.keys():  # as zobench.report.curves does for older runs
-        row.setdefault("time/train_s", row["step"] * row["time/step_s"])
+    add_seconds(row)
     return row
 
 

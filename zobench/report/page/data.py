@@ -22,7 +22,7 @@ _IDENTITY = ("id", "setting", "name", "suite", "seed", "choices")
 
 def page_data(suite: Suite) -> dict[str, Any]:
     """Runs with their numbers, curves, settings and logs; what all runs share is said once."""
-    settings, configs = shared([flatten(suite.configs[run]) for run in suite.frame["id"]])
+    settings, configs = shared([suite.flat[run] for run in suite.frame["id"]])
     abouts = [_about(suite.path / folder) for folder in suite.frame["folder"]]
     environment, own = shared(abouts)
     named = labels(suite)

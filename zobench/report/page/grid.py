@@ -7,10 +7,9 @@ from typing import Any
 
 from zobench.errors import UserError
 from zobench.report.runs import Suite
-from zobench.report.sheet import UNDER, Sheet
+from zobench.report.sheet import UNDER, Sheet, unmarked
 from zobench.report.table import sheet
 
-_MARKS = re.compile(r"(?: \[\w+\])+$")
 _PARTS = re.compile(r"(?P<mean>\S+)(?: \+- (?P<spread>\S+))?(?: \((?P<runs>[^()]*)\))?")
 
 
@@ -57,9 +56,7 @@ def taken_apart(made: Sheet) -> Grid:
 
 def _cell(text: str, targets: set[str]) -> Mapping[str, Any]:
     """`91.2 +- 1.0 (3; 1 failed) [2]` in its parts; the text alone if it is no such thing."""
-    found = _MARKS.search(text)
-    plain = text[: found.start()] if found else text
-    names = re.findall(r"\[(\w+)\]", found[0]) if found else []
+    plain, names = unmarked(text)
     marks = [{"name": name, "linked": name in targets} for name in names]
     match = _PARTS.fullmatch(plain)
     parts = match.groupdict("") if match else {"mean": plain, "spread": "", "runs": ""}

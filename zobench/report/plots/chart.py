@@ -31,6 +31,11 @@ class Line:
     cells: list[Cell]
     level: bool = False
 
+    @property
+    def place(self) -> str:
+        """The line by name: its label and, where there are several, its panel."""
+        return ", ".join(filter(None, (self.label, self.panel)))
+
     def legend(self) -> str:
         """For example `mezo (2; 1 diverged)`: the runs of a point, and those with no number."""
         sizes = sorted(set(self.points["n"])) or [0]

@@ -50,8 +50,9 @@ def on_log_axes(full: Chart, log: str) -> tuple[Chart, list[str]]:
             fits = ~(line.points[column] <= 0) | (line.level and axis == "x")
             lines.append(replace(line, points=line.points[fits].reset_index(drop=True)))
             if lost := int((~fits).sum()):
-                where = ", ".join(filter(None, (line.label, line.panel)))
-                said.append(f"{where}: not on the logarithmic {axis} axis, as 0 or below: {lost}")
+                said.append(
+                    f"{line.place}: not on the logarithmic {axis} axis, as 0 or below: {lost}"
+                )
         full = replace(full, lines=lines)
     if "y" in axes:
         cut = sum(int((ln.points["mean"] <= ln.points["std"]).sum()) for ln in full.lines)
@@ -104,6 +105,5 @@ def _notes(line: Line) -> list[str]:
     """What competed, every run that is missing by name, and gaps."""
     said = notes(line.cells)
     if gaps := int(line.points["mean"].isna().sum()):
-        where = ", ".join(filter(None, (line.label, line.panel)))
-        said.append(f"{where}: points without a finite number, left as gaps: {gaps}")
+        said.append(f"{line.place}: points without a finite number, left as gaps: {gaps}")
     return said
