@@ -7,7 +7,7 @@ Passes and state are measured by letting each row take steps on small layers, fo
 import argparse
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,7 +107,8 @@ def measure(row: str) -> Measured:
     slots = optimizer.engine.slots
     touched = [0]
     for slot in slots:
-        slot.edit = _counting(slot, touched)  # type: ignore[method-assign]
+        slot.edit = _counting(slot, slot.edit, touched)  # type: ignore[method-assign]
+        slot.move = _counting(slot, slot.move, touched)  # type: ignore[method-assign]
     steps, forwards = 4, optimizer.estimator.forwards
     while abs(optimizer.estimator.cost(steps) - forwards * steps) > 1e-6:
         steps += 1  # up to a whole period of what does not happen in every step
@@ -120,12 +121,14 @@ def measure(row: str) -> Measured:
     return Measured(forwards, touched[0] / weights, state / 256**2)
 
 
-def _counting(slot: Slot, touched: list[int]) -> Any:
-    def edit() -> Iterator[tuple[int, Tensor]]:
-        touched[0] += slot.numel
-        return type(slot).edit(slot)
+def _counting(slot: Slot, way: Callable[..., Any], touched: list[int]) -> Any:
+    """The same way of moving the slot, counting the elements it goes over."""
 
-    return edit
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        touched[0] += slot.numel
+        return way(*args, **kwargs)
+
+    return counted
 
 
 def title_of(row: str) -> tuple[str, str]:

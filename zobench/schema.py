@@ -100,6 +100,7 @@ class Config:
     task: Any = MISSING
     sampler: Any = MISSING
     estimator: Any = MISSING
+    arithmetic: Any = None  # of 16-bit weights; null is exact
     optimizer: Any = MISSING
     logger: Any = MISSING
     budget: Budget = field(default_factory=Budget)
@@ -120,14 +121,14 @@ class Config:
 def resolved(config: Any) -> dict[str, Any]:
     """The composed settings as plain data, without the groups that stand inside the optimizer.
 
-    `sampler` and `estimator` are resolved where an optimizer refers to them, and only there: what
-    they refer to in turn, such as its eps, need not exist for one that does not. `budget.forwards`
-    has become `budget.steps`, too, and `lr_factor` is in `optimizer.lr`.
+    `sampler`, `estimator` and `arithmetic` are resolved where an optimizer refers to them, and only
+    there: what they refer to in turn, such as its eps, need not exist for one that does not.
+    `budget.forwards` has become `budget.steps`, too, and `lr_factor` is in `optimizer.lr`.
     """
     config = _within_budget(config)
     settings: dict[str, Any] = {}
     for key in config:
-        if key in ("sampler", "estimator"):
+        if key in ("sampler", "estimator", "arithmetic"):
             continue
         value = config[key]
         if OmegaConf.is_config(value):

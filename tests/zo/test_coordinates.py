@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.two_sided import TwoSided
@@ -52,7 +53,15 @@ def optimizer_of(
         (f"w{i}", nn.Parameter(torch.randn(s, generator=generator).to(dtype)))
         for i, s in enumerate(shapes)
     ]
-    return ZOOptimizer(parameters, lr=LR, eps=1e-4, sampler=sampler, estimator=estimator, rule=rule)
+    return ZOOptimizer(
+        parameters,
+        arithmetic=Arithmetic(walk="inplace"),
+        lr=LR,
+        eps=1e-4,
+        sampler=sampler,
+        estimator=estimator,
+        rule=rule,
+    )
 
 
 def loss_of(optimizer: ZOOptimizer) -> float:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.estimators.greedy import Greedy
@@ -67,6 +68,7 @@ def optimizer_of(
 ) -> ZOOptimizer:
     return ZOOptimizer(
         parameters.items(),
+        arithmetic=Arithmetic(walk="inplace"),
         lr=lr,
         eps=EPS,
         sampler=sampler or Drift(),

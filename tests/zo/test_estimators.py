@@ -179,7 +179,7 @@ class Contrast(Gaussian):
         )
 
 
-class Difference:
+class Difference(Direction):
     """first - second."""
 
     def __init__(self, first: Direction, second: Direction) -> None:

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zobench.zo import space
+from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.three_point import ThreePoint
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.passes import blocks
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.samplers.diagonal_hessian import DiagonalHessian
@@ -52,6 +53,7 @@ def optimizer_of(
 ) -> ZOOptimizer:
     return ZOOptimizer(
         parameters.items(),
+        arithmetic=Arithmetic(walk="inplace"),
         lr=lr,
         eps=EPS,
         sampler=sampler,
@@ -200,7 +202,7 @@ def test_block_cuts_do_not_matter(
     """
     learnt = []
     for size in (1 << 20, block):
-        monkeypatch.setattr(space, "BLOCK", size)
+        monkeypatch.setattr(blocks, "BLOCK", size)
         sampler = form(alpha=ALPHA)
         slots = optimizer_of(weights(), sampler).engine.slots
         for step in range(4):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.masked import pack, unpack
@@ -52,6 +53,7 @@ def optimizer_of(
 ) -> ZOOptimizer:
     return ZOOptimizer(
         parameters.items(),
+        arithmetic=Arithmetic(walk="inplace"),
         lr=lr,
         eps=eps,
         seed=seed,

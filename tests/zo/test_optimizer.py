@@ -27,6 +27,7 @@ from zobench.zo.estimators.three_point import ThreePoint
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import GRAD, MOVE, PLAIN, Feedback, Key
 from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.passes.move import Term, carry_out
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.base import Rule
 from zobench.zo.rules.momentum import Momentum
@@ -402,8 +403,8 @@ class Spy(Gaussian):
         return Recorded(super().direction(slot, key), self.seen.setdefault((slot.name, key), []))
 
 
-class Recorded:
-    """A direction that notes every vector it adds or draws."""
+class Recorded(Direction):
+    """A direction that notes every vector it adds or draws; without a recipe, it always does."""
 
     def __init__(self, inner: Direction, notes: list[Tensor]) -> None:
         self.inner, self.notes = inner, notes
@@ -498,10 +499,10 @@ def test_sixteen_bit_weights_keep_their_dtype_and_learn(
     assert {p.dtype for p in net.parameters()} == {dtype}
     drawn = [(s, direction_of(optimizer, s, Key(0, 0, 0))) for s in optimizer.engine.slots]
     slot, direction = next((s, z) for s, z in drawn if z is not None)
-    stored = slot.flat.clone()
-    slot.move([(direction, 0.25, -0.5)])
+    stored = slot.rounding.widen(slot.flat, slice(0, slot.numel)).clone()
+    carry_out([slot.move([Term(direction, 0.25, -0.5)])])
     z = direction.draw(0, slot.numel, stored.device)
-    exact = stored.float() + 0.25 * z - 0.5 * z
+    exact = stored + 0.25 * z - 0.5 * z
     assert torch.equal(slot.flat, exact.to(dtype)) or torch.allclose(
         slot.flat.float(), exact, rtol=2 ** -(7 if dtype is torch.bfloat16 else 10), atol=0
     )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.estimators.conservative import Conservative
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
@@ -39,6 +40,7 @@ class Bench:
         }
         self.optimizer = ZOOptimizer(
             self.tensors.items(),
+            arithmetic=Arithmetic(walk="inplace"),
             lr=LR,
             eps=1e-3,
             sampler=Gaussian(),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.estimators.svrg import SVRG
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
@@ -65,6 +66,7 @@ def optimizer_of(
 ) -> ZOOptimizer:
     return ZOOptimizer(
         parameters.items(),
+        arithmetic=Arithmetic(walk="inplace"),
         lr=LR,
         eps=EPS,
         sampler=sampler or Gaussian(),

@@ -1,7 +1,8 @@
 """Lazy directions: what a sampler hands out for one slot; drawn again wherever it is needed."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,25 +10,62 @@ from torch import Tensor
 from zobench.zo import noise
 
 
-class Direction(Protocol):
+class Recipe(NamedTuple):
+    """A direction as a fused pass draws it: z = scale * (vector + sigma * noise).
+
+    stream, law: of the noise; None is none. vector: stored, of the slot's size; None is 0.
+    row: (a, pull), float32 vectors of a row's length: every row u of the noise becomes
+    row_scale * (u - <u, a> pull).
+    """
+
+    stream: noise.Stream | None
+    law: noise.Law = noise.Law.NORMAL16
+    scale: float = 1.0
+    vector: Tensor | None = None
+    sigma: float = 1.0
+    row: tuple[Tensor, Tensor] | None = None
+    row_scale: float = 1.0
+
+    @property
+    def width(self) -> int:
+        return 1 if self.row is None else self.row[0].numel()
+
+
+class Direction(ABC):
     """The part of z that belongs to one slot, addressed as a flat vector."""
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How a fused pass draws it; None where only torch does."""
+        return None
 
     def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
         """out = (out + first * z) + second * z in place, z = z[start : start + len(out)].
 
         `out` is a flat float block of the slot; both sums are rounded.
         """
+        z = self.draw(start, out.numel(), out.device).to(out.dtype)
+        out.add_(z * first)
+        if second:
+            out.add_(z.mul_(second))
 
+    @abstractmethod
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         """z[start : start + count] as a vector of float32, or float64 where state is float64."""
 
 
 @dataclass(frozen=True)
-class Multiple:
-    """factor * a stored vector of the slot's size; a Direction."""
+class Multiple(Direction):
+    """factor * a stored vector of the slot's size."""
 
     vector: Tensor
     factor: float
+
+    @property
+    def recipe(self) -> Recipe | None:
+        if self.vector.dtype.itemsize > 4:
+            return None
+        return Recipe(None, scale=self.factor, vector=self.vector)
 
     def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
         part = self.vector[start : start + out.numel()]
@@ -41,21 +79,17 @@ class Multiple:
         return (part if part.dtype.itemsize >= 4 else part.float()) * self.factor
 
 
-def add_drawn(direction: Direction, out: Tensor, start: int, first: float, second: float) -> None:
-    """`add_to` by way of `draw`, for directions that have no quicker one."""
-    z = direction.draw(start, out.numel(), out.device).to(out.dtype)
-    out.add_(z * first)
-    if second:
-        out.add_(z.mul_(second))
-
-
 @dataclass(frozen=True)
-class Dense:
-    """factor * noise over every element of the slot; a Direction."""
+class Dense(Direction):
+    """factor * noise over every element of the slot."""
 
     stream: noise.Stream
     law: noise.Law
     factor: float = 1.0
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(self.stream, self.law, self.factor)
 
     @classmethod
     def normal(
@@ -75,14 +109,18 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Around:
-    """A stored mean plus noise; a Direction."""
+class Around(Direction):
+    """A stored mean plus noise."""
 
     mean: Tensor
     noise: Dense
 
-    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        add_drawn(self, out, start, first, second)
+    @property
+    def recipe(self) -> Recipe | None:
+        if self.mean.dtype.itemsize > 4:
+            return None
+        noise = self.noise
+        return Recipe(noise.stream, noise.law, vector=self.mean, sigma=noise.factor)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         del device  # the mean's own

@@ -1,17 +1,14 @@
-"""The engine: walks the weights from point to point, counts forwards, applies the update.
-
-The walk goes through the clean point: leaving w + a z for w + b z adds -a z, then b z, in one pass
-with one draw. A float32 sum within one binade that is undone by the same number comes back to its
-bits, so the walk drifts at binade borders only; -2 eps z in one sum would drift at every step.
-"""
+"""The engine: evaluates the estimator's points, counts forwards, applies the update."""
 
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
+from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.directions import Direction
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, MOVE, Feedback, Key, Point, Replay, Request, Step
+from zobench.zo.passes.move import Move, carry_out
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
@@ -24,24 +21,32 @@ class Diverged(FloatingPointError):
 
 
 class Engine:
-    """Runs one step at a time in the `inplace` walk: no copy of the weights, no stored direction.
+    """Runs one step at a time; no direction is ever stored.
 
+    arithmetic: how the weights are displaced and rounded; by their dtype unless given.
     `forwards` counts every evaluation since the start; `losses` holds those of the last step.
     """
 
-    def __init__(self, slots: Sequence[Slot], sampler: Sampler, seed: int) -> None:
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        sampler: Sampler,
+        seed: int,
+        arithmetic: Arithmetic | None = None,
+    ) -> None:
         self.slots = slots
         self.sampler = sampler
         self.seed = seed
         self.forwards = 0
         self.losses: list[float] = []
-        self._at: dict[Key, float] = {}  # displacement of the weights from the clean point
+        self.arithmetic = arithmetic or Arithmetic()
+        self.walk = self.arithmetic.begin(slots, sampler)
         sampler.bind(slots, seed)
 
     def evaluate(
         self, estimator: Estimator, answer: Answer, *, step: int, eps: float, lr: float
     ) -> Feedback:
-        """Evaluate the estimator's points; the weights stay at the last one, for `update`.
+        """Evaluate the estimator's points; weights may stay at the last one until `update`.
 
         Raises Diverged for a loss that is not finite. Whatever is raised, by the loss too, the
         weights are restored first.
@@ -58,39 +63,49 @@ class Engine:
             feedback: Feedback = stop.value
             return feedback
         except BaseException:
-            self._go_to({})
+            self.walk.leave()
             raise
 
     def _answer(self, asked: Point | Request, answer: Answer, step: int) -> tuple[float, ...]:
         request = asked if isinstance(asked, Request) else Request(asked)
-        self._go_to(request.point)
         watched = not self.losses and not request.point  # the clean weights, before any direction
-        with self.sampler.watch() if watched else nullcontext():
+        with self.walk.evaluating(request), self.sampler.watch() if watched else nullcontext():
             values = answer(request)
         self.forwards += len(values)
         for name, value in zip(("loss", "slope"), values, strict=False):
             if not math.isfinite(value):
-                raise Diverged(f"the {name} is {value} at step {step}")
+                doubt = self.walk.doubt if self.forwards == len(values) else ""
+                raise Diverged(f"the {name} is {value} at step {step}{doubt}")
         self.losses.extend(values)
         return values
 
     def update(self, feedback: Feedback, rule: Rule, *, step: int, lr: float) -> None:
-        """Restore the weights and apply the feedback, one pass; then let the sampler learn."""
+        """Restore the weights and apply the feedback, one pass; then let the sampler learn.
+
+        What rule and sampler do to all slots is carried out together, the rule's moves first.
+        """
+        self.arithmetic.begin_update(self.seed, step)
         rule.begin_step(feedback.channels.get(GRAD, {}), step=step)
         asked = [key for channel in feedback.channels.values() for key in channel]
         recalled = dict.fromkeys(rule.recall())
-        keys = dict.fromkeys([*self._at, *asked, *recalled])
+        keys = dict.fromkeys([*self.walk.at, *asked, *recalled])
+        seen: list[tuple[Slot, list[Replay]]] = []
+        moves: list[Move | None] = []
         for slot in self.slots:
-            at = {} if slot.restore() else self._at
+            at = {} if slot.restore() else self.walk.at
             drawn = [(key, self.sampler.direction(slot, key)) for key in keys]
             replays = [self._replay(slot, k, z, at, feedback) for k, z in drawn if z is not None]
             replays = self.sampler.revise(slot, replays)
             moving = [
                 r for r in replays if GRAD in r.coefficients or r.restore or r.key in recalled
             ]
-            rule.update(slot, moving, lr=lr, step=step)
-            self.sampler.observe(slot, replays)
-        self._at = {}
+            moves.append(rule.update(slot, moving, lr=lr, step=step))
+            seen.append((slot, replays))
+        carry_out(move for move in moves if move)
+        self.arithmetic.end_update()
+        self.walk.at = {}
+        learnt = [self.sampler.observe(slot, replays) for slot, replays in seen]
+        carry_out(move for move in learnt if move)
         self.sampler.end_step()
 
     def _replay(
@@ -101,19 +116,3 @@ class Engine:
             coefficients[GRAD] *= self.sampler.weight(slot)
         restore = coefficients.get(MOVE, 0.0) - at.get(key, 0.0)
         return Replay(key, direction, restore, coefficients)
-
-    def _go_to(self, point: Point) -> None:
-        """Take every slot to the point, through the clean weights, in one pass."""
-        target = {key: scale for key, scale in point.items() if scale != 0.0}
-        if target == self._at:
-            return
-        keys = {**self._at, **target}
-        for slot in self.slots:
-            drawn = [(k, z) for k in keys if (z := self.sampler.direction(slot, k)) is not None]
-            if not drawn:
-                continue
-            at = {} if slot.restore() else self._at
-            if target:
-                slot.keep()
-            slot.move([(z, -at.get(k, 0.0), target.get(k, 0.0)) for k, z in drawn])
-        self._at = target

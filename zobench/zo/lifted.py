@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import add_drawn
+from zobench.zo.directions import Direction
 
 
 @dataclass(frozen=True, eq=False)
-class Lifted:
+class Lifted(Direction):
     """z = scale * left @ core @ right^T on the slot's flat memory, row by row; a Direction.
 
     core: the coordinates, (p, q), or a vector of length p = q that stands for its diagonal matrix.
@@ -42,7 +42,7 @@ class Lifted:
     def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
         cols = self.cols
         if start % cols or out.numel() % cols:  # the block was cut between rows of another shape
-            add_drawn(self, out, start, first, second)
+            super().add_to(out, start, first, second)
             return
         a, b = self._factors(start // cols, (start + out.numel()) // cols, out.dtype)
         rows = out.view(-1, cols)

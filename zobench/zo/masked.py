@@ -6,18 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Dense, add_drawn
+from zobench.zo.directions import Dense, Direction
 
 
 @dataclass(frozen=True)
-class Masked:
-    """u where keep(start, count, device) is true, 0 elsewhere; a Direction."""
+class Masked(Direction):
+    """u where keep(start, count, device) is true, 0 elsewhere."""
 
     noise: Dense
     keep: Callable[[int, int, torch.device], Tensor]
-
-    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        add_drawn(self, out, start, first, second)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         return self.noise.draw(start, count, device).mul_(self.keep(start, count, device))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.engine import Answer, Engine
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, MOVE, PAST, Request
@@ -29,6 +30,7 @@ class ZOOptimizer(torch.optim.Optimizer):
     lr: learning rate; eps: perturbation radius. Both live in `param_groups`, where torch's
         learning-rate schedulers find them.
     seed: names the run's noise; the global random state is neither read nor changed.
+    arithmetic: how 16-bit weights are displaced and rounded; exactly, unless told otherwise.
 
     Raises ValueError when the parts do not fit: feedback that the estimator does not give, or more
     directions a step than the sampler draws.
@@ -44,6 +46,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         estimator: Estimator,
         rule: Rule,
         seed: int = 0,
+        arithmetic: Arithmetic | None = None,
     ) -> None:
         if lr < 0.0 or eps <= 0.0:
             raise ValueError(f"lr={lr}, eps={eps}: lr must not be negative, eps must be positive")
@@ -56,7 +59,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             )
         slots = slots_of(named_parameters)
         super().__init__([slot.parameter for slot in slots], {"lr": lr, "eps": eps})
-        self.engine = Engine(slots, sampler, seed)
+        self.engine = Engine(slots, sampler, seed, arithmetic)
         self.estimator = estimator
         self.rule = rule
         self.steps = 0

@@ -6,18 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Dense, add_drawn
+from zobench.zo.directions import Dense, Direction
 
 
 @dataclass(frozen=True)
-class Preconditioned:
-    """u / sqrt(h), h = diagonal(start, stop) a block of a positive vector; a Direction."""
+class Preconditioned(Direction):
+    """u / sqrt(h), h = diagonal(start, stop) a block of a positive vector."""
 
     noise: Dense
     diagonal: Callable[[int, int], Tensor]
-
-    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        add_drawn(self, out, start, first, second)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         h = self.diagonal(start, start + count)

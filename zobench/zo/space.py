@@ -1,7 +1,7 @@
-"""The trainable tensors ("slots") and the one way to move them: in place, block by block.
+"""The trainable tensors ("slots"), and the moves of their weights and state.
 
 Weights stored in 16 bits are moved with float32 arithmetic: a block is widened, everything that
-one pass does to it is done, and the result is rounded once, to nearest.
+one pass does to it is done, and the result is rounded once, as the slot's rounding says.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from zobench.zo.directions import Direction
 from zobench.zo.noise import tensor_id
-
-BLOCK = 1 << 20  # elements; the largest temporary of a pass is one float32 block
+from zobench.zo.passes.blocks import BLOCK, edit, spans
+from zobench.zo.passes.move import Move, Term, Through
+from zobench.zo.rounding import NEAREST, Rounding
 
 
 @dataclass(eq=False)
@@ -25,6 +26,7 @@ class Slot:
     id: int
     buffers: dict[str, Tensor] = field(default_factory=dict)
     core: tuple[int, ...] | None = None  # shape of z's coordinates, where a sampler has such
+    rounding: Rounding = NEAREST  # of 16-bit weights
     _clean: Tensor | None = None
 
     @property
@@ -55,16 +57,18 @@ class Slot:
             self.buffers[name] = torch.zeros(self.numel, dtype=dtype, device=self.parameter.device)
         return self.buffers[name]
 
+    @property
+    def row(self) -> int:
+        """Elements of a matrix's row; 1 for a vector."""
+        return self.numel // self.parameter.shape[0] if self.parameter.dim() > 1 else 1
+
     def spans(self) -> Iterator[tuple[int, int]]:
-        """(start, stop) of consecutive blocks of about BLOCK elements, cut between rows."""
-        row = self.numel // max(1, self.parameter.shape[0]) if self.parameter.dim() > 1 else 1
-        size = max(1, BLOCK // max(1, row)) * max(1, row)
-        for start in range(0, self.numel, size):
-            yield start, min(start + size, self.numel)
+        """(start, stop) of consecutive blocks of the flat tensor, cut between rows."""
+        return spans(self.numel, self.row)
 
     def edit(self) -> Iterator[tuple[int, Tensor]]:
         """(start, weights) per block; changes made in place are stored when the loop goes on."""
-        return edit(self.flat, self.spans())
+        return edit(self.flat, self.row, self.rounding)
 
     def square_norm(self, direction: Direction) -> float:
         """||z||^2 of a direction over the slot, summed in float64 block by block."""
@@ -92,24 +96,18 @@ class Slot:
         if vector and self.parameter.dtype == torch.float32:
             self._clean = self.flat.clone()
 
-    def move(self, terms: Sequence[tuple[Direction, float, float]]) -> None:
-        """weights = (weights + first * z) + second * z for each (z, first, second), in one pass."""
-        for start, weights in self.edit():
-            for direction, first, second in terms:
-                direction.add_to(weights, start, first, second)
+    def move(
+        self, terms: Sequence[Term], *, keep: float = 1.0, through: Through | None = None
+    ) -> Move:
+        """weights <- keep * weights, then plus first * z, plus second * z for each term.
 
+        A plan only: `carry_out` does the moves of many slots in one pass.
+        """
+        return Move(self.flat, self.row, terms, keep, through, self.rounding)
 
-def edit(flat: Tensor, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Tensor]]:
-    """(start, block) per span of a flat tensor, 16-bit storage widened to float32 and rounded back.
-
-    Changes made to a block in place are stored when the loop goes on.
-    """
-    for start, stop in spans:
-        stored = flat[start:stop]
-        work = stored if stored.dtype.itemsize >= 4 else stored.float()
-        yield start, work
-        if work is not stored:
-            stored.copy_(work)
+    def move_buffer(self, name: str, terms: Sequence[Term], *, keep: float = 1.0) -> Move:
+        """The same on a state vector of the slot's size, which must be there."""
+        return Move(self.buffers[name], self.row, terms, keep)
 
 
 def slots_of(named_parameters: Iterable[tuple[str, Tensor]]) -> list[Slot]:

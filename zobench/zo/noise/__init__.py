@@ -28,7 +28,7 @@ from zobench.zo.noise import cpu, oracle
 from zobench.zo.noise.law import Law
 from zobench.zo.noise.stream import Stream, mix, tensor_id, uniform
 
-__all__ = ["Law", "Stream", "add", "draw", "mix", "tensor_id", "uniform"]
+__all__ = ["Law", "Stream", "add", "draw", "mix", "sixteen_bits", "tensor_id", "uniform"]
 
 
 def draw(law: Law, stream: Stream, start: int, count: int, device: torch.device) -> Tensor:
@@ -55,3 +55,10 @@ def add(
         out.add_(z * first)
         if second:
             out.add_(z.mul_(second))
+
+
+def sixteen_bits(stream: Stream, start: int, count: int, device: torch.device) -> Tensor:
+    """Uniform integers below 2^16 as an int32 vector on `device`: the indices of normal16."""
+    if device.type == "cpu":
+        return cpu.sixteen_bits(stream, start, count)
+    return oracle.sixteen_bits(stream, start, count, device)

@@ -82,3 +82,11 @@ def draw(law: Law, stream: Stream, start: int, count: int, device: torch.device)
     first, last = start // 1024, -(-(start + count) // 1024)
     z = _TRANSFORM[law](_words(stream, first, last, _CALLS[law], device))
     return z[start - first * 1024 :][:count]
+
+
+def sixteen_bits(stream: Stream, start: int, count: int, device: torch.device) -> Tensor:
+    """Uniform integers below 2^16 as int32, laid out as the indices of normal16."""
+    first, last = start // 1024, -(-(start + count) // 1024)
+    words = _words(stream, first, last, _CALLS[Law.NORMAL16], device)
+    halves = torch.stack([words & 0xFFFF, words >> 16], dim=1).reshape(-1)
+    return halves[start - first * 1024 :][:count].int()

@@ -1,5 +1,6 @@
 """Naming a stream of noise: the key from (seed, step, query), the tensor id from a name."""
 
+import functools
 import hashlib
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ def _splitmix(x: int) -> int:
     return x ^ (x >> 31)
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def mix(seed: int, step: int, query: int) -> int:
     """64-bit key of one direction; any integers are taken modulo 2**64."""
     key = 0

@@ -1,10 +1,45 @@
 """Adam on the estimate (MeZO-Adam, Malladi et al. 2023, appendix B; Kingma and Ba 2015, Alg. 1)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
 
 from zobench.zo.feedback import Replay
-from zobench.zo.rules.base import Rule, estimate_blocks
+from zobench.zo.passes import kernel
+from zobench.zo.passes.move import Move, Term
+from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Adam's two moments and its step: a Through. unbias: 1 / (1 - beta^t) of each."""
+
+    mean: Tensor
+    square: Tensor
+    betas: tuple[float, float]
+    unbias: tuple[float, float]
+    lr: float
+    adam_eps: float
+    kernel: ClassVar[int] = kernel.ADAM
+
+    @property
+    def buffers(self) -> tuple[Tensor, ...]:
+        return self.mean, self.square
+
+    @property
+    def scalars(self) -> tuple[float, ...]:
+        (beta1, beta2), (first, second) = self.betas, self.unbias
+        return 1.0 - beta1, beta2, self.lr * first, second, self.adam_eps
+
+    def apply(self, place: slice, weights: Tensor, estimate: Tensor) -> None:
+        (beta1, beta2), (first, second) = self.betas, self.unbias
+        m = self.mean[place].lerp_(estimate, 1.0 - beta1)
+        v = self.square[place].mul_(beta2).addcmul_(estimate, estimate, value=1.0 - beta2)
+        scale = v.mul(second).sqrt_().add_(self.adam_eps)
+        weights.addcdiv_(m, scale, value=-self.lr * first)
 
 
 class Adam(Rule):
@@ -20,12 +55,9 @@ class Adam(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return 2 * slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
-        mean, square = slot.buffer("adam_mean"), slot.buffer("adam_square")
-        correction1 = 1.0 - self.beta1 ** (step + 1)
-        correction2 = 1.0 - self.beta2 ** (step + 1)
-        for place, weights, estimate in estimate_blocks(slot, replays):
-            m = mean[place].lerp_(estimate, 1.0 - self.beta1)
-            v = square[place].mul_(self.beta2).addcmul_(estimate, estimate, value=1.0 - self.beta2)
-            scale = v.div(correction2).sqrt_().add_(self.adam_eps)
-            weights.addcdiv_(m, scale, value=-lr / correction1)
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move:
+        betas = self.beta1, self.beta2
+        unbias = 1.0 / (1.0 - betas[0] ** (step + 1)), 1.0 / (1.0 - betas[1] ** (step + 1))
+        buffers = slot.buffer("adam_mean"), slot.buffer("adam_square")
+        through = Moments(*buffers, betas, unbias, lr, self.adam_eps)
+        return slot.move([Term(r.direction, r.restore, r.grad) for r in replays], through=through)

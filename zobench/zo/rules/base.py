@@ -8,6 +8,7 @@ from torch import Tensor
 
 from zobench.zo.feedback import GRAD, Key, Replay
 from zobench.zo.part import Part
+from zobench.zo.passes.move import Move
 from zobench.zo.space import Slot
 
 
@@ -25,10 +26,12 @@ class Rule(Part, ABC):
         return ()
 
     @abstractmethod
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
-        """Apply step number `step` (from 0) with learning rate `lr`.
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
+        """What step number `step` (from 0) with learning rate `lr` does to the slot's weights.
 
         The weights come displaced; adding each replay's `restore` times its direction cleans them.
+        The engine carries out the moves of all slots in one pass; None: it is done already, or the
+        slot stays.
         """
 
 

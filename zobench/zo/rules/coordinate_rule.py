@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from zobench.zo.directions import Direction, Multiple
 from zobench.zo.feedback import COORDINATES, GRAD, Key, Replay
 from zobench.zo.lifted import Lifted
+from zobench.zo.passes.move import Move
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
 
@@ -40,12 +41,11 @@ class CoordinateRule(Rule):
     def recall(self) -> Iterable[Key]:
         return self.vectors.recall()
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
         if slot.core is None:
-            self.vectors.update(slot, replays, lr=lr * self.vector_lr, step=step)
-            return
+            return self.vectors.update(slot, replays, lr=lr * self.vector_lr, step=step)
         if not replays:
-            return
+            return None
         laws = [replay.direction for replay in replays]
         lifted = [law for law in laws if isinstance(law, Lifted)]
         assert len(lifted) == len(laws), "a sampler that gives coordinates has them everywhere"
@@ -58,6 +58,7 @@ class CoordinateRule(Rule):
                 if replay.restore:
                     replay.direction.add_to(weights, start, replay.restore)
             move.add_to(weights, start, 1.0)
+        return None
 
     def _follow(self, slot: Slot, law: Lifted) -> None:
         """Write the slot's linear state in the bases of `law`."""

@@ -14,6 +14,7 @@ import torch
 
 from zobench.zo.feedback import Key, Replay
 from zobench.zo.lifted import Lifted
+from zobench.zo.passes.move import carry_out
 from zobench.zo.rules.base import Rule
 from zobench.zo.rules.coordinate_rule import CoordinateRule
 from zobench.zo.space import Slot
@@ -46,7 +47,9 @@ class InCoordinates(CoordinateRule):
         self, slot: Slot, law: Lifted, cores: Sequence[Replay], *, lr: float, step: int
     ) -> Lifted:
         moving = torch.zeros_like(law.core)
-        self.inner.update(Slot(slot.name, moving, slot.id, slot.buffers), cores, lr=lr, step=step)
+        inner = Slot(slot.name, moving, slot.id, slot.buffers)
+        move = self.inner.update(inner, cores, lr=lr, step=step)
+        carry_out([move] if move else [])
         return law.lift(moving)
 
     def state_bytes(self, slot: Slot) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import add_drawn
+from zobench.zo.directions import Direction
 from zobench.zo.feedback import Replay
 from zobench.zo.lifted import Lifted
 from zobench.zo.rules.base import Rule
@@ -22,16 +22,13 @@ from zobench.zo.space import Slot
 
 
 @dataclass(frozen=True, eq=False)
-class _Quotient:
-    """factor * mean / (sqrt(square) + floor), entry by entry; a Direction."""
+class _Quotient(Direction):
+    """factor * mean / (sqrt(square) + floor), entry by entry."""
 
     mean: Lifted
     square: Lifted
     factor: float
     floor: float
-
-    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        add_drawn(self, out, start, first, second)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         below = self.square.draw(start, count, device).sqrt_().add_(self.floor)

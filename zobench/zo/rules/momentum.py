@@ -1,10 +1,39 @@
 """Heavy-ball momentum on the estimate (MeZO-momentum, Malladi et al. 2023, appendix B)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
 
 from zobench.zo.feedback import MOMENTUM, Replay
+from zobench.zo.passes import kernel
+from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule, estimate_blocks
 from zobench.zo.space import Slot
+
+
+@dataclass(frozen=True, eq=False)
+class HeavyBall:
+    """m <- beta m + gain g; w <- w - lr m: a Through."""
+
+    momentum: Tensor
+    beta: float
+    gain: float
+    lr: float
+    kernel: ClassVar[int] = kernel.MOMENTUM
+
+    @property
+    def buffers(self) -> tuple[Tensor, ...]:
+        return (self.momentum,)
+
+    @property
+    def scalars(self) -> tuple[float, ...]:
+        return self.beta, self.gain, self.lr
+
+    def apply(self, place: slice, weights: Tensor, estimate: Tensor) -> None:
+        m = self.momentum[place].mul_(self.beta).add_(estimate, alpha=self.gain)
+        weights.add_(m, alpha=-self.lr)
 
 
 class Momentum(Rule):
@@ -36,15 +65,15 @@ class Momentum(Rule):
         plain = not self.vectors and slot.parameter.dim() <= 1
         return 0 if plain else slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
         del step
         if not self.vectors and slot.parameter.dim() <= 1:
-            for _, weights, estimate in estimate_blocks(slot, replays):
-                weights.add_(estimate, alpha=-lr)
-            return
-        momentum = slot.buffer("momentum")
-        rounds = [[replay] for replay in replays] if self.per_query else [replays]
-        for terms in rounds:
-            for place, weights, estimate in estimate_blocks(slot, terms):
-                part = momentum[place].mul_(self.beta).add_(estimate, alpha=self.gain)
-                weights.add_(part, alpha=-lr)
+            return slot.move([Term(r.direction, r.restore, -lr * r.grad) for r in replays])
+        through = HeavyBall(slot.buffer("momentum"), self.beta, self.gain, lr)
+        if not self.per_query:
+            terms = [Term(r.direction, r.restore, r.grad) for r in replays]
+            return slot.move(terms, through=through)
+        for replay in replays:
+            for place, weights, estimate in estimate_blocks(slot, [replay]):
+                through.apply(place, weights, estimate)
+        return None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from zobench.zo.feedback import MOVE, Replay
+from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
 
@@ -15,7 +16,6 @@ class Moves(Rule):
 
     needs = frozenset({MOVE})
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
         del lr, step
-        if replays:
-            slot.move([(r.direction, r.restore, 0.0) for r in replays])
+        return slot.move([Term(r.direction, r.restore) for r in replays]) if replays else None

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from zobench.zo.feedback import Key, Replay
+from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
 
@@ -32,10 +33,11 @@ class ScalarRMS(Rule):
         corrected = self.square / (1.0 - self.beta ** (step + 1))
         self._scale = math.sqrt(corrected) + self.rms_eps
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
         del step
-        if replays:
-            slot.move([(r.direction, r.restore, -lr * r.grad / self._scale) for r in replays])
+        rate = -lr / self._scale
+        terms = [Term(r.direction, r.restore, rate * r.grad) for r in replays]
+        return slot.move(terms) if terms else None
 
     def state_dict(self) -> dict[str, object]:
         return {"square": self.square}

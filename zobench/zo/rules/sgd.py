@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from zobench.zo.feedback import PLAIN, Replay
+from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
 
@@ -18,13 +19,10 @@ class SGD(Rule):
         self.weight_decay = weight_decay
         self.gives = frozenset() if weight_decay else frozenset({PLAIN})
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
         del step
         if not replays:
-            return  # the slot took no part in this step
+            return None  # the slot took no part in this step
         keep = 1.0 - lr * self.weight_decay if slot.parameter.dim() > 1 else 1.0
-        for start, weights in slot.edit():
-            if keep != 1.0:
-                weights.mul_(keep)
-            for r in replays:
-                r.direction.add_to(weights, start, keep * r.restore, -lr * r.grad)
+        terms = [Term(r.direction, keep * r.restore, -lr * r.grad) for r in replays]
+        return slot.move(terms, keep=keep)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from zobench.zo.feedback import GRAD, Replay
+from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule, estimate_blocks
 from zobench.zo.space import Slot
 
@@ -26,24 +27,24 @@ class Sign(Rule):
             raise ValueError(f"rule.of={of}: choose scalar, elements or mean")
         self.of = of
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
         del step
         if not replays:
-            return  # the slot took no part in this step
+            return None  # the slot took no part in this step
         if self.of == "mean":
             for _, weights, estimate in estimate_blocks(slot, replays):
                 weights.add_(estimate.sign_(), alpha=-lr)
-            return
+            return None
         queries = max(1, sum(GRAD in r.coefficients for r in replays))
         scaled = [(r, -lr * _sign(r.grad) / queries) for r in replays]
         if self.of == "scalar":
-            slot.move([(r.direction, r.restore, scale) for r, scale in scaled])
-            return
+            return slot.move([Term(r.direction, r.restore, scale) for r, scale in scaled])
         for start, weights in slot.edit():
             for r, scale in scaled:
                 z = r.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
                 weights.add_(z * r.restore)  # rounded as in the walk, so that it cancels
                 weights.add_(torch.sign(z), alpha=scale)
+        return None
 
 
 def _sign(number: float) -> int:

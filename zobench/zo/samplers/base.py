@@ -8,6 +8,7 @@ from enum import StrEnum
 from zobench.zo.directions import Direction
 from zobench.zo.feedback import Key, Replay
 from zobench.zo.part import Part
+from zobench.zo.passes.move import Move
 from zobench.zo.space import Slot
 
 
@@ -60,8 +61,11 @@ class Sampler(Part, ABC):
         del slot
         return replays
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
-        """Stage what this step teaches about the slot; the law must stay as it is."""
+    def observe(self, slot: Slot, replays: Sequence[Replay]) -> Move | None:
+        """Stage what this step teaches about the slot; the law must stay as it is.
+
+        May return what is to be done to the slot's state: the engine does it for all slots at once.
+        """
 
     def end_step(self) -> None:
         """Commit what was staged."""

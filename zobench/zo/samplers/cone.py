@@ -17,8 +17,9 @@ import torch
 
 from zobench.zo.directions import Around, Dense, Direction, Multiple
 from zobench.zo.feedback import Key, Replay
+from zobench.zo.passes.move import Term, carry_out
 from zobench.zo.samplers.base import Sampler, against_walk
-from zobench.zo.space import Slot, edit
+from zobench.zo.space import Slot
 
 _START = 1  # stream number of the momentum's random start
 _NoiseOf = Callable[[Slot], Dense]
@@ -116,13 +117,12 @@ class Cone(Sampler):
 
     def _turn(self, keep: float, *terms: tuple[_NoiseOf, float]) -> None:
         """W <- keep W + sum of scale * noise, in one pass."""
+        moves = []
         for slot in self.slots:
-            for start, work in edit(slot.buffer("cone", slot.parameter.dtype), slot.spans()):
-                if keep != 1.0:
-                    work.mul_(keep)
-                for noise_of, scale in terms:
-                    if scale != 0.0:
-                        noise_of(slot).add_to(work, start, scale)
+            slot.buffer("cone", slot.parameter.dtype)
+            added = [Term(noise_of(slot), scale) for noise_of, scale in terms if scale != 0.0]
+            moves.append(slot.move_buffer("cone", added, keep=keep))
+        carry_out(moves)
 
     def _norm(self) -> float:
         """Norm of W over the whole model, summed in float64."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Dense
+from zobench.zo.directions import Dense, Direction
 from zobench.zo.feedback import Key
 from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
@@ -19,8 +19,8 @@ _ROWS, _COLUMNS = 11, 12  # stream numbers of the draws that choose them
 
 
 @dataclass(frozen=True)
-class Block:
-    """1 at the sorted `rows` and `columns` of a matrix of that width; a Direction."""
+class Block(Direction):
+    """1 at the sorted `rows` and `columns` of a matrix of that width."""
 
     rows: Tensor
     columns: Tensor

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from zobench.zo.directions import Around, Dense, Direction, Multiple
 from zobench.zo.feedback import POLICY, Key, Replay
+from zobench.zo.passes.move import Move, Term, carry_out
 from zobench.zo.samplers.base import Sampler, against_walk
-from zobench.zo.space import Slot, edit
+from zobench.zo.space import Slot
 
 _START = 1  # stream number of mu's random start
 
@@ -44,8 +45,8 @@ class LearnedMean(Sampler):
             for slot in slots:
                 random = Dense.normal((seed, 0, 0), slot.id, number=_START)
                 length = math.sqrt(slot.square_norm(random))
-                for start, mean in edit(slot.buffer("learned_mean"), slot.spans()):
-                    random.add_to(mean, start, 1.0 / length)
+                slot.buffer("learned_mean")
+                carry_out([slot.move_buffer("learned_mean", [Term(random, 1.0 / length)])])
                 self._walk += 1.0
 
     def state_bytes(self, slot: Slot) -> int:
@@ -54,18 +55,16 @@ class LearnedMean(Sampler):
     def direction(self, slot: Slot, key: Key) -> Around:
         return Around(slot.buffer("learned_mean"), Dense.normal(key, slot.id, self.sigma))
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
+    def observe(self, slot: Slot, replays: Sequence[Replay]) -> Move | None:
         """Move the slot's mean: no direction of this step is drawn on it any more."""
         learnt = [r for r in replays if POLICY in r.coefficients]
         if self.gamma_mu == 0.0 or not learnt:
-            return
+            return None
         rate = self.gamma_mu / (len(learnt) * self.sigma)
-        for start, mean in edit(slot.buffer("learned_mean"), slot.spans()):
-            for replay in learnt:
-                advantage = replay.coefficients[POLICY]
-                Dense.normal(replay.key, slot.id).add_to(mean, start, -rate * advantage)
-        square = math.fsum(replay.coefficients[POLICY] ** 2 for replay in learnt)
-        self._walk += rate**2 * slot.numel * square
+        advantages = {r.key: r.coefficients[POLICY] for r in learnt}
+        self._walk += rate**2 * slot.numel * math.fsum(a**2 for a in advantages.values())
+        terms = [Term(Dense.normal(k, slot.id), -rate * a) for k, a in advantages.items()]
+        return slot.move_buffer("learned_mean", terms)
 
     def learnt(self, slot: Slot) -> Direction | None:
         mean = slot.buffers.get("learned_mean")

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Dense, Direction, add_drawn
+from zobench.zo.directions import Dense, Direction, Recipe
 from zobench.zo.feedback import POLICY, Key, Replay
+from zobench.zo.passes import fused
 from zobench.zo.samplers.base import Sampler, against_walk
 from zobench.zo.space import Slot
 
@@ -28,24 +29,31 @@ _START = 1  # stream number of a's random start
 
 
 @dataclass(frozen=True)
-class Shaped:
+class Shaped(Direction):
     """scale * (u - <u, a> pull) row by row, or <u, a> over the whole tensor where `dot` is given.
 
-    Computed in the dtype of `vector` = a; `pull` is a multiple of a. A Direction.
+    Computed in the dtype of `vector` = a; `pull` is a multiple of a.
     """
 
-    noise: Direction
+    noise: Dense
     vector: Tensor
     pull: Tensor
     scale: float
     dot: Tensor | None
 
-    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        add_drawn(self, out, start, first, second)
+    @property
+    def recipe(self) -> Recipe | None:
+        if self.dot is not None or self.vector.dtype != torch.float32:
+            return None
+        row = self.vector, self.pull
+        return Recipe(self.noise.stream, self.noise.law, row=row, row_scale=self.scale)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
         width = self.vector.numel()
         first, last = start // width, -(-(start + count) // width)
+        if self.recipe is not None and device.type == "cpu":  # the bits of the fused pass
+            rows = fused.drawn(self.recipe, first * width, (last - first) * width)
+            return rows[start - first * width :][:count]
         flat = self.noise.draw(first * width, (last - first) * width, device)
         rows = flat.to(self.vector.dtype).view(-1, width)
         if self.dot is None:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 
 from zobench.zo.directions import Direction
 from zobench.zo.feedback import PREVIOUS, Key, Replay
+from zobench.zo.passes.move import Move
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
@@ -59,9 +60,8 @@ class Subset(Sampler):
     def revise(self, slot: Slot, replays: list[Replay]) -> list[Replay]:
         return self.inner.revise(slot, replays) if replays else replays
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
-        if replays:
-            self.inner.observe(slot, replays)
+    def observe(self, slot: Slot, replays: Sequence[Replay]) -> Move | None:
+        return self.inner.observe(slot, replays) if replays else None
 
     def end_step(self) -> None:
         self.inner.end_step()

@@ -1,0 +1,224 @@
+"""The scratch walk and the arithmetic of 16-bit weights: nothing drifts and nothing is lost."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zobench.models.language_model import load
+from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.engine import Diverged
+from zobench.zo.estimators.two_sided import TwoSided
+from zobench.zo.feedback import Key, Request
+from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.rules.sgd import SGD
+from zobench.zo.samplers.gaussian import Gaussian
+from zobench.zo.scratch import Scratch
+
+HALVES = (torch.bfloat16, torch.float16)
+EPS = 1e-3
+KEY = Key(0, 0, 0)
+
+
+class Tied(nn.Module):
+    """An embedding whose weights are the head's, a normalisation and a layer between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 12)
+        self.norm = nn.LayerNorm(12)
+        self.layer = nn.Linear(12, 12)
+        self.head = nn.Linear(12, 50, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        out: Tensor = self.head(self.layer(self.norm(self.embed(ids))))
+        return out
+
+
+class ByHand(nn.Module):
+    """Reads a layer's weights without calling the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.layer.weight.T
+
+
+def tied(dtype: torch.dtype) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Tied().to(dtype)
+
+
+def loss_of(model: nn.Module) -> Tensor:
+    ids = torch.arange(40).view(4, 10) % 17
+    logits = model(ids) if isinstance(model, Tied) else model(input_ids=ids).logits
+    return nn.functional.cross_entropy(logits.float().flatten(0, 1), ids.flatten())
+
+
+def optimizer_of(
+    model: nn.Module, *, lr: float = 0.0, seed: int = 0, **arithmetic: str
+) -> ZOOptimizer:
+    return ZOOptimizer(
+        model.named_parameters(),
+        lr=lr,
+        eps=EPS,
+        seed=seed,
+        sampler=Gaussian(),
+        estimator=TwoSided(),
+        rule=SGD(),
+        arithmetic=Arithmetic(**arithmetic),
+    )
+
+
+def moved(model: nn.Module, scale: float) -> nn.Module:
+    """A copy of the model displaced by scale * z(KEY), in its dtype; vectors in float32."""
+    twin = copy.deepcopy(model).float()
+    slots = optimizer_of(twin).engine.slots
+    for slot in slots:
+        z = Gaussian().direction(slot, KEY).draw(0, slot.numel, slot.flat.device)
+        slot.flat.add_(z * scale)
+        half = next(model.parameters()).dtype
+        slot.flat.copy_(slot.flat.to(half).float() if slot.parameter.dim() > 1 else slot.flat)
+    return twin
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_a_point_in_scratch_is_the_point(dtype: torch.dtype) -> None:
+    """The loss at a displacement, tied weights and an embedding's rows included, is that of a model
+    with the displaced weights; the clean weights keep their bits, also when the loss raises.
+    """
+    model = tied(dtype)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = optimizer_of(model, walk="scratch", rounding="nearest")
+    walk = optimizer.engine.walk
+    assert isinstance(walk, Scratch)
+    for scale in (0.0, EPS, -0.1):
+        with torch.no_grad(), walk.evaluating(Request({KEY: scale})):
+            here = float(loss_of(model))
+        there = float(loss_of(moved(model, scale)).detach())
+        assert here == pytest.approx(there, rel=1e-6 if dtype is torch.float32 else 2e-2)
+        assert abs(here - float(loss_of(moved(model, 0.1)).detach())) > 1e-3
+    with pytest.raises(RuntimeError), torch.no_grad(), walk.evaluating(Request({KEY: EPS})):
+        model(torch.ones(2, 3))
+    for now, then in zip(model.parameters(), before, strict=True):
+        assert torch.equal(now, then)
+    loss_of(model)  # no hook is left behind
+
+
+def test_scratch_is_the_inplace_walk_in_float32() -> None:
+    """Fifty steps of MeZO on the shipped model: the same losses and weights to rounding."""
+    ends, losses = [], []
+    for walk in ("inplace", "scratch"):
+        model = load(path="zobench:tiny").model
+        optimizer = optimizer_of(model, lr=1e-4, walk=walk, rounding="nearest")
+        losses.append([optimizer.step(partial(loss_of, model)) for _ in range(50)])
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-4, atol=0)
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-5)
+
+
+def test_scratch_takes_the_memory_of_the_largest_module() -> None:
+    """No second copy of the model: the room is that of one module, used again by the next."""
+    model = tied(torch.float32)
+    optimizer = optimizer_of(model, walk="scratch")
+    optimizer.step(partial(loss_of, model))
+    walk = optimizer.engine.walk
+    assert isinstance(walk, Scratch)
+    assert walk.room_bytes <= 50 * 12 * 4
+
+
+def test_weights_read_outside_their_module_are_found_out() -> None:
+    """A model that computes with another module's tensor has no loss, and the message says why."""
+    model = ByHand()
+    optimizer = optimizer_of(model, walk="scratch")
+    with pytest.raises(Diverged, match="arithmetic"):
+        optimizer.step(lambda: model(torch.ones(3, 12)).sum())
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_thousand_steps_without_update_change_no_bit(dtype: torch.dtype) -> None:
+    """The default of 16 bits; in place, the same steps carry weights away."""
+    drifts = []
+    for walk in ("auto", "inplace"):
+        model = tied(dtype)
+        before = torch.cat([p.detach().flatten() for p in model.parameters()])
+        optimizer = optimizer_of(model, walk=walk)
+        for _ in range(1000 if walk == "auto" else 200):
+            optimizer.step(lambda: 1.0)
+        after = torch.cat([p.detach().flatten() for p in model.parameters()])
+        drifts.append(float((after.double() - before.double()).norm() / before.double().norm()))
+    assert drifts[0] == 0.0
+    assert drifts[1] > (1e-2 if dtype is torch.bfloat16 else 1e-3)
+
+
+def cosine(dtype: torch.dtype, walk: str) -> float:
+    """Between the displacement of a matrix by 200 updates of 1e-6 and the intended one."""
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)).mul(0.03)
+    layer = nn.Linear(64, 64, bias=False)
+    layer.weight.data = weight.to(dtype)
+    optimizer = optimizer_of(layer, lr=1e-6, walk=walk)
+    slot = optimizer.engine.slots[0]
+    start, intended = slot.flat.double(), torch.zeros(64 * 64, dtype=torch.float64)
+    sizes = torch.randn(200, generator=torch.Generator().manual_seed(1))
+    for step, size in enumerate(sizes.tolist()):
+        losses = iter((size * EPS, -size * EPS))
+        optimizer.step(lambda: next(losses))  # noqa: B023
+        assert optimizer.record is not None
+        z = Gaussian().direction(slot, Key(0, step, 0)).draw(0, 64 * 64, slot.flat.device)
+        intended -= 1e-6 * optimizer.record.coefficients[0] * z.double()
+    end = slot.rounding.widen(slot.flat, slice(0, 64 * 64)).double()
+    return float(torch.cosine_similarity(end - start, intended, dim=0))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_small_updates_arrive(dtype: torch.dtype) -> None:
+    """Updates of 1e-6 point where they should; perturbed in place they point nowhere."""
+    assert cosine(dtype, "auto") >= 0.99
+    assert abs(cosine(dtype, "inplace")) < 0.1
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_vector_near_one_moves(dtype: torch.dtype) -> None:
+    """A normalisation's weights are displaced in float32, where 16 bits would not move them."""
+    norm = nn.LayerNorm(256).to(dtype)
+    seen: list[Tensor] = []
+    norm.register_forward_pre_hook(lambda module, _: seen.append(module.weight.detach().clone()))
+    optimizer = optimizer_of(norm)
+    walk = optimizer.engine.walk
+    with torch.no_grad(), walk.evaluating(Request({KEY: EPS})):
+        out = norm(torch.ones(2, 256, dtype=dtype))
+    assert out.dtype is dtype
+    slot = next(s for s in optimizer.engine.slots if s.name == "weight")
+    z = Gaussian().direction(slot, KEY).draw(0, 256, slot.flat.device)
+    assert torch.equal(seen[0], 1.0 + EPS * z)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"walk": "copy"}, {"rounding": "up"}, {"walk": "inplace", "rounding": "compensated"}]
+)
+def test_what_does_not_exist_is_refused(wrong: dict[str, str]) -> None:
+    """One sentence that names the setting."""
+    with pytest.raises(ValueError, match="arithmetic"):
+        Arithmetic(**wrong)
+
+
+@pytest.mark.parametrize("build", [tied, lambda dtype: load(path="zobench:tiny").model.to(dtype)])
+def test_bfloat16_learns_as_float32_does(build: Callable[[torch.dtype], nn.Module]) -> None:
+    """Exact 16-bit training follows float32's: the losses after 150 steps are close."""
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = build(dtype)
+        optimizer = optimizer_of(model, lr=2e-4)
+        first, *_, last = [optimizer.step(partial(loss_of, model)) for _ in range(150)]
+        losses.append((first, last))
+    (first, last), (first16, last16) = losses
+    assert last < first - 0.05 and last16 < first16 - 0.05
+    assert last16 == pytest.approx(last, rel=0.1)

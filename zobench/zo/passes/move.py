@@ -1,0 +1,87 @@
+"""What a pass does to one tensor, and the pass over many of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from zobench.zo.directions import Direction
+from zobench.zo.passes import fused
+from zobench.zo.passes.blocks import edit
+from zobench.zo.rounding import NEAREST, Rounding
+
+
+class Term(NamedTuple):
+    """A direction, and what of it is added: first * z, then second * z, each sum rounded."""
+
+    direction: Direction
+    first: float
+    second: float = 0.0
+
+
+class Through(Protocol):
+    """Elementwise state between the estimate and the weights, such as a momentum.
+
+    kernel: what the fused pass knows it as. buffers: its float32 vectors. scalars: see `kernel`.
+    """
+
+    kernel: ClassVar[int]
+
+    @property
+    def buffers(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    def scalars(self) -> tuple[float, ...]: ...
+
+    def apply(self, place: slice, weights: Tensor, estimate: Tensor) -> None:
+        """The same on one block, in torch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """w <- keep * w + sum of (first + second) * z, on a flat tensor, block by block.
+
+    row: elements that blocks are not cut within. through: where the sum of second * z goes instead
+    of to the weights. rounding: of 16-bit storage. out: where the result goes instead of the
+    tensor, of any dtype and rounded to nearest; rows: those that are needed there.
+    """
+
+    target: Tensor
+    row: int
+    terms: Sequence[Term]
+    keep: float = 1.0
+    through: Through | None = None
+    rounding: Rounding = NEAREST
+    out: Tensor | None = None
+    rows: Tensor | None = None
+
+
+def carry_out(moves: Iterable[Move]) -> None:
+    """All moves in one pass: fused where the back end can, tensor by tensor elsewhere."""
+    together = []
+    for move in moves:
+        if fused.able(move):
+            together.append(move)
+        else:
+            _alone(move)
+    if together:
+        fused.carry_out(together)
+
+
+def _alone(move: Move) -> None:
+    """The move in torch operations, on any device and dtype, block by block."""
+    for start, weights in edit(move.target, move.row, move.rounding, move.out):
+        if move.keep != 1.0:
+            weights.mul_(move.keep)
+        if move.through is None:
+            for term in move.terms:
+                term.direction.add_to(weights, start, term.first, term.second)
+            continue
+        estimate = torch.zeros_like(weights)
+        for term in move.terms:
+            z = term.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
+            weights.add_(z * term.first)  # a product and a sum, as in the walk: it cancels
+            estimate.add_(z, alpha=term.second)
+        move.through.apply(slice(start, start + weights.numel()), weights, estimate)

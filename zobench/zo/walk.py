@@ -1,0 +1,70 @@
+"""The `inplace` walk: the weights themselves are displaced, in one pass from point to point.
+
+The walk goes through the clean point: leaving w + a z for w + b z adds -a z, then b z, with one
+draw. A float32 sum within one binade that is undone by the same number comes back to its bits, so
+the walk drifts at binade borders only; -2 eps z in one sum would drift at every step. Weights of 16
+bits drift at every step, whatever the order: for them there is `scratch`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from zobench.zo.feedback import Point, Request
+from zobench.zo.passes.move import Term, carry_out
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.space import Slot
+
+
+class Walk(Protocol):
+    """How weights get to the points at which the loss is evaluated.
+
+    at: their displacement from the clean point, which the update has to take back. doubt: what else
+    than training may have made a run's first loss NaN, to be added to the message.
+    """
+
+    at: Point
+    doubt: str
+
+    def evaluating(self, request: Request) -> AbstractContextManager[None]:
+        """A context in which the model computes with w + sum of scale * z(key)."""
+
+    def leave(self) -> None:
+        """Back to the clean weights, without an update."""
+
+
+class InPlace:
+    """No copy of the weights: they stay at the last point until the next one or the update."""
+
+    doubt = ""
+
+    def __init__(self, slots: Sequence[Slot], sampler: Sampler) -> None:
+        self.slots, self.sampler = slots, sampler
+        self.at: Point = {}
+
+    @contextmanager
+    def evaluating(self, request: Request) -> Iterator[None]:
+        self._go_to(request.point)
+        yield
+
+    def leave(self) -> None:
+        self._go_to({})
+
+    def _go_to(self, point: Point) -> None:
+        """Take every slot to the point, through the clean weights, in one pass."""
+        target = {key: scale for key, scale in point.items() if scale != 0.0}
+        if target == self.at:
+            return
+        keys = {**self.at, **target}
+        moves = []
+        for slot in self.slots:
+            drawn = [(k, z) for k in keys if (z := self.sampler.direction(slot, k)) is not None]
+            if not drawn:
+                continue
+            at = {} if slot.restore() else self.at
+            if target:
+                slot.keep()
+            terms = [Term(z, -at.get(k, 0.0), target.get(k, 0.0)) for k, z in drawn]
+            moves.append(slot.move(terms))
+        carry_out(moves)
+        self.at = target
