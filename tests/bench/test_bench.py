@@ -233,6 +233,27 @@ def test_weights_stay_where_they_are_and_rounds_are_shuffled() -> None:
     assert all(t["forwards"] == [1] * 6 and len(t["seconds"]) == 6 for t in times.values())
 
 
+def test_what_has_state_finds_the_weights_it_left() -> None:
+    """Rows with state go on from their own weights, whatever others did; the rest from any."""
+    parameter = torch.nn.Parameter(torch.zeros(4))
+    batch: Any = None
+    subject = Subject(None, batch, lambda *_: torch.zeros(()), [("w", parameter)], CPU)
+    seen: dict[str, list[float]] = {"one": [], "two": [], "none": []}
+
+    def piece(name: str, step: float, state: int) -> Piece:
+        def once() -> None:
+            parameter.data += step
+            seen[name].append(float(parameter.data[0]))
+
+        loss = CountedLoss(None, subject.loss)
+        return Piece(once, lambda: len(seen[name]), loss, lambda: state)
+
+    pieces = {"one": piece("one", 1, 8), "two": piece("two", 100, 8), "none": piece("none", 5, 0)}
+    timed(subject, pieces, rounds=5, seconds=None, seed=1)
+    assert seen["one"] == [1, 2, 3, 4, 5, 6]
+    assert seen["two"] == [101 + 100 * n for n in range(6)]
+
+
 CPU = torch.device("cpu")
 BAD = [
     ("batch_siz=3", "batch_siz: no such setting"),
