@@ -41,8 +41,8 @@ format: $(STAMP)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## noise throughput, peak memory of training, speed of evaluation
-	$(BIN)/python -m zobench.bench.noise
+bench: $(STAMP)  ## steps against their forwards, noise, peak memory of training, speed of evaluation
+	$(BIN)/zobench bench
 	$(BIN)/python -m zobench.bench.memory
 	$(BIN)/python -m zobench.bench.evaluation
 

@@ -1,6 +1,5 @@
 """The `zobench` command: Hydra overrides start runs, a sub-command does the rest."""
 
-import argparse
 import os
 import re
 import sys
@@ -32,6 +31,7 @@ Do the rest with a sub-command:
   zobench sync [SUITE]       upload offline W&B runs           zobench sync quickstart
   zobench methods            what every method is and costs    zobench methods
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
+  zobench bench ...          steps against their forwards      zobench bench optimizers=[mezo,loren]
 
 Runs land in runs/, or in $ZOBENCH_RUNS. ZOBENCH_TRACE=1 shows tracebacks.
 """
@@ -58,6 +58,7 @@ def run_command(arguments: Sequence[str]) -> int:
         "sync": _module("zobench.report.sync"),
         "methods": _module("zobench.methods"),
         "pretrain": _pretrain,
+        "bench": _module("zobench.bench.app"),
     }
     try:
         if command in commands:
@@ -95,13 +96,14 @@ def _module(name: str) -> Callable[[list[str]], int]:
 
 def _runs(arguments: list[str]) -> int:
     """Compose and launch; afterwards say how the runs of this command ended."""
+    from zobench.hydra_app import hydra_app
     from zobench.run.launch import LAUNCH_FILE, summary
 
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "outcomes.jsonl"
         os.environ[LAUNCH_FILE] = str(notes)
         try:
-            _hydra(arguments, "config", _launch)
+            hydra_app(arguments, "config", _launch)
         finally:
             del os.environ[LAUNCH_FILE]
         return summary(notes)
@@ -139,9 +141,10 @@ def _pretrain(arguments: list[str]) -> int:
     from omegaconf import OmegaConf
 
     from zobench.build import build, check
+    from zobench.hydra_app import hydra_app
 
     composed: list[Any] = []
-    _hydra(arguments, "pretrain", composed.append)
+    hydra_app(arguments, "pretrain", composed.append)
     for config in composed:  # none for --cfg and --help
         settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         node = {k: v for k, v in settings.items() if k not in _SIZES}
@@ -151,31 +154,6 @@ def _pretrain(arguments: list[str]) -> int:
         print(f"{made.out}: {size}, held-out loss {made.heldout_loss:.3f}, {made.seconds:.0f} s")
         print(f"use it with model=hf model.path={made.out}")
     return 0
-
-
-def _hydra(arguments: list[str], config_name: str, task: Callable[[Any], None]) -> None:
-    """Hand the command line to Hydra; its exceptions come through as they are."""
-    import hydra
-
-    from zobench.paths import conf_dir
-    from zobench.schema import register
-
-    register()
-    _make_importable(arguments)
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *arguments]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
-
-
-def _make_importable(arguments: Sequence[str]) -> None:
-    """Let the yaml files of a `--config-dir` name Python files beside them, in every run too."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd")
-    if folder := parser.parse_known_args(list(arguments))[0].config_dir:
-        place = str(Path(folder).expanduser().resolve())
-        sys.path.insert(0, place)
-        inherited = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join([place, *([inherited] if inherited else [])])
 
 
 def _explain(error: BaseException) -> str | None:
@@ -194,7 +172,7 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(cause, OmegaConfBaseException):
         lines += [line.strip() for line in str(cause).splitlines()]
     if match := re.match(r"Could not override '(.+)'", lines[0]):
-        return f"{match[1]}: no such setting or group; `zobench run --cfg job` shows all settings"
+        return f"{match[1]}: no such setting or group; `--cfg job` shows all settings"
     if "Available options" in str(error):
         first = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         options = [line for line in lines[first + 1 :] if re.fullmatch(r"[\w.-]+", line)]

@@ -1,49 +1,78 @@
-"""Noise throughput on one CPU thread: `python -m zobench.bench.noise`.
+"""Noise throughput: nanoseconds per parameter of one pass that draws z and adds it to the weights.
 
-Prints nanoseconds per parameter of perturbing a float32 vector in place (draw and add), for each
-law, beside torch's own `normal_` and `add_`, measured in turns in one process.
+Measured on steps whose loss costs nothing: a two-sided step is three such passes, so that this is
+what the passes of the cost model take where the weights are one large float32 vector.
 """
 
-import statistics
 import time
 from collections.abc import Callable
 
 import torch
 
-from zobench.zo.noise import Law, Stream, cpu
+from zobench.bench.rounds import synchronize
+from zobench.zo.estimators.two_sided import TwoSided
+from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.rules.sgd import SGD
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.gaussian import Gaussian
+from zobench.zo.samplers.rademacher import Rademacher
 
-PARAMETERS = 16_000_000
-ROUNDS = 7
+TORCH = "torch normal_ + add_"
+Throughput = dict[str, dict[str, list[float]]]
+_PASSES = 3  # to w + eps z, across to w - eps z, back with the update
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    weights = torch.zeros(PARAMETERS)
-    generator = torch.Generator().manual_seed(0)
+def throughput(parameters: int, rounds: int, device: torch.device) -> Throughput:
+    """{pass: {"1": ns of every round, "<all>": ...}} by CPU threads, the passes in turns.
+
+    The passes are each law's, and torch's own for comparison. On a GPU threads do not matter and
+    the one key is "gpu".
+    """
+    weights = torch.nn.Parameter(torch.zeros(parameters, device=device))
+    pieces = _pieces(weights)
+    threads = torch.get_num_threads()
+    keys = {"gpu": threads}
+    if device.type == "cpu":
+        keys = {str(count): count for count in sorted({1, threads})}
+    found: Throughput = {name: {key: [] for key in keys} for name in pieces}
+    for key, count in keys.items():
+        torch.set_num_threads(count)
+        for once, _ in pieces.values():
+            once()  # compile and start threads before the clock does
+        for _ in range(rounds):
+            for name, (once, passes) in pieces.items():
+                synchronize(device)
+                start = time.perf_counter()
+                once()
+                synchronize(device)
+                spent = time.perf_counter() - start
+                found[name][key].append(spent / passes / parameters * 1e9)
+    torch.set_num_threads(threads)
+    return found
+
+
+def _pieces(weights: torch.nn.Parameter) -> dict[str, tuple[Callable[[], object], int]]:
+    """What is timed, and how many passes over the weights it is."""
+    generator = torch.Generator(weights.device)
 
     def with_torch() -> None:
-        weights.add_(torch.empty(PARAMETERS).normal_(generator=generator), alpha=1e-3)
+        weights.data.add_(torch.empty_like(weights.data).normal_(generator=generator), alpha=1e-3)
 
-    def with_law(law: Law) -> Callable[[], None]:
-        return lambda: cpu.add(weights, law, Stream(1, 2), 0, 1e-3)
+    def with_law(sampler: Sampler) -> Callable[[], object]:
+        optimizer = ZOOptimizer(
+            [("weights", weights)],
+            lr=1e-9,
+            eps=1e-3,
+            sampler=sampler,
+            estimator=TwoSided(),
+            rule=SGD(),
+        )
+        engine = optimizer.engine  # the two losses differ: an update of nothing might be skipped
+        return lambda: optimizer.step(lambda: float(engine.forwards % 2))
 
-    passes = {"torch normal_ + add_": with_torch}
-    passes |= {f"zobench {law}": with_law(law) for law in Law}
-    times: dict[str, list[float]] = {name: [] for name in passes}
-    for law in Law:
-        cpu.add(weights[:2048], law, Stream(1, 2), 0, 0.0)  # compile before the clock starts
-    for _ in range(ROUNDS):
-        for name, once in passes.items():
-            start = time.perf_counter()
-            once()
-            times[name].append((time.perf_counter() - start) / PARAMETERS * 1e9)
-    base = statistics.median(times["torch normal_ + add_"])
-    print(f"perturb, ns per parameter, 1 thread, {PARAMETERS:,} float32 parameters")
-    for name, values in times.items():
-        median = statistics.median(values)
-        spread = f"{min(values):.2f} - {max(values):.2f}"
-        print(f"  {name:24} {median:6.2f}  ({spread})  {base / median:5.2f} x torch")
-
-
-if __name__ == "__main__":
-    main()
+    laws: dict[str, Sampler] = {
+        "normal16": Gaussian(),
+        "rademacher": Rademacher(),
+        "normal": Gaussian(law="normal"),
+    }
+    return {TORCH: (with_torch, 1)} | {n: (with_law(s), _PASSES) for n, s in laws.items()}

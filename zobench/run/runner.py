@@ -8,6 +8,7 @@ import torch
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
+from zobench.run.device import device_named
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.linear_probe import LinearProbe
@@ -29,7 +30,7 @@ def run(folder: RunFolder) -> dict[str, Any]:
     Everything that bad input can spoil happens before the first file of results is opened.
     """
     settings, meta = folder.settings(), read_json(folder.meta)
-    device = _device(settings["device"])
+    device = device_named(settings["device"])
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
@@ -98,18 +99,6 @@ def _checkpoint_activations(model: Any) -> None:
     """Recompute activations in the backward pass; transformers 5.2x renamed the method."""
     enable = getattr(model, "activation_checkpointing_enable", None)
     (enable or model.gradient_checkpointing_enable)()
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise UserError(f"device={wanted}: choose auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={wanted}: no CUDA device is available here")
-    return device
 
 
 def _diagnosis(every: int | None, optimizer: torch.optim.Optimizer) -> Diagnosis | None:

@@ -1,0 +1,72 @@
+"""Rounds: every piece once, in a shuffled order, with the clock around each."""
+
+import random
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from zobench.bench.pieces import Piece
+from zobench.bench.subject import Subject
+from zobench.bench.weights import Weights
+from zobench.errors import UserError
+from zobench.zo.engine import Diverged
+
+Times = dict[str, dict[str, list[Any]]]
+
+
+def timed(
+    subject: Subject, pieces: Mapping[str, Piece], *, rounds: int, seconds: float | None, seed: int
+) -> Times:
+    """{piece: {seconds: [...], forwards: [...]}}, a number of each for every round.
+
+    Before the clock starts each piece is carried out once, so that state exists and code is
+    compiled. Weights are moved about between the pieces, outside of the clock.
+    """
+    weights = Weights(subject.trainable)
+    times: Times = {name: {"seconds": [], "forwards": []} for name in pieces}
+    order, chance = list(pieces), random.Random(seed)
+    for name in order:
+        carry_out(name, pieces[name])
+        weights.leave(name, keep=pieces[name].state() > 0)
+    begun = time.perf_counter()
+    for number in range(1, rounds + 1):
+        chance.shuffle(order)
+        for name in order:
+            weights.bring(name)
+            before = pieces[name].forwards()
+            synchronize(subject.device)
+            start = time.perf_counter()
+            carry_out(name, pieces[name])
+            synchronize(subject.device)
+            times[name]["seconds"].append(time.perf_counter() - start)
+            times[name]["forwards"].append(pieces[name].forwards() - before)
+            weights.leave(name, keep=pieces[name].state() > 0)
+        spent = time.perf_counter() - begun
+        say(f"round {number} of {rounds}, {spent:.0f} s")
+        if seconds is not None and spent > seconds:
+            break
+    return times
+
+
+def carry_out(name: str, piece: Piece) -> None:
+    """Do it once; UserError where the row's steps have spoilt the model."""
+    try:
+        piece.once()
+    except Diverged as error:
+        raise UserError(
+            f"optimizers: {name}: {error}; give the row a smaller rate: '{name} optimizer.lr=1e-9'"
+        ) from error
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was launched on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def say(text: str) -> None:
+    """Show how far the bench is, beside what it prints in the end."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)

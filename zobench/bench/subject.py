@@ -1,0 +1,79 @@
+"""What every row of the bench works on: one model, one batch of random tokens, one loss."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+
+from zobench.build import build
+from zobench.errors import UserError
+from zobench.interface import Interface
+from zobench.run.closure import CountedLoss
+from zobench.tasks.batch import Batch
+from zobench.tasks.random_tokens import RandomTokens
+from zobench.tasks.scoring import forward
+
+
+class Subject(NamedTuple):
+    """The model on its device, the batch, its loss, and the (name, parameter) pairs that train."""
+
+    model: Any
+    batch: Batch
+    loss: Callable[[Any, Any], Tensor]
+    trainable: list[tuple[str, Tensor]]
+    device: torch.device
+
+    def counted(self) -> CountedLoss:
+        """The loss with a count of its own."""
+        return CountedLoss(self.model, self.loss)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Kind of model, its parameters, and how many of them in how many tensors train."""
+        return {
+            "kind": self.model.config.model_type,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "trained": sum(p.numel() for _, p in self.trainable),
+            "tensors": len(self.trainable),
+        }
+
+
+def subject_of(settings: Mapping[str, Any], device: torch.device) -> Subject:
+    """Make the model as a run makes it, and its batch.
+
+    Raises UserError for a model without text, or one that is too short for the tokens.
+    """
+    loaded = build(settings["model"])
+    if loaded.interface is Interface.CLASSIFIER and settings["logits"] == "all":
+        raise UserError("model.head=classification has no logits of tokens; choose logits=labels")
+    model = build(settings["tuning"])(loaded.model)
+    if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
+        model.to(device)
+    size = settings["batch_size"]
+    task = RandomTokens(
+        version=1,
+        length=settings["tokens"],
+        labels=(0, 1),
+        sizes={"train": size, "dev": 1, "test": 1},
+        truncation="left",
+        data_seed=settings["seed"],
+    )
+    problem = task.prepare(loaded._replace(model=model), device)
+    if settings["tokens"] > (most := problem.reading.max_length):
+        raise UserError(f"tokens={settings['tokens']}: the model takes {most} at most")
+    loss = language_loss if settings["logits"] == "all" else problem.loss
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    return Subject(model, problem.batch(range(size)), loss, trainable, device)
+
+
+def language_loss(model: Any, batch: Batch) -> Tensor:
+    """Mean cross-entropy of every next token, in float32 over the logits of all places.
+
+    A masked language model is asked for the same tokens: the work is that of its own loss.
+    """
+    tokens = batch.input_ids
+    logits = forward(model, batch)[:, -tokens.shape[1] :]  # virtual tokens stand in front
+    target = pad(tokens[:, 1:], (0, 1), value=-100)  # the last place predicts nothing
+    return cross_entropy(logits.flatten(0, 1).float(), target.flatten().to(logits.device))
