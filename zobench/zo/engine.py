@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from zobench.zo.directions import Direction
-from zobench.zo.estimators.base import Estimator
+from zobench.zo.estimators.base import Asked, Estimator
 from zobench.zo.feedback import GRAD, MOVE, Feedback, Key, Point, Replay, Request, Step
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
-Answer = Callable[[Request], tuple[float, ...]]  # (loss,), or (loss, slope) of a request `along`
+# The losses of requests for one batch, in order; or (loss, slope) of a single one `along`.
+Answer = Callable[[Sequence[Request]], Sequence[float]]
 
 
 class Diverged(FloatingPointError):
@@ -26,13 +27,17 @@ class Diverged(FloatingPointError):
 class Engine:
     """Runs one step at a time in the `inplace` walk: no copy of the weights, no stored direction.
 
-    `forwards` counts every evaluation since the start; `losses` holds those of the last step.
+    pack: more than 1 hands up to so many points at once to who answers, with the weights left
+    clean. `forwards` counts every evaluation since the start, `at_once` those of the call that is
+    under way; `losses` holds those of the last step.
     """
 
-    def __init__(self, slots: Sequence[Slot], sampler: Sampler, seed: int) -> None:
+    def __init__(self, slots: Sequence[Slot], sampler: Sampler, seed: int, pack: int = 1) -> None:
         self.slots = slots
         self.sampler = sampler
         self.seed = seed
+        self.pack = pack
+        self.at_once = 1
         self.forwards = 0
         self.losses: list[float] = []
         self._at: dict[Key, float] = {}  # displacement of the weights from the clean point
@@ -52,8 +57,7 @@ class Engine:
         try:
             asked = next(plan)
             while True:
-                values = self._answer(asked, answer, step)
-                asked = plan.send(values[0] if len(values) == 1 else values)
+                asked = plan.send(self._told(asked, answer, step))
         except StopIteration as stop:
             feedback: Feedback = stop.value
             return feedback
@@ -61,14 +65,26 @@ class Engine:
             self._go_to({})
             raise
 
-    def _answer(self, asked: Point | Request, answer: Answer, step: int) -> tuple[float, ...]:
+    def _told(self, asked: Asked, answer: Answer, step: int) -> float | Sequence[float]:
+        """What the plan receives: a loss, (loss, slope) of a request `along`, a list of losses."""
+        if isinstance(asked, list):
+            requests = [Request(point) for point in asked]
+            groups = [requests[at : at + self.pack] for at in range(0, len(asked), self.pack)]
+            return [loss for group in groups for loss in self._answer(group, answer, step)]
         request = asked if isinstance(asked, Request) else Request(asked)
-        self._go_to(request.point)
-        watched = not self.losses and not request.point  # the clean weights, before any direction
+        values = self._answer([request], answer, step)
+        return values[0] if len(values) == 1 else values
+
+    def _answer(self, requests: Sequence[Request], answer: Answer, step: int) -> Sequence[float]:
+        point, along = requests[0].point, requests[0].along
+        self._go_to(point if self.pack == 1 or along is not None else {})
+        watched = not self.losses and not point  # the clean weights, before any direction
+        self.at_once = len(requests)
         with self.sampler.watch() if watched else nullcontext():
-            values = answer(request)
+            values = answer(requests)
         self.forwards += len(values)
-        for name, value in zip(("loss", "slope"), values, strict=False):
+        names = ("loss",) * len(requests) if along is None else ("loss", "slope")
+        for name, value in zip(names, values, strict=True):
             if not math.isfinite(value):
                 raise Diverged(f"the {name} is {value} at step {step}")
         self.losses.extend(values)

@@ -26,10 +26,9 @@ class FZOO(Estimator):
         self.forwards = queries + 1
 
     def estimate(self, step: Step) -> Plan:
-        clean = yield {}
-        losses: dict[Key, float] = {}
-        for query in range(self.queries):
-            losses[step.key(query)] = yield {step.key(query): step.eps}
+        keys = [step.key(query) for query in range(self.queries)]
+        clean, *shifted = yield [{}, *({key: step.eps} for key in keys)]
+        losses: dict[Key, float] = dict(zip(keys, shifted, strict=True))
         spread = self.queries * pstdev(losses.values())  # exact: equal losses give 0, not rounding
         grad = {k: (loss - clean) / spread if spread else 0.0 for k, loss in losses.items()}
         return Feedback(loss=clean, channels={GRAD: grad})
