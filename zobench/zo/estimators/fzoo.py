@@ -1,8 +1,8 @@
 """FZOO (Dang et al. 2025, arXiv 2506.09034): one-sided differences over the losses' own spread.
 
 g = sum_k (F_k - F_0) / (N s) z_k with F_0 = L(w), F_k = L(w + eps z_k) and s the population
-standard deviation of F_1..F_N, as in the released code; eps cancels. Costs N + 1 forwards, one
-after the other; the paper's batched forward is not implemented.
+standard deviation of F_1..F_N, as in the released code; eps cancels. Costs N + 1 forwards,
+which an optimizer with `pack` evaluates as one batch, as the paper does.
 """
 
 from statistics import pstdev
