@@ -31,14 +31,17 @@ def build(node: Mapping[str, Any]) -> Any:
 
 
 def build_optimizer(
-    node: Mapping[str, Any], trainable: Iterable[tuple[str, Any]]
+    node: Mapping[str, Any],
+    trainable: Iterable[tuple[str, Any]],
+    model: torch.nn.Module | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimizer over (name, parameter) pairs.
+    """The optimizer over (name, parameter) pairs of the model, which packing (`pack`) needs.
 
     Raises UserError for a rate below zero, for parts that do not fit together and the like.
     """
     try:
-        optimizer: torch.optim.Optimizer = build(node)(trainable)
+        packed = {"model": model} if node.get("pack") else {}
+        optimizer: torch.optim.Optimizer = build(node)(trainable, **packed)
     except ValueError as error:
         raise UserError(f"optimizer: {error}") from error
     return optimizer
@@ -49,7 +52,8 @@ def try_optimizer(node: Mapping[str, Any]) -> None:
 
     Raises UserError as `build_optimizer` does.
     """
-    build_optimizer(node, [("weight", torch.nn.Parameter(torch.zeros(1)))])
+    model = torch.nn.ParameterDict({"weight": torch.zeros(1)})
+    build_optimizer(node, model.named_parameters(), model)
 
 
 def check(settings: Mapping[str, Any]) -> None:

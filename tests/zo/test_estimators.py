@@ -76,10 +76,13 @@ def run(
     try:
         asked = next(plan)
         while True:
-            assert isinstance(asked, Mapping)
-            assert all((k.seed, k.step) == (step.seed, step.number) for k in asked)
-            points.append({k.query: x for k, x in asked.items()})
-            asked = plan.send(loss(points[-1]))
+            losses = []
+            for point in asked if isinstance(asked, list) else [asked]:
+                assert isinstance(point, Mapping)
+                assert all((k.seed, k.step) == (step.seed, step.number) for k in point)
+                points.append({k.query: x for k, x in point.items()})
+                losses.append(loss(points[-1]))
+            asked = plan.send(losses if isinstance(asked, list) else losses[0])
     except StopIteration as stop:
         feedback: Feedback = stop.value
         return points, feedback

@@ -25,11 +25,15 @@ LOSSES = [0.9, 0.2, 0.5, 0.7, 0.4]
 def fed(estimator: BestOfK, losses: list[float]) -> tuple[list[Any], dict[str, dict[int, float]]]:
     """Points that the estimator asks for when it receives these losses, and its channels."""
     points: list[Any] = []
+    left = iter(losses)
     generator = estimator.estimate(Step(0, 3, 0.1))
-    points.append(next(generator))
+    asked = next(generator)
     try:
-        for loss in losses:
-            points.append(generator.send(loss))
+        for _ in losses:
+            several = isinstance(asked, list)
+            points += asked if several else [asked]
+            answer = [next(left) for _ in asked] if several else next(left)
+            asked = generator.send(answer)
     except StopIteration as stop:
         channels = stop.value.channels
         return points, {n: {k.query: v for k, v in c.items()} for n, c in channels.items()}

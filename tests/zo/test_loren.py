@@ -190,8 +190,7 @@ def rloo_weights(losses: list[float]) -> list[float]:
     estimate = RLOO(queries=len(losses)).estimate(Step(0, 0, 0.1))
     next(estimate)
     try:
-        for loss in losses:
-            estimate.send(loss)
+        estimate.send(losses)
     except StopIteration as stop:
         return [stop.value.channels[POLICY][Key(0, 0, k)] for k in range(len(losses))]
     raise AssertionError("the estimator asked for more losses than it should")
@@ -204,8 +203,7 @@ def test_rloo_weights_are_the_leave_one_out_ones() -> None:
     next(estimate)
     feedback = None
     try:
-        for loss in losses:
-            estimate.send(loss)
+        estimate.send(losses)
     except StopIteration as stop:
         feedback = stop.value
     assert feedback is not None

@@ -30,9 +30,9 @@ class CountedLoss:
         self.forwards = 0
         self.tokens = 0
 
-    def __call__(self, batch: Batch) -> Tensor:
-        """The loss of the whole batch, counted as one forward."""
-        self.count(batch)
+    def __call__(self, batch: Batch, points: int = 1) -> Tensor:
+        """The loss of the whole batch, counted as one forward per point that it is evaluated at."""
+        self.count(batch, points)
         return self.whole(batch)
 
     def whole(self, batch: Batch) -> Tensor:
@@ -40,9 +40,9 @@ class CountedLoss:
         first, *others = (share * self.part(part) for share, part in shares_of(batch))
         return sum(others, start=first)
 
-    def count(self, batch: Batch) -> None:
-        self.forwards += 1
-        self.tokens += batch.tokens
+    def count(self, batch: Batch, points: int = 1) -> None:
+        self.forwards += points
+        self.tokens += points * batch.tokens
 
     def part(self, batch: Any) -> Tensor:
         """The loss of a batch that is not in parts, without counting it."""
@@ -69,8 +69,9 @@ def step_of(
 
     def zeroth_order(batch: Batch) -> float:
         assert isinstance(optimizer, ZOOptimizer)
-        others = (lambda n: loss(anchor(n))) if anchor else None
-        return optimizer.step(lambda: loss(batch), others)
+        engine = optimizer.engine
+        others = (lambda n: loss(anchor(n), engine.at_once)) if anchor else None
+        return optimizer.step(lambda: loss(batch, engine.at_once), others)
 
     def first_order(batch: Batch) -> float:
         optimizer.zero_grad(set_to_none=True)

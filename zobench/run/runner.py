@@ -42,7 +42,7 @@ def run(folder: RunFolder) -> dict[str, Any]:
             model.to(device)
         problem = build(settings["task"]).prepare(loaded._replace(model=model), device)
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        optimizer = build_optimizer(settings["optimizer"], trainable)
+        optimizer = build_optimizer(settings["optimizer"], trainable, model)
     _check_gradient(settings["train"], problem, optimizer)
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
         with meter.phase("fit"):
@@ -87,6 +87,12 @@ def _check_gradient(
     if not first_order and (train["checkpointing"] or train["grad_clip"]):
         raise UserError(
             "train.checkpointing, train.grad_clip: this optimizer does not back-propagate"
+        )
+    pack = optimizer.engine.pack if isinstance(optimizer, ZOOptimizer) else 1
+    if not problem.differentiable and pack > 1:
+        raise UserError(
+            f"optimizer.pack={pack}: this task's loss counts right answers, which is not one"
+            " computation on tensors; set optimizer.pack=null"
         )
     if not problem.differentiable and first_order:
         raise UserError(

@@ -6,14 +6,15 @@ from contextlib import nullcontext
 
 from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.directions import Direction
-from zobench.zo.estimators.base import Estimator
+from zobench.zo.estimators.base import Asked, Estimator
 from zobench.zo.feedback import GRAD, MOVE, Feedback, Key, Point, Replay, Request, Step
 from zobench.zo.passes.move import Move, carry_out
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
-Answer = Callable[[Request], tuple[float, ...]]  # (loss,), or (loss, slope) of a request `along`
+# The losses of requests for one batch, in order; or (loss, slope) of a single one `along`.
+Answer = Callable[[Sequence[Request]], Sequence[float]]
 
 
 class Diverged(FloatingPointError):
@@ -24,7 +25,9 @@ class Engine:
     """Runs one step at a time; no direction is ever stored.
 
     arithmetic: how the weights are displaced and rounded; by their dtype unless given.
-    `forwards` counts every evaluation since the start; `losses` holds those of the last step.
+    pack: more than 1 hands up to so many points at once to who answers, with the weights left
+    clean. `forwards` counts every evaluation since the start, `at_once` those of the call that is
+    under way; `losses` holds those of the last step.
     """
 
     def __init__(
@@ -33,10 +36,13 @@ class Engine:
         sampler: Sampler,
         seed: int,
         arithmetic: Arithmetic | None = None,
+        pack: int = 1,
     ) -> None:
         self.slots = slots
         self.sampler = sampler
         self.seed = seed
+        self.pack = pack
+        self.at_once = 1
         self.forwards = 0
         self.losses: list[float] = []
         self.arithmetic = arithmetic or Arithmetic()
@@ -57,8 +63,7 @@ class Engine:
         try:
             asked = next(plan)
             while True:
-                values = self._answer(asked, answer, step)
-                asked = plan.send(values[0] if len(values) == 1 else values)
+                asked = plan.send(self._told(asked, answer, step))
         except StopIteration as stop:
             feedback: Feedback = stop.value
             return feedback
@@ -66,13 +71,28 @@ class Engine:
             self.walk.leave()
             raise
 
-    def _answer(self, asked: Point | Request, answer: Answer, step: int) -> tuple[float, ...]:
+    def _told(self, asked: Asked, answer: Answer, step: int) -> float | Sequence[float]:
+        """What the plan receives: a loss, (loss, slope) of a request `along`, a list of losses."""
+        if isinstance(asked, list):
+            requests = [Request(point) for point in asked]
+            groups = [requests[at : at + self.pack] for at in range(0, len(asked), self.pack)]
+            return [loss for group in groups for loss in self._answer(group, answer, step)]
         request = asked if isinstance(asked, Request) else Request(asked)
-        watched = not self.losses and not request.point  # the clean weights, before any direction
-        with self.walk.evaluating(request), self.sampler.watch() if watched else nullcontext():
-            values = answer(request)
+        values = self._answer([request], answer, step)
+        return values[0] if len(values) == 1 else values
+
+    def _answer(self, requests: Sequence[Request], answer: Answer, step: int) -> Sequence[float]:
+        first, along = requests[0], requests[0].along
+        watched = not self.losses and not first.point  # the clean weights, before any direction
+        self.at_once = len(requests)
+        there = (
+            self.walk.evaluating(first) if self.pack == 1 or along is not None else nullcontext()
+        )
+        with there, self.sampler.watch() if watched else nullcontext():
+            values = answer(requests)
         self.forwards += len(values)
-        for name, value in zip(("loss", "slope"), values, strict=False):
+        names = ("loss",) * len(requests) if along is None else ("loss", "slope")
+        for name, value in zip(names, values, strict=True):
             if not math.isfinite(value):
                 doubt = self.walk.doubt if self.forwards == len(values) else ""
                 raise Diverged(f"the {name} is {value} at step {step}{doubt}")

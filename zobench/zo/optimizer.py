@@ -1,12 +1,12 @@
 """ZOOptimizer: a sampler, an estimator and a rule behind the face of a torch optimizer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.engine import Answer, Engine
@@ -14,10 +14,11 @@ from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, MOVE, PAST, Request
 from zobench.zo.forward_mode import loss_and_slope
 from zobench.zo.ledger import Record
+from zobench.zo.packing import Packing
 from zobench.zo.part import Part
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import ReplayClass, Sampler
-from zobench.zo.space import slots_of
+from zobench.zo.space import Slot, slots_of
 
 Closure = Callable[[], Tensor | float]
 
@@ -31,9 +32,11 @@ class ZOOptimizer(torch.optim.Optimizer):
         learning-rate schedulers find them.
     seed: names the run's noise; the global random state is neither read nor changed.
     arithmetic: how 16-bit weights are displaced and rounded; exactly, unless told otherwise.
+    pack: evaluate up to so many points in one call of the closure, for which `model`, whose
+        parameters these are, is needed (see `zobench.zo.packing`); None or 1 is one at a time.
 
-    Raises ValueError when the parts do not fit: feedback that the estimator does not give, or more
-    directions a step than the sampler draws.
+    Raises ValueError when the parts do not fit: feedback that the estimator does not give, more
+    directions a step than the sampler draws, or a packing that cannot be.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         rule: Rule,
         seed: int = 0,
         arithmetic: Arithmetic | None = None,
+        pack: int | None = None,
+        model: nn.Module | None = None,
     ) -> None:
         if lr < 0.0 or eps <= 0.0:
             raise ValueError(f"lr={lr}, eps={eps}: lr must not be negative, eps must be positive")
@@ -59,7 +64,8 @@ class ZOOptimizer(torch.optim.Optimizer):
             )
         slots = slots_of(named_parameters)
         super().__init__([slot.parameter for slot in slots], {"lr": lr, "eps": eps})
-        self.engine = Engine(slots, sampler, seed, arithmetic)
+        self._packing = _packing(pack, model, slots, sampler)
+        self.engine = Engine(slots, sampler, seed, arithmetic, pack or 1)
         self.estimator = estimator
         self.rule = rule
         self.steps = 0
@@ -77,8 +83,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         zobench.zo.engine.Diverged when a loss is not finite, with the weights as before the step.
         """
 
-        def answer(request: Request) -> tuple[float, ...]:
-            loss = closure
+        def answer(requests: Sequence[Request]) -> Sequence[float]:
+            loss, sampler, request = closure, self.engine.sampler, requests[0]
             if request.batch is not None:
                 if anchor is None:
                     raise ValueError(
@@ -86,9 +92,11 @@ class ZOOptimizer(torch.optim.Optimizer):
                         " the step's: call step(closure, anchor)"
                     )
                 loss = partial(anchor, request.batch)
-            if request.along is None:
-                return (float(loss()),)
-            return loss_and_slope(loss, self.engine.slots, self.engine.sampler, request.along)
+            if request.along is not None:
+                return loss_and_slope(loss, self.engine.slots, sampler, request.along)
+            if self._packing is not None:
+                return self._packing.losses(loss, sampler, [r.point for r in requests])
+            return (float(loss()),)
 
         return self._step(answer)
 
@@ -116,7 +124,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             )
         self.param_groups[0]["lr"] = record.lr
         losses, forwards = iter(record.losses), self.engine.forwards
-        self._step(lambda request: tuple(islice(losses, 1 if request.along is None else 2)))
+        self._step(lambda asked: tuple(islice(losses, len(asked) + (asked[0].along is not None))))
         self.engine.forwards = forwards
         if self.record != record:
             raise ValueError(f"the ledger's step {self.steps - 1} is not one of these settings")
@@ -150,6 +158,24 @@ class ZOOptimizer(torch.optim.Optimizer):
         """Show the slots' buffers as torch's `state`, so that tools count and find them."""
         for slot in self.engine.slots:
             self.state[slot.parameter] = slot.buffers
+
+
+def _packing(
+    pack: int | None, model: nn.Module | None, slots: Sequence[Slot], sampler: Sampler
+) -> Packing | None:
+    """What evaluates several points at once; ValueError where it cannot be."""
+    if pack is not None and pack < 1:
+        raise ValueError(f"pack={pack}: must be at least 1")
+    if pack is None or pack == 1:
+        return None
+    if model is None:
+        raise ValueError(f"pack={pack} needs model=, the module whose parameters are trained")
+    if sampler.replay_class is ReplayClass.DATA:
+        raise ValueError(
+            f"pack={pack}: sampler {type(sampler).__name__} watches the activations of a forward"
+            " of its own; set pack=1"
+        )
+    return Packing(model, slots, pack)
 
 
 def _check_needs(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:

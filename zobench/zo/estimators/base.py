@@ -7,7 +7,8 @@ from typing import Any
 from zobench.zo.feedback import Feedback, Point, Request, Step
 from zobench.zo.part import Part
 
-Plan = Generator[Point | Request, Any, Feedback]
+Asked = Point | Request | list[Point]
+Plan = Generator[Asked, Any, Feedback]
 
 
 class Estimator(Part, ABC):
@@ -27,5 +28,7 @@ class Estimator(Part, ABC):
     def estimate(self, step: Step) -> Plan:
         """Yield a point, receive its loss, ..., return the feedback.
 
+        A list of points, none of which depends on the loss of another, is answered by the list of
+        their losses: such points may be evaluated together.
         What is kept from step to step changes after the last evaluation only: a step may fail.
         """

@@ -41,9 +41,9 @@ class BestOfK(Estimator):
         self.forwards = candidates + 1 + self.evaluate_again
 
     def estimate(self, step: Step) -> Plan:
-        losses: dict[Key, float] = {}
-        for query in range(self.candidates):
-            losses[step.key(query)] = yield {step.key(query): step.eps}
+        keys = [step.key(query) for query in range(self.candidates)]
+        found = yield [{key: step.eps} for key in keys]
+        losses: dict[Key, float] = dict(zip(keys, found, strict=True))
         chosen = self._choose(losses)
         plus = sum(losses[k] for k in chosen) / len(chosen)
         share = 1.0 / len(chosen)

@@ -21,12 +21,9 @@ class Conservative(Estimator):
 
     def estimate(self, step: Step) -> Plan:
         key = step.key(0)
-        plus = yield {key: step.eps}
-        minus = yield {key: -step.eps}
+        plus, minus = yield [{key: step.eps}, {key: -step.eps}]
         length = step.lr * (plus - minus) / (2.0 * step.eps)
-        clean = yield {}
-        losses = {0.0: clean}
-        for move in (-length, length):
-            losses[move] = yield {key: move}
+        clean, down, up = yield [{}, {key: -length}, {key: length}]
+        losses = {0.0: clean, -length: down, length: up}
         best = min(losses, key=lambda move: losses[move])
         return Feedback(loss=clean, channels={MOVE: {key: best} if best else {}})

@@ -26,12 +26,12 @@ class CurvatureWeighted(Estimator):
         self.forwards = 2 * queries + 1
 
     def estimate(self, step: Step) -> Plan:
-        clean = yield {}
+        keys = [step.key(query) for query in range(self.queries)]
+        pairs = [{key: sign * step.eps} for key in keys for sign in (1.0, -1.0)]
+        clean, *found = yield [{}, *pairs]
         grad: dict[Key, float] = {}
-        for query in range(self.queries):
-            plus = yield {step.key(query): step.eps}
-            minus = yield {step.key(query): -step.eps}
+        for key, plus, minus in zip(keys, found[::2], found[1::2], strict=True):
             curvature = abs(plus + minus - 2.0 * clean) / step.eps**2
             slope = (plus - minus) / (2.0 * step.eps * self.queries)
-            grad[step.key(query)] = slope / max(1.0, curvature**self.power)
+            grad[key] = slope / max(1.0, curvature**self.power)
         return Feedback(loss=clean, channels={GRAD: grad})

@@ -1,8 +1,8 @@
 """FZOO (Dang et al. 2025, arXiv 2506.09034): one-sided differences over the losses' own spread.
 
 g = sum_k (F_k - F_0) / (N s) z_k with F_0 = L(w), F_k = L(w + eps z_k) and s the population
-standard deviation of F_1..F_N, as in the released code; eps cancels. Costs N + 1 forwards, one
-after the other; the paper's batched forward is not implemented.
+standard deviation of F_1..F_N, as in the released code; eps cancels. Costs N + 1 forwards,
+which an optimizer with `pack` evaluates as one batch, as the paper does.
 """
 
 from statistics import pstdev
@@ -26,10 +26,9 @@ class FZOO(Estimator):
         self.forwards = queries + 1
 
     def estimate(self, step: Step) -> Plan:
-        clean = yield {}
-        losses: dict[Key, float] = {}
-        for query in range(self.queries):
-            losses[step.key(query)] = yield {step.key(query): step.eps}
+        keys = [step.key(query) for query in range(self.queries)]
+        clean, *shifted = yield [{}, *({key: step.eps} for key in keys)]
+        losses: dict[Key, float] = dict(zip(keys, shifted, strict=True))
         spread = self.queries * pstdev(losses.values())  # exact: equal losses give 0, not rounding
         grad = {k: (loss - clean) / spread if spread else 0.0 for k, loss in losses.items()}
         return Feedback(loss=clean, channels={GRAD: grad})

@@ -24,10 +24,9 @@ class Greedy(Estimator):
         self.forwards = candidates + 1
 
     def estimate(self, step: Step) -> Plan:
-        clean = yield {}
-        losses: dict[Key, float] = {}
-        for query in range(self.candidates):
-            losses[step.key(query)] = yield {step.key(query): step.eps}
+        keys = [step.key(query) for query in range(self.candidates)]
+        clean, *shifted = yield [{}, *({key: step.eps} for key in keys)]
+        losses: dict[Key, float] = dict(zip(keys, shifted, strict=True))
         best = min(losses, key=lambda k: losses[k])
         move = {best: step.eps} if losses[best] < clean else {}
         return Feedback(loss=clean, channels={MOVE: move})

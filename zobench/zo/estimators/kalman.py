@@ -45,12 +45,15 @@ class Kalman(Estimator):
         self.forwards = 1 + subspace + extra
 
     def estimate(self, step: Step) -> Plan:
-        clean = yield {}
+        axes = [{step.key(i): step.eps} for i in range(self.subspace)]
+        clean, *read = yield [{}, *axes]
         mean, covariance = np.zeros(self.subspace), self.prior * np.eye(self.subspace)
         for number in range(self.subspace + self.extra):
-            axis = number < self.subspace
-            h = np.eye(self.subspace)[number] if axis else most_uncertain(mean, covariance)
-            shifted = yield {step.key(i): step.eps * float(x) for i, x in enumerate(h) if x}
+            if number < self.subspace:
+                h, shifted = np.eye(self.subspace)[number], read[number]
+            else:
+                h = most_uncertain(mean, covariance)
+                shifted = yield {step.key(i): step.eps * float(x) for i, x in enumerate(h) if x}
             gain = covariance @ h / (h @ covariance @ h + self.noise)
             mean = mean + gain * ((shifted - clean) / step.eps - h @ mean)
             covariance = covariance - np.outer(gain, h @ covariance)

@@ -35,7 +35,6 @@ class Kernel(Estimator):
     def estimate(self, step: Step) -> Plan:
         key = step.key(0)
         r = radius(key)
-        plus = yield {key: step.eps * r}
-        minus = yield {key: -step.eps * r}
+        plus, minus = yield [{key: step.eps * r}, {key: -step.eps * r}]
         grad = {key: (plus - minus) / (2.0 * step.eps) * weight(r)}
         return Feedback(loss=(plus + minus) / 2.0, channels={GRAD: grad})

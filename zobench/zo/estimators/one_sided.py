@@ -1,7 +1,7 @@
 """One-sided (forward difference) estimator: the clean loss is the base point of all queries."""
 
 from zobench.zo.estimators.base import Estimator, Plan
-from zobench.zo.feedback import CLEAN, GRAD, Feedback, Key, Step
+from zobench.zo.feedback import CLEAN, GRAD, Feedback, Step
 
 
 class OneSided(Estimator):
@@ -19,9 +19,8 @@ class OneSided(Estimator):
         self.forwards = queries + 1
 
     def estimate(self, step: Step) -> Plan:
-        clean = yield {}
-        grad: dict[Key, float] = {}
-        for query in range(self.queries):
-            shifted = yield {step.key(query): step.eps}
-            grad[step.key(query)] = (shifted - clean) / (step.eps * self.queries)
+        keys = [step.key(query) for query in range(self.queries)]
+        clean, *shifted = yield [{}, *({key: step.eps} for key in keys)]
+        share = step.eps * self.queries
+        grad = {key: (loss - clean) / share for key, loss in zip(keys, shifted, strict=True)}
         return Feedback(loss=clean, channels={GRAD: grad})

@@ -28,11 +28,11 @@ class Probing(Estimator):
     def estimate(self, step: Step) -> Plan:
         if step.number % self.every:
             return (yield from self.inner.estimate(step))
+        keys = [step.key(query) for query in range(FIRST_PROBE, FIRST_PROBE + self.probes)]
+        found = yield [{key: sign * step.eps} for key in keys for sign in (1.0, -1.0)]
         probe: dict[Key, float] = {}
-        for query in range(FIRST_PROBE, FIRST_PROBE + self.probes):
-            plus = yield {step.key(query): step.eps}
-            minus = yield {step.key(query): -step.eps}
-            probe[step.key(query)] = (plus - minus) / (2.0 * step.eps * self.probes)
+        for key, plus, minus in zip(keys, found[::2], found[1::2], strict=True):
+            probe[key] = (plus - minus) / (2.0 * step.eps * self.probes)
         feedback = yield from self.inner.estimate(step)
         return Feedback(feedback.loss, {**feedback.channels, PROBE: probe})
 

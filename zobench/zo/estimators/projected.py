@@ -10,7 +10,7 @@ How many such iterations a projection takes is not known to us.
 from statistics import NormalDist
 
 from zobench.zo import noise
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asked, Estimator, Plan
 from zobench.zo.feedback import CLEAN, LAYERS, MOVE, Feedback, Key, Point, Request, Step
 
 _GAMMA = 14  # stream number of u
@@ -72,8 +72,10 @@ class Projected(Estimator):
         shifts = {step.key(-1 - layer): 0.0 for layer in range(step.layers)}
         for iteration in range(self.iterations):
             u = {key: _normal(key, iteration) for key in shifts}
-            plus = yield {key: shift + self.eps * u[key] for key, shift in shifts.items()}
-            minus = yield {key: shift - self.eps * u[key] for key, shift in shifts.items()}
+            plus, minus = yield [
+                {key: shift + sign * self.eps * u[key] for key, shift in shifts.items()}
+                for sign in (1.0, -1.0)
+            ]
             pull = self.rate * (plus - minus) / (2.0 * self.eps)
             for key, shift in shifts.items():
                 shifts[key] = min(max(shift - pull * u[key], -self.clip), self.clip)
@@ -84,13 +86,20 @@ def _shifted(plan: Plan, shifts: Point) -> Plan:
     """The plan around the projected weights instead of the clean ones."""
     asked = next(plan)
     while True:
-        request = asked if isinstance(asked, Request) else Request(asked)
-        answer = yield request._replace(point={**shifts, **request.point})
+        answer = yield _from(shifts, asked)
         try:
             asked = plan.send(answer)
         except StopIteration as stop:
             found: Feedback = stop.value
             return found
+
+
+def _from(shifts: Point, asked: Asked) -> Asked:
+    """What was asked, with its points moved on from the shifts."""
+    if isinstance(asked, list):
+        return [{**shifts, **point} for point in asked]
+    request = asked if isinstance(asked, Request) else Request(asked)
+    return request._replace(point={**shifts, **request.point})
 
 
 def _normal(key: Key, iteration: int) -> float:

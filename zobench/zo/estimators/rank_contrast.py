@@ -31,12 +31,13 @@ class RankContrast(Estimator):
         self.forwards = candidates + 2
 
     def estimate(self, step: Step) -> Plan:
-        losses: dict[Key, float] = {}
-        for query in range(self.candidates):
-            losses[step.key(query)] = yield {step.key(query): step.eps}
+        keys = [step.key(query) for query in range(self.candidates)]
+        found = yield [{key: step.eps} for key in keys]
+        losses: dict[Key, float] = dict(zip(keys, found, strict=True))
         contrast = self._contrast(losses)
-        plus = yield {k: step.eps * share for k, share in contrast.items()}
-        minus = yield {k: -step.eps * share for k, share in contrast.items()}
+        plus, minus = yield [
+            {k: sign * step.eps * share for k, share in contrast.items()} for sign in (1.0, -1.0)
+        ]
         slope = (plus - minus) / (2.0 * step.eps)
         grad = {k: slope * share for k, share in contrast.items()}
         return Feedback(loss=sum(losses.values()) / self.candidates, channels={GRAD: grad})

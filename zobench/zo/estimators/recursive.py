@@ -30,20 +30,17 @@ class Recursive(Estimator):
     def estimate(self, step: Step) -> Plan:
         eps, total = step.eps, 0.0
         if self._lr is None:
-            slopes = {}
-            for key in (step.key(0), step.key(1)):
-                plus = yield {key: eps}
-                minus = yield {key: -eps}
+            keys, slopes = (step.key(0), step.key(1)), {}
+            found = yield [{key: sign * eps} for key in keys for sign in (1.0, -1.0)]
+            for key, plus, minus in zip(keys, found[::2], found[1::2], strict=True):
                 slopes[key] = (plus - minus) / (4.0 * eps)
                 total += plus + minus
             self._lr = step.lr
             return Feedback(total / 4, {GRAD: slopes})
         key, back = step.key(0), {step.key(-1): self._lr}
-        plus = yield {**back, key: eps}
-        minus = yield {**back, key: -eps}
-        before = (plus - minus) / (2.0 * eps)
-        plus = yield {key: eps}
-        minus = yield {key: -eps}
+        pair = [{key: eps}, {key: -eps}]
+        *earlier, plus, minus = yield [*({**back, **point} for point in pair), *pair]
+        before = (earlier[0] - earlier[1]) / (2.0 * eps)
         now = (plus - minus) / (2.0 * eps)
         self._lr = step.lr
         return Feedback((plus + minus) / 2, {GRAD: {key: now - self.beta * before}})

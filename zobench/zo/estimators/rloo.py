@@ -19,9 +19,9 @@ class RLOO(Estimator):
         self.queries = self.directions = self.forwards = queries
 
     def estimate(self, step: Step) -> Plan:
-        losses: dict[Key, float] = {}
-        for query in range(self.queries):
-            losses[step.key(query)] = yield {step.key(query): step.eps}
+        keys = [step.key(query) for query in range(self.queries)]
+        found = yield [{key: step.eps} for key in keys]
+        losses: dict[Key, float] = dict(zip(keys, found, strict=True))
         mean = sum(losses.values()) / self.queries
         policy = {k: (loss - mean) / (self.queries - 1) for k, loss in losses.items()}
         grad = {k: weight / step.eps for k, weight in policy.items()}

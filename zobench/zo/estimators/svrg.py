@@ -44,11 +44,9 @@ class SVRG(Estimator):
             return (yield from self._renew(step))
         key, eps = step.key(0), step.eps
         back = {k: -moved for k, moved in self._moved.items()}
-        plus = yield {**back, key: eps}
-        minus = yield {**back, key: -eps}
-        then = (plus - minus) / (2.0 * eps)
-        plus = yield {key: eps}
-        minus = yield {key: -eps}
+        pair = [{key: eps}, {key: -eps}]
+        *earlier, plus, minus = yield [*({**back, **point} for point in pair), *pair]
+        then = (earlier[0] - earlier[1]) / (2.0 * eps)
         now = (plus - minus) / (2.0 * eps)
         grad = {key: now - then, **self._anchor}
         self._moved = dict(self._moved)

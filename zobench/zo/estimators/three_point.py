@@ -20,9 +20,7 @@ class ThreePoint(Estimator):
 
     def estimate(self, step: Step) -> Plan:
         key = step.key(0)
-        clean = yield {}
-        plus = yield {key: step.eps}
-        minus = yield {key: -step.eps}
+        clean, plus, minus = yield [{}, {key: step.eps}, {key: -step.eps}]
         slope = (plus - minus) / (2.0 * step.eps)
         curvature = abs(plus + minus - 2.0 * clean) / (2.0 * step.eps**2)
         return Feedback(loss=clean, channels={GRAD: {key: slope}, CURVATURE: {key: curvature}})

@@ -19,11 +19,11 @@ class TwoSided(Estimator):
         self.forwards = 2 * queries
 
     def estimate(self, step: Step) -> Plan:
+        keys = [step.key(query) for query in range(self.queries)]
+        found = yield [{key: sign * step.eps} for key in keys for sign in (1.0, -1.0)]
         grad: dict[Key, float] = {}
         total = 0.0
-        for query in range(self.queries):
-            plus = yield {step.key(query): step.eps}
-            minus = yield {step.key(query): -step.eps}
-            grad[step.key(query)] = (plus - minus) / (2.0 * step.eps * self.queries)
+        for key, plus, minus in zip(keys, found[::2], found[1::2], strict=True):
+            grad[key] = (plus - minus) / (2.0 * step.eps * self.queries)
             total += plus + minus
         return Feedback(loss=total / (2 * self.queries), channels={GRAD: grad})

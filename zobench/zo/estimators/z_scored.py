@@ -30,15 +30,13 @@ class ZScored(Estimator):
         self.directions = population // 2 if antithetic else population
 
     def estimate(self, step: Step) -> Plan:
-        losses: list[tuple[Key, float, float]] = []
         signs = (1.0, -1.0) if self.antithetic else (1.0,)
-        for query in range(self.directions):
-            for sign in signs:
-                loss = yield {step.key(query): sign * step.eps}
-                losses.append((step.key(query), sign, loss))
-        mean = fmean(loss for _, _, loss in losses)
-        spread = pstdev(loss for _, _, loss in losses)  # exact: equal losses give 0, not rounding
-        grad = dict.fromkeys((key for key, _, _ in losses), 0.0)
-        for key, sign, loss in losses:
+        keys = [step.key(query) for query in range(self.directions)]
+        signed = [(key, sign) for key in keys for sign in signs]
+        losses: list[float] = yield [{key: sign * step.eps} for key, sign in signed]
+        mean = fmean(losses)
+        spread = pstdev(losses)  # exact: equal losses give 0, not rounding
+        grad: dict[Key, float] = dict.fromkeys(keys, 0.0)
+        for (key, sign), loss in zip(signed, losses, strict=True):
             grad[key] += sign * (loss - mean) / (spread * self.population) if spread else 0.0
         return Feedback(loss=mean, channels={GRAD: grad})

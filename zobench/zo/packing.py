@@ -1,0 +1,118 @@
+"""Packed evaluation: the loss at several points in one call, where what trains is small.
+
+The trained tensors are stacked, one copy per point, and `torch.func.vmap` runs the caller's closure
+once over the stack: what is frozen is shared, and its products see the points as one larger batch.
+Any model, tuning and loss will do whose operations vmap knows. The weights are never moved.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from zobench.zo.feedback import Point
+from zobench.zo.passes.move import Move, Term, carry_out
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.space import Slot
+
+SMALL = 2**28  # bytes of copies that are nobody's concern, however small the model is
+
+
+class Packing:
+    """Evaluates up to `most` points at once on copies of the slots.
+
+    Takes their copies and about `most` times the activations of one forward. Raises ValueError for
+    a slot that is not the model's, and for copies that would outweigh the model.
+    """
+
+    def __init__(self, model: nn.Module, slots: Sequence[Slot], most: int) -> None:
+        self.slots, self.most = slots, most
+        self._holder = _Holder(model)
+        self._names: dict[int, list[str]] = {}  # of a parameter, all those that are tied to it
+        for name, parameter in self._holder.named_parameters(remove_duplicate=False):
+            self._names.setdefault(id(parameter), []).append(name)
+        for slot in slots:
+            if id(slot.parameter) not in self._names:
+                raise ValueError(f"pack={most}: {slot.name} is not a parameter of the model given")
+        copies = most * sum(slot.parameter.nbytes for slot in slots)
+        if copies > max(SMALL, sum(p.nbytes for p in model.parameters())):
+            raise ValueError(
+                f"pack={most}: {most} copies of what is trained ({copies / 2**30:.2g} GiB) would"
+                " outweigh the model; pack fewer points, or train less (LoRA, prefix, prompt)"
+            )
+
+    def losses(
+        self, loss: Callable[[], Any], sampler: Sampler, points: Sequence[Point]
+    ) -> list[float]:
+        """The losses at the points, in order, from one call of the closure.
+
+        Raises ValueError where the closure returns no scalar tensor, or does what vmap cannot do,
+        such as looking at the value of a tensor that depends on the weights.
+        """
+
+        def at(weights: dict[str, Tensor]) -> Tensor:
+            value = functional_call(self._holder, weights, (loss,), tie_weights=False)
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                raise ValueError(f"pack={self.most} needs a closure that returns a scalar tensor")
+            return value.reshape(())
+
+        stacks: dict[str, Tensor] = {}
+        for slot in self.slots:
+            stack = stacked(slot, sampler, points)
+            if stack is not None:
+                stacks |= dict.fromkeys(self._names[id(slot.parameter)], stack)
+        if len(points) == 1 or not stacks:  # without directions all points are the clean one
+            value = float(at({name: stack[0] for name, stack in stacks.items()}))
+            return [value] * len(points)
+        try:
+            with _attention(self.slots[0].parameter.device):
+                values: list[float] = vmap(at)(stacks).tolist()
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"pack={self.most}: this loss cannot be evaluated for several points at once; set"
+                f" pack=1 ({reason})"
+            ) from error
+        return values
+
+
+class _Holder(nn.Module):
+    """A module whose forward is any closure over the model: what `functional_call` can call."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, closure: Callable[[], Any]) -> Any:
+        return closure()
+
+
+def stacked(slot: Slot, sampler: Sampler, points: Sequence[Point]) -> Tensor | None:
+    """The slot's weights at each point, (points, *shape): the walk's arithmetic from clean weights.
+
+    None where the sampler leaves the slot out.
+    """
+    keys = dict.fromkeys(key for point in points for key in point)
+    drawn = {k: z for k in keys if (z := sampler.direction(slot, k)) is not None}
+    if not drawn:
+        return None
+    clean = slot.parameter.detach()
+    stack = torch.empty((len(points), *clean.shape), dtype=clean.dtype, device=clean.device)
+    moves = []
+    for copy, point in zip(stack, points, strict=True):
+        terms = [Term(drawn[k], scale) for k, scale in point.items() if scale and k in drawn]
+        rounding, out = slot.rounding, copy.view(-1)
+        moves.append(Move(slot.flat, slot.row, terms, rounding=rounding, out=out))
+    carry_out(moves)
+    return stack
+
+
+def _attention(device: torch.device) -> AbstractContextManager[Any]:
+    """On the CPU vmap knows no fused attention and would loop over the points, with a warning."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
