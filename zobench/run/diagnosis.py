@@ -12,6 +12,7 @@ from torch import Tensor
 from zobench.zo.directions import Direction
 from zobench.zo.feedback import GRAD, Key, Replay
 from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.passes.move import Move
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
 
@@ -91,7 +92,7 @@ class _Watched(Rule):
     def recall(self) -> Iterable[Key]:
         return self.rule.recall()
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
         terms = [replay for replay in replays if GRAD in replay.coefficients]
         whole = self.gradient[slot.id]
         mean = self.learnt(slot)
@@ -111,7 +112,7 @@ class _Watched(Rule):
                 self.mean = self.mean or [0.0, 0.0]
                 _add(self.mean, mean.draw(start, stop - start, device).double(), g)
         self.moved += slot.numel if terms else 0
-        self.rule.update(slot, replays, lr=lr, step=step)
+        return self.rule.update(slot, replays, lr=lr, step=step)
 
     def findings(self, size: int) -> dict[str, float]:
         along, square = self.estimate

@@ -96,5 +96,6 @@ def _dithered(work: Tensor, dtype: torch.dtype, stream: noise.Stream, start: int
         return ((work.view(torch.int32) + bits) & -0x10000).view(torch.float32)
     exponent = ((work.view(torch.int32) >> 23) & 255).clamp_(min=113)
     spacing = ((exponent - 10) << 23).view(torch.float32)
-    steps = torch.floor(work.abs() / spacing + bits.float() * 2.0**-16) * spacing
+    # 13 bits: with the 11 of a float16 they are exact, so that a multiple stays what it is
+    steps = torch.floor(work.abs() / spacing + (bits >> 3).float() * 2.0**-13) * spacing
     return torch.where(work > 0.0, steps, -steps)
