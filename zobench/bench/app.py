@@ -96,8 +96,8 @@ def _optimizer(common: list[str], row: str) -> Any:
             " sampler and estimator"
         )
     check({"optimizer": whole["optimizer"]})
-    single = [("weight", torch.nn.Parameter(torch.zeros(1)))]  # parts may not fit together
-    if isinstance(build_optimizer(whole["optimizer"], single), ZeroShot):
+    single = torch.nn.ParameterDict({"weight": torch.zeros(1)})  # parts may not fit together
+    if isinstance(build_optimizer(whole["optimizer"], single.items(), single), ZeroShot):
         raise UserError(f"optimizers: {name} takes no steps that could be timed")
     return whole["optimizer"]
 

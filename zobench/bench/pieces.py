@@ -56,7 +56,7 @@ def optimizer_step(subject: Subject, node: Mapping[str, Any]) -> Piece:
 
     A method that looks at other batches of the training set sees this one again.
     """
-    optimizer = build_optimizer(node, subject.trainable)
+    optimizer = build_optimizer(node, subject.trainable, subject.model)
     loss = subject.counted()
     step = step_of(optimizer, loss, anchor=lambda _: subject.batch)
 
