@@ -1,6 +1,7 @@
 """The scratch walk and the arithmetic of 16-bit weights: nothing drifts and nothing is lost."""
 
 import copy
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 from zobench.models.language_model import load
 from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.engine import Diverged
+from zobench.zo.estimators.projected import Projected
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key, Request
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sgd import SGD
+from zobench.zo.samplers.drift import Drift
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.scratch import Scratch
 
@@ -222,3 +225,21 @@ def test_bfloat16_learns_as_float32_does(build: Callable[[torch.dtype], nn.Modul
     (first, last), (first16, last16) = losses
     assert last < first - 0.05 and last16 < first16 - 0.05
     assert last16 == pytest.approx(last, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_samplers_see_the_clean_weights(dtype: torch.dtype) -> None:
+    """DiZO reads its layers' drifts from the weights when they are first asked for."""
+    model = tied(dtype)
+    sampler = Drift(match="layer")
+    optimizer = ZOOptimizer(
+        model.named_parameters(),
+        lr=1e-2,
+        eps=EPS,
+        sampler=sampler,
+        estimator=Projected(TwoSided(), every=2, iterations=2),
+        rule=SGD(),
+    )
+    for _ in range(6):
+        assert math.isfinite(optimizer.step(partial(loss_of, model)))
+    assert all(p.isfinite().all() for p in model.parameters())

@@ -42,7 +42,7 @@ class Scratch:
         self._owned: WeakKeyDictionary[nn.Module, list[Slot]] = WeakKeyDictionary()
         self._room = _Room()
         self._clean: dict[int, Tensor] = {}
-        self._point: Point = {}
+        self._terms: dict[int, list[Term]] = {}
         self._open: list[_Inside] = []
 
     @contextmanager
@@ -50,7 +50,8 @@ class Scratch:
         if request.along is not None:  # forward mode puts its tangents on the weights themselves
             yield
             return
-        self._point = {key: scale for key, scale in request.point.items() if scale != 0.0}
+        # before the weights are hidden: a sampler may look at them
+        self._terms = {slot.id: self._terms_of(slot, request.point) for slot in self.slots}
         self._clean = {slot.id: slot.parameter.data for slot in self.slots}
         hooks = [
             register_module_forward_pre_hook(self._enter),  # type: ignore[arg-type]
@@ -76,6 +77,10 @@ class Scratch:
     def leave(self) -> None:
         """The weights are clean already."""
 
+    def _terms_of(self, slot: Slot, point: Point) -> list[Term]:
+        drawn = [(self.sampler.direction(slot, key), scale) for key, scale in point.items()]
+        return [Term(z, scale) for z, scale in drawn if z is not None and scale != 0.0]
+
     def _slots_of(self, module: nn.Module) -> list[Slot]:
         if module not in self._owned:
             own = [p for p in module._parameters.values() if p is not None]
@@ -92,9 +97,7 @@ class Scratch:
         rows = _rows_read(module, inputs)
         moves = []
         for slot in slots:
-            drawn = [(self.sampler.direction(slot, k), s) for k, s in self._point.items()]
-            terms = [Term(z, scale) for z, scale in drawn if z is not None]
-            clean = self._clean[slot.id]
+            terms, clean = self._terms[slot.id], self._clean[slot.id]
             if not terms and half is None:
                 slot.parameter.data = clean
                 continue
