@@ -1,6 +1,7 @@
 """Fixtures for all tests: a tiny model made on the spot, composed settings, the real data pack."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ os.environ["WANDB_MODE"] = "offline"
 import pytest
 import torch
 from hypothesis import settings
+
+from zobench.cli import run_command
 
 settings.register_profile("zobench", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("zobench")
@@ -119,3 +122,20 @@ def data_pack() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data pack is not here (set ZOBENCH_TEST_DATA to its folder)")
     return folder
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """`command("budget.steps=1")`: exit status, stdout and stderr; runs land in tmp_path/runs."""
+    monkeypatch.setenv("ZOBENCH_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(sys, "argv", ["zobench"])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = run_command(arguments)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return call

@@ -1,34 +1,14 @@
 """The command line: what it says of bad input, what a sweep does with good and bad runs."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from zobench.cli import run_command
-
 TINY = ("logger=none", "threads=1", "budget.steps=4", "train.eval_every=4", "task.sizes.train=40")
 FEW = ("task.sizes.dev=24", "task.sizes.test=24")
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Command:
-    """`command("budget.steps=1")`: exit status, stdout and stderr; runs land in tmp_path/runs."""
-    monkeypatch.setenv("ZOBENCH_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(sys, "argv", ["zobench"])
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = run_command(arguments)
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return call
 
 
 def test_help_shows_runs_and_sub_commands(command: Command) -> None:

@@ -3,8 +3,8 @@
 import json
 import re
 import statistics
-import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from zobench.bench.plain import PlainMeZO
 from zobench.bench.rounds import timed
 from zobench.bench.subject import Subject, subject_of
 from zobench.build import build
-from zobench.cli import run_command
 from zobench.run.closure import CountedLoss
 
 SIZES = {
@@ -53,20 +52,9 @@ def listed(rows: list[str]) -> str:
 
 
 @pytest.fixture
-def bench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Command:
+def bench(command: Command) -> Command:
     """`bench("rounds=1")` on a tiny architecture: exit status, stdout and stderr."""
-    monkeypatch.setenv("ZOBENCH_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(sys, "argv", ["zobench"])
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = run_command(["bench", *SMALL, *arguments])
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return call
+    return partial(command, "bench", *SMALL)
 
 
 def written(folder: Path) -> dict[str, Any]:

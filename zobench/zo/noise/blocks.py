@@ -18,7 +18,6 @@ import numpy as np
 
 from zobench.zo.noise.law import Law
 
-BLOCK = 1024  # elements
 LAWS = {Law.NORMAL16: 0, Law.RADEMACHER: 1, Law.NORMAL: 2}  # as kernels know them
 
 _u32, _u64, _f32 = np.uint32, np.uint64, np.float32
