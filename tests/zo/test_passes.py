@@ -1,7 +1,10 @@
 """Fused passes: what they compute is what torch computes block by block, on any storage."""
 
 import itertools
+import multiprocessing
+import warnings
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -251,3 +254,23 @@ def test_weights_that_somebody_else_wrote_are_read_as_they_are(dtype: torch.dtyp
         assert torch.equal(wide, rounding.widen(written, slice(0, 6)))
         spacing = torch.finfo(dtype).eps * written.float().abs().clamp_min(2.0**-14)
         assert ((wide - written.float()).abs() <= 0.51 * spacing).all()
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """A pass after a fork ends, also where the parent has passed before."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        weights = numbers(100_000)
+        carry = partial(fused.carry_out, [Move(weights, 1, [Term(DIRECTIONS["normal16"](1), 1.0)])])
+        carry()
+        child = multiprocessing.get_context("fork").Process(target=carry)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the point
+            child.start()
+        child.join(30)
+        ended = child.exitcode
+        child.kill()
+    finally:
+        torch.set_num_threads(usual)
+    assert ended == 0

@@ -1,6 +1,7 @@
 """Fused passes on a CPU: tables for the kernel, and threads to share the pieces among."""
 
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -48,11 +49,10 @@ def carry_out(moves: Sequence["Move"]) -> None:
     counts = [0, *accumulate(map(len, recipes))]
     targets = np.zeros(len(moves), kernel.TARGET)
     terms = np.zeros(counts[-1], kernel.TERM)
-    kept: list[Tensor] = []  # what the addresses belong to
     for i, (move, own) in enumerate(zip(moves, recipes, strict=True)):
         targets[i] = _target(move, counts[i], counts[i + 1])
         for j, (term, recipe) in enumerate(zip(move.terms, own, strict=True), counts[i]):
-            terms[j] = _term(recipe, term.first, term.second, kept)
+            terms[j] = _term(recipe, term.first, term.second)
     pieces, longest = _pieces(moves, recipes)
     total = int((pieces["stop"] - pieces["start"]).sum())
     threads = 1 if total < _ALONE else torch.get_num_threads()
@@ -72,6 +72,9 @@ def carry_out(moves: Sequence["Move"]) -> None:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="zobench-pass")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads stay behind in the parent
 
 
 def _recipe(recipe: Recipe | None) -> Recipe:
@@ -141,9 +144,8 @@ def _words(stream: Any) -> tuple[int, int, int, int]:
     return stream.key & 0xFFFFFFFF, stream.key >> 32, stream.tensor_id, stream.number
 
 
-def _term(recipe: Recipe, first: float, second: float, kept: list[Tensor]) -> tuple[Any, ...]:
+def _term(recipe: Recipe, first: float, second: float) -> tuple[Any, ...]:
     vector, row = recipe.vector, recipe.row
-    kept += [tensor for tensor in (vector, *(row or ())) if tensor is not None]
     return (
         -1 if recipe.stream is None else LAWS[recipe.law],
         *_words(recipe.stream),
@@ -159,9 +161,8 @@ def _term(recipe: Recipe, first: float, second: float, kept: list[Tensor]) -> tu
 
 def drawn(recipe: Recipe, start: int, count: int) -> Tensor:
     """A recipe's direction, without its `scale`, as float32; start is a row's where it has rows."""
-    kept: list[Tensor] = []
     terms = np.zeros(1, kernel.TERM)
-    terms[0] = _term(recipe, 1.0, 0.0, kept)
+    terms[0] = _term(recipe, 1.0, 0.0)
     room = np.empty(count + 2 * _PIECE, np.float32)
     words = np.empty(1024, np.uint32)
     spare = np.empty(count, np.float32)

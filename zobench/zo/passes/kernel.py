@@ -9,7 +9,7 @@ the order of the terms.
 import numpy as np
 
 from zobench.zo.noise.blocks import compiled, draw_blocks, fill_sixteen_bits
-from zobench.zo.passes.storage import FLOAT32, NEAREST, STOCHASTIC, floats_at, load, store
+from zobench.zo.passes.storage import FLOAT32, NEAREST, STOCHASTIC, floats_at, load, scale, store
 
 PLAIN, MOMENTUM, ADAM = 0, 1, 2  # what becomes of the sum of second * z
 
@@ -74,12 +74,6 @@ def add_scaled(out, factor, z):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _scaled(out, factor):  # type: ignore[no-untyped-def]
-    for e in range(_u64(out.shape[0])):
-        out[e] = factor * out[e]
-
-
-@compiled
 def draw(z, term, start, table, words, spare):  # type: ignore[no-untyped-def]
     """One term's direction from element `start` on, into z. Rows are whole: start is a row's.
 
@@ -113,7 +107,7 @@ def draw(z, term, start, table, words, spare):  # type: ignore[no-untyped-def]
         for at in range(0, count, term.width):
             u = part[at : at + term.width]
             add_scaled(u, -dot(u, row), pull)
-            _scaled(u, term.scale)
+            scale(u, term.scale)
     return part
 
 
@@ -167,7 +161,7 @@ def carry_out(pieces, targets, terms, longest, table):  # type: ignore[no-untype
         w, spare, estimate = room[:count], spare_room[:count], estimates[:count]
         load(w, target.source, target.dtype, piece.start, target.rounding, target.remainder, spare)
         if target.keep != _f32(1.0):
-            _scaled(w, target.keep)
+            scale(w, target.keep)
         if target.through != PLAIN:
             estimate[:] = _f32(0.0)
         for t in range(target.first_term, target.last_term):

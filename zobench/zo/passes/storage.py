@@ -81,7 +81,7 @@ def _magnitude_float16(stored, bits):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _scale(values, factor):  # type: ignore[no-untyped-def]
+def scale(values, factor):  # type: ignore[no-untyped-def]
     for e in range(_u64(values.shape[0])):
         values[e] = values[e] * factor
 
@@ -117,7 +117,7 @@ def _add_scaled(out, remainder, quanta):  # type: ignore[no-untyped-def]
 @compiled
 def _widen_float16(stored, out):  # type: ignore[no-untyped-def]
     _magnitude_float16(stored, out.view(_u32))
-    _scale(out, _f32(2.0**112))  # exact, float16's subnormals too
+    scale(out, _f32(2.0**112))  # exact, float16's subnormals too
     _finish_float16(stored, out.view(_u32))
 
 
