@@ -13,7 +13,7 @@ from torch import Tensor
 from zobench.zo import noise
 from zobench.zo.directions import Around, Dense, Direction, Multiple
 from zobench.zo.noise import Law, Stream
-from zobench.zo.passes import fused, kernel, move
+from zobench.zo.passes import drawing, fused, move
 from zobench.zo.passes.move import Move, Term, Through
 from zobench.zo.rounding import NEAREST, Mode, Rounding
 from zobench.zo.rules.adam import Moments
@@ -240,7 +240,7 @@ def test_a_dot_product_does_not_depend_on_the_machine() -> None:
     total = torch.zeros(())
     for part in [*parts, *(u[48:] * a[48:])]:
         total = total + part
-    assert float(kernel.dot(u.numpy(), a.numpy())) == float(total)
+    assert float(drawing.dot(u.numpy(), a.numpy())) == float(total)
 
 
 @pytest.mark.parametrize("dtype", HALVES)

@@ -39,13 +39,26 @@ class Through(Protocol):
         """The same on one block, in torch."""
 
 
+class Tally(NamedTuple):
+    """Sums over the raw rows u of directions that have rows, taken while a pass draws them.
+
+    weights: one per term. outer: float64, (groups, width), += weight <u, a> u; energy: float64,
+    (groups,), += weight <u, a>^2. groups: `tables.groups_of` the tensor.
+    """
+
+    weights: Sequence[float]
+    outer: Tensor
+    energy: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Move:
     """w <- keep * w + sum of (first + second) * z, on a flat tensor, block by block.
 
     row: elements that blocks are not cut within. through: where the sum of second * z goes instead
     of to the weights. rounding: of 16-bit storage. out: where the result goes instead of the
-    tensor, of any dtype and rounded to nearest; rows: those that are needed there.
+    tensor, of any dtype and rounded to nearest; rows: those that are needed there. tally: only for
+    what the fused pass is `able` to carry out.
     """
 
     target: Tensor
@@ -56,6 +69,7 @@ class Move:
     rounding: Rounding = NEAREST
     out: Tensor | None = None
     rows: Tensor | None = None
+    tally: Tally | None = None
 
 
 def carry_out(moves: Iterable[Move]) -> None:

@@ -21,7 +21,8 @@ from zobench.zo.noise.blocks import compiled
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
 NEAREST, REMAINDER, STOCHASTIC = 0, 1, 2
 
-_u16, _u32, _u64, _i16, _i32, _f32 = np.uint16, np.uint32, np.uint64, np.int16, np.int32, np.float32
+_u16, _u32, _u64, _i16, _i32 = np.uint16, np.uint32, np.uint64, np.int16, np.int32
+_f32, _f64 = np.float32, np.float64
 _ABS, _SIGN = _u32(0x7FFFFFFF), _u32(0x80000000)
 
 
@@ -41,6 +42,11 @@ def _pointer(typing: Any, address: Any) -> Any:
 def floats_at(address, start, count):  # type: ignore[no-untyped-def]
     """float32 elements start .. start+count of the array at an address."""
     return carray(_pointer(address + 4 * start), (count,), _f32)
+
+
+@compiled
+def doubles_at(address, start, count):  # type: ignore[no-untyped-def]
+    return carray(_pointer(address + 8 * start), (count,), _f64)
 
 
 @compiled
