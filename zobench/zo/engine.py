@@ -110,7 +110,7 @@ class Engine:
         recalled = dict.fromkeys(rule.recall())
         keys = dict.fromkeys([*self.walk.at, *asked, *recalled])
         seen: list[tuple[Slot, list[Replay]]] = []
-        moves: list[Move | None] = []
+        moves: list[Move] = []
         for slot in self.slots:
             at = {} if slot.restore() else self.walk.at
             drawn = [(key, self.sampler.direction(slot, key)) for key in keys]
@@ -119,9 +119,10 @@ class Engine:
             moving = [
                 r for r in replays if GRAD in r.coefficients or r.restore or r.key in recalled
             ]
-            moves.append(rule.update(slot, moving, lr=lr, step=step))
+            if move := rule.update(slot, moving, lr=lr, step=step):
+                moves.append(self.sampler.ride(slot, move, replays))
             seen.append((slot, replays))
-        carry_out(move for move in moves if move)
+        carry_out(moves)
         self.arithmetic.end_update()
         self.walk.at = {}
         learnt = [self.sampler.observe(slot, replays) for slot, replays in seen]

@@ -9,13 +9,20 @@ _u64, _f32 = np.uint64, np.float32
 
 
 @compiled
-def dot(u, a):  # type: ignore[no-untyped-def]
-    """<u, a> in float32 by sixteen partial sums: vectorised, and in the same order everywhere."""
-    parts = np.zeros(16, _f32)
-    whole = u.shape[0] // 16 * 16
-    for at in range(_u64(0), _u64(whole), _u64(16)):
-        for e in range(_u64(16)):
+def dot(u, a, parts):  # type: ignore[no-untyped-def]
+    """<u, a> in float32 by 128 partial sums: vectorised, and in the same order everywhere.
+
+    They are halved to 16, which are summed in order, and what is left of u after them.
+    parts: room for the 128.
+    """
+    whole = u.shape[0] // 128 * 128
+    parts[:] = _f32(0.0)
+    for at in range(_u64(0), _u64(whole), _u64(128)):
+        for e in range(_u64(128)):
             parts[e] += u[at + e] * a[at + e]
+    for half in (64, 32, 16):
+        for e in range(_u64(half)):
+            parts[e] += parts[e + _u64(half)]
     total = _f32(0.0)
     for e in range(16):
         total += parts[e]
@@ -43,13 +50,13 @@ def _turn_row(u, p, pull, factor):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _shape(part, term, sums):  # type: ignore[no-untyped-def]
+def _shape(part, term, sums, parts):  # type: ignore[no-untyped-def]
     """Take every row u to scale * (u - <u, a> pull), and tally it; returns the sum of <u, a>^2."""
     row, pull = floats_at(term.row, 0, term.width), floats_at(term.pull, 0, term.width)
     energy = 0.0
     for at in range(0, part.shape[0], term.width):
         u = part[at : at + term.width]
-        p = dot(u, row)
+        p = dot(u, row, parts)
         if term.tally != _f32(0.0):
             add_scaled(sums[: term.width], term.tally * p, u)
             energy += p * p
@@ -90,5 +97,5 @@ def draw(z, term, start, table, words, spare, sums):  # type: ignore[no-untyped-
             _around(part, term.sigma, spare)
     energy = 0.0
     if term.row != 0:
-        energy = _shape(part, term, sums)
+        energy = _shape(part, term, sums, words[:128].view(np.float32))
     return part, energy

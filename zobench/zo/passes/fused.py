@@ -7,16 +7,19 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from zobench.zo.directions import Recipe
 from zobench.zo.noise.quantiles import normal16_table
 from zobench.zo.passes import drawing, kernel
-from zobench.zo.passes.tables import DTYPES, PIECE, Table, Tables, tables_of, term_row
+from zobench.zo.passes.tables import DTYPES, PIECE, Tables, tables_of, term_row
 
 if TYPE_CHECKING:
     from zobench.zo.passes.move import Move
+
+Places = npt.NDArray[np.intp]
 
 _SHARES = 4  # to each thread, so that a late one is not waited for
 _ALONE = 1 << 16  # elements that are not worth a second thread
@@ -54,7 +57,7 @@ def run(tables: Tables) -> None:
         done.result()
 
 
-def _between_groups(ends: Table, tables: Tables) -> Table:
+def _between_groups(ends: Places, tables: Tables) -> Places:
     """The ends moved on, where need be, to where a group of tallied pieces ends."""
     pieces = tables.pieces
     if not tables.targets["outer"].any():

@@ -61,6 +61,11 @@ class Sampler(Part, ABC):
         del slot
         return replays
 
+    def ride(self, slot: Slot, move: Move, replays: Sequence[Replay]) -> Move:
+        """The rule's move on the slot, with a tally of directions that `observe` will ask for."""
+        del slot, replays
+        return move
+
     def observe(self, slot: Slot, replays: Sequence[Replay]) -> Move | None:
         """Stage what this step teaches about the slot; the law must stay as it is.
 
