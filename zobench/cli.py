@@ -39,6 +39,10 @@ Runs land in runs/, or in $ZOBENCH_RUNS. ZOBENCH_TRACE=1 shows tracebacks.
 
 def main() -> None:
     """Entry point; exit status 0, or 1 when a run or the input failed."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # how long torch's idle threads (GNU OpenMP) keep a core from ours, in turns of a loop: by
+        # default about as long as a pass over a module takes. Read when torch is loaded.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.exit(run_command(sys.argv[1:]))
 
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from zobench.zo.arithmetic import Arithmetic
-from zobench.zo.directions import Direction
-from zobench.zo.estimators.base import Asked, Estimator
-from zobench.zo.feedback import GRAD, MOVE, Feedback, Key, Point, Replay, Request, Step
-from zobench.zo.passes.move import Move, carry_out
+from zobench.zo.estimators.base import Estimator, Question
+from zobench.zo.feedback import GRAD, Feedback, Replay, Request, Step
+from zobench.zo.passes.move import carry_out
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.sheets import Asked, Sheets
 from zobench.zo.space import Slot
 
 # The losses of requests for one batch, in order; or (loss, slope) of a single one `along`.
@@ -46,7 +46,8 @@ class Engine:
         self.forwards = 0
         self.losses: list[float] = []
         self.arithmetic = arithmetic or Arithmetic()
-        self.walk = self.arithmetic.begin(slots, sampler)
+        self.sheets = Sheets(slots, sampler)
+        self.walk = self.arithmetic.begin(slots, sampler, self.sheets)
         sampler.bind(slots, seed)
 
     def evaluate(
@@ -71,7 +72,7 @@ class Engine:
             self.walk.leave()
             raise
 
-    def _told(self, asked: Asked, answer: Answer, step: int) -> float | Sequence[float]:
+    def _told(self, asked: Question, answer: Answer, step: int) -> float | Sequence[float]:
         """What the plan receives: a loss, (loss, slope) of a request `along`, a list of losses."""
         if isinstance(asked, list):
             requests = [Request(point) for point in asked]
@@ -107,33 +108,24 @@ class Engine:
         self.arithmetic.begin_update(self.seed, step)
         rule.begin_step(feedback.channels.get(GRAD, {}), step=step)
         asked = [key for channel in feedback.channels.values() for key in channel]
-        recalled = dict.fromkeys(rule.recall())
-        keys = dict.fromkeys([*self.walk.at, *asked, *recalled])
-        seen: list[tuple[Slot, list[Replay]]] = []
-        moves: list[Move] = []
-        for slot in self.slots:
-            at = {} if slot.restore() else self.walk.at
-            drawn = [(key, self.sampler.direction(slot, key)) for key in keys]
-            replays = [self._replay(slot, k, z, at, feedback) for k, z in drawn if z is not None]
-            replays = self.sampler.revise(slot, replays)
-            moving = [
-                r for r in replays if GRAD in r.coefficients or r.restore or r.key in recalled
-            ]
-            if move := rule.update(slot, moving, lr=lr, step=step):
-                moves.append(self.sampler.ride(slot, move, replays))
-            seen.append((slot, replays))
-        carry_out(moves)
+        keys = [*dict.fromkeys([*self.walk.at, *asked, *rule.recall()])]
+        update = Asked(rule, feedback, self.walk.at, keys, lr, step)
+        seen = [] if self.sheets.update(update) else self._one_by_one(update)
         self.arithmetic.end_update()
         self.walk.at = {}
         learnt = [self.sampler.observe(slot, replays) for slot, replays in seen]
         carry_out(move for move in learnt if move)
         self.sampler.end_step()
 
-    def _replay(
-        self, slot: Slot, key: Key, direction: Direction, at: Point, feedback: Feedback
-    ) -> Replay:
-        coefficients = {name: c[key] for name, c in feedback.channels.items() if key in c}
-        if GRAD in coefficients:
-            coefficients[GRAD] *= self.sampler.weight(slot)
-        restore = coefficients.get(MOVE, 0.0) - at.get(key, 0.0)
-        return Replay(key, direction, restore, coefficients)
+    def _one_by_one(self, asked: Asked) -> list[tuple[Slot, list[Replay]]]:
+        """Ask rule and sampler for each slot; returns what the sampler may learn from."""
+        seen, moves = [], []
+        for slot in self.slots:
+            replays = asked.replays(slot, self.sampler)
+            slot.restore()
+            replays = self.sampler.revise(slot, replays)
+            if move := asked.move(slot, replays):
+                moves.append(self.sampler.ride(slot, move, replays))
+            seen.append((slot, replays))
+        carry_out(moves)
+        return seen

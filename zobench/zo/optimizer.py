@@ -149,6 +149,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             slot.buffers = {k: v.to(slot.parameter.device, copy=True) for k, v in buffers.items()}
         for part, saved in zip(self._parts(), state["parts"], strict=True):
             part.load_state_dict(saved)
+        self.engine.sheets.forget()
         self._share_buffers()
 
     def _parts(self) -> tuple[Part, ...]:

@@ -75,9 +75,9 @@ def draw(z, term, start, table, words, spare, sums):  # type: ignore[no-untyped-
     count = spare.shape[0]
     part = z[start - first : start - first + count]
     if term.law >= 0:
-        groups = (start + count - first + 4095) // 4096
         draw_blocks(
-            z[: 4096 * groups],
+            z,
+            start - first + count,
             term.law,
             first // 1024,
             term.key0,

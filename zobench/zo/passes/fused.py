@@ -1,8 +1,10 @@
 """Fused passes on a CPU: the kernel over tables, its pieces shared among threads."""
 
 import os
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -51,9 +53,18 @@ def run(tables: Tables) -> None:
     if threads == 1:
         kernel.carry_out(pieces, *shared)
         return
-    ends = np.searchsorted(sizes, np.linspace(0, total, threads * _SHARES + 1)[1:-1])
-    parts = [part for part in np.split(pieces, _between_groups(ends, tables)) if len(part)]
-    for done in [_pool(threads).submit(kernel.carry_out, part, *shared) for part in parts]:
+    number = min(threads * _SHARES, max(threads, total // _ALONE))
+    ends = np.searchsorted(sizes, np.linspace(0, total, number + 1)[1:-1])
+    parts = deque(part for part in np.split(pieces, _between_groups(ends, tables)) if len(part))
+
+    def work() -> None:
+        with suppress(IndexError):  # until nothing is left
+            while True:
+                kernel.carry_out(parts.popleft(), *shared)
+
+    others = [_pool(threads).submit(work) for _ in range(threads - 1)]
+    work()
+    for done in others:
         done.result()
 
 

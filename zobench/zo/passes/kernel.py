@@ -23,6 +23,7 @@ from zobench.zo.passes.storage import (
 
 PLAIN, MOMENTUM, ADAM = 0, 1, 2  # what becomes of the sum of second * z
 
+SCALARS = tuple(f"scalar{i}" for i in range(5))  # of a Through
 TARGET = np.dtype(
     [
         ("source", "i8"),  # addresses
@@ -39,7 +40,7 @@ TARGET = np.dtype(
         ("energy", "i8"),
         ("state0", "i8"),
         ("state1", "i8"),
-        *((f"scalar{i}", "f4") for i in range(5)),
+        *((name, "f4") for name in SCALARS),
         *((name, "u4") for name in ("key0", "key1", "tensor", "stream")),  # of the rounding
     ]
 )
@@ -152,6 +153,8 @@ def carry_out(pieces, targets, terms, longest, widest, table):  # type: ignore[n
         energy, width = 0.0, 0
         for t in range(target.first_term, target.last_term):
             term = terms[t]
+            if term.first == _f32(0.0) and term.second == _f32(0.0) and term.tally == _f32(0.0):
+                continue
             z, own = draw(noise, term, piece.start, table, words, spare, sums)
             energy, width = energy + term.tally * own, max(width, term.width)
             if target.through == PLAIN and term.first != _f32(0.0) and term.second != _f32(0.0):

@@ -22,9 +22,10 @@ from torch import Tensor
 from zobench.zo.directions import Dense, Direction, Recipe
 from zobench.zo.feedback import POLICY, Key, Replay
 from zobench.zo.passes import fused
+from zobench.zo.passes.blocks import spans
 from zobench.zo.passes.move import Move, Tally
 from zobench.zo.passes.tables import groups_of
-from zobench.zo.samplers.base import Sampler, against_walk
+from zobench.zo.samplers.base import Sampler, Steady, against_walk
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of a's random start
@@ -87,6 +88,7 @@ class RankOneCurvature(Sampler):
     """
 
     needs = frozenset({POLICY})
+    steady = Steady.STEP
 
     def __init__(
         self,
@@ -165,7 +167,7 @@ class RankOneCurvature(Sampler):
         if (slot.id, key) not in self._dots:
             vector = slot.buffers["curvature"]
             total = torch.zeros((), dtype=torch.float64, device=vector.device)
-            for span in slot.spans():
+            for span in spans(slot.numel, vector.numel()):
                 total += (self._rows(slot, key, *span) @ vector).sum(dtype=torch.float64)
             self._dots[slot.id, key] = total.to(vector.dtype)
         return self._dots[slot.id, key]
@@ -176,7 +178,7 @@ class RankOneCurvature(Sampler):
         outer = torch.zeros_like(vector, dtype=torch.float64)
         energy = torch.zeros((), dtype=torch.float64, device=vector.device)
         for key, weight in weights.items():
-            for span in slot.spans():
+            for span in spans(slot.numel, vector.numel()):
                 u = self._rows(slot, key, *span)
                 p = self._dot(slot, key).expand(len(u)) if self.tiled else u @ vector
                 outer.add_(p @ u, alpha=weight)
