@@ -52,7 +52,7 @@ class Arithmetic:
         for slot in half if self._mode is Mode.REMAINDER else ():
             slot.rounding = Rounding(self._mode, slot.buffer(REMAINDER, torch.int16))
         self._dithered = half if self._mode is Mode.STOCHASTIC else []
-        return Scratch(slots, sampler) if scratch else InPlace(slots, sampler, sheets)
+        return Scratch(slots, sampler, sheets) if scratch else InPlace(slots, sampler, sheets)
 
     def begin_update(self, seed: int, step: int) -> None:
         """New noise for the rounding of this step's update."""

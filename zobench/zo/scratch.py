@@ -20,8 +20,12 @@ from torch.nn.modules.module import (
 )
 
 from zobench.zo.feedback import Point, Request
+from zobench.zo.passes import fused
 from zobench.zo.passes.move import Move, Term, carry_out
+from zobench.zo.passes.tables import Tables
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.sheet import Sheet
+from zobench.zo.sheets import Sheets
 from zobench.zo.space import Slot
 
 _ALIGNED = 64  # bytes: where a tensor may begin
@@ -35,14 +39,15 @@ class Scratch:
         " arithmetic.walk=inplace"
     )
 
-    def __init__(self, slots: Sequence[Slot], sampler: Sampler) -> None:
-        self.slots, self.sampler = slots, sampler
+    def __init__(self, slots: Sequence[Slot], sampler: Sampler, sheets: Sheets) -> None:
+        self.slots, self.sampler, self.sheets = slots, sampler, sheets
         self.at: Point = {}  # the weights are always clean
         self._by_parameter = {id(slot.parameter): slot for slot in slots}
         self._owned: WeakKeyDictionary[nn.Module, list[Slot]] = WeakKeyDictionary()
         self._room = _Room()
         self._clean: dict[int, Tensor] = {}
         self._terms: dict[int, list[Term]] = {}
+        self._together: tuple[Sheet, Tables] | None = None
         self._open: list[_Inside] = []
 
     @contextmanager
@@ -51,7 +56,10 @@ class Scratch:
             yield
             return
         # before the weights are hidden: a sampler may look at them
-        self._terms = {slot.id: self._terms_of(slot, request.point) for slot in self.slots}
+        self._together = self.sheets.point(request.point)
+        known = self._together[0].places if self._together else {}
+        asked = [slot for slot in self.slots if slot.id not in known]
+        self._terms = {slot.id: self._terms_of(slot, request.point) for slot in asked}
         self._clean = {slot.id: slot.parameter.data for slot in self.slots}
         hooks = [
             register_module_forward_pre_hook(self._enter),  # type: ignore[arg-type]
@@ -95,19 +103,35 @@ class Scratch:
         half = _half_inputs(inputs) if _of_vectors(module, slots) else None
         self._open.append(_Inside(self._room.used, half))
         rows = _rows_read(module, inputs)
+        self._displace(slots, None if half is None else torch.float32, rows)
+        return None if half is None else tuple(x.float() if _is_half(x) else x for x in inputs)
+
+    def _displace(
+        self, slots: Sequence[Slot], dtype: torch.dtype | None, rows: Tensor | None
+    ) -> None:
+        """Give the slots displaced copies. dtype: of the copies; rows: those that are needed."""
+        sheet, tables = self._together or (None, None)
+        places = tuple(sheet.places.get(slot.id, -1) for slot in slots) if sheet else (-1,)
+        if sheet and tables and -1 not in places:
+            out = [self._copy(slot, dtype) for slot in slots]
+            fused.run(sheet.part(tables, places, out, rows))
+            return
         moves = []
         for slot in slots:
             terms, clean = self._terms[slot.id], self._clean[slot.id]
-            if not terms and half is None:
+            if not terms and dtype is None:
                 slot.parameter.data = clean
                 continue
-            dtype = clean.dtype if half is None else torch.float32
-            copy = self._room.take(clean.numel(), dtype, clean.device)
-            slot.parameter.data = copy.view(clean.shape)
-            flat = clean.view(-1)
+            flat, copy = clean.view(-1), self._copy(slot, dtype)
             moves.append(Move(flat, slot.row, terms, rounding=slot.rounding, out=copy, rows=rows))
         carry_out(moves)
-        return None if half is None else tuple(x.float() if _is_half(x) else x for x in inputs)
+
+    def _copy(self, slot: Slot, dtype: torch.dtype | None) -> Tensor:
+        """Room for the slot's weights, which it has from now on; flat."""
+        clean = self._clean[slot.id]
+        copy = self._room.take(clean.numel(), dtype or clean.dtype, clean.device)
+        slot.parameter.data = copy.view(clean.shape)
+        return copy
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         del inputs

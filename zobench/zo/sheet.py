@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from zobench.zo import noise
 from zobench.zo.directions import Direction, Recipe
@@ -14,6 +15,8 @@ from zobench.zo.feedback import Key
 from zobench.zo.passes import fused, kernel
 from zobench.zo.passes.move import Move
 from zobench.zo.passes.tables import (
+    DTYPES,
+    Table,
     Tables,
     piece_length,
     pieces_of,
@@ -37,10 +40,12 @@ class Sheet:
         self._terms = np.array([term_row(r, 0.0, 0.0) for r in recipes], kernel.TERM)
         self._targets = np.array([target_row(s.move([]), 0, 0) for s in slots], kernel.TARGET)
         widths = [{r.width} if r.row is not None else set() for r in recipes]
-        lengths = [piece_length(w) for w in widths]
-        self._pieces, self._longest = pieces_of([slot.numel for slot in slots], lengths)
+        self._lengths = [piece_length(w) for w in widths]
+        self._pieces, self._longest = pieces_of([slot.numel for slot in slots], self._lengths)
         self._widest = max((w for own in widths for w in own), default=1)
         self._places = self._addresses()
+        self._parts: dict[tuple[int, ...], tuple[Table, int]] = {}
+        self.places = {slot.id: place for place, slot in enumerate(slots)}
         self.scales = np.array([r.scale for r in recipes])
         self.kept = np.array([0 if s.kept is None else s.kept.data_ptr() for s in slots])
         self.keepers = [slot for slot in slots if slot.kept is not None]
@@ -85,6 +90,26 @@ class Sheet:
         if any(slot.away for slot in self.keepers):
             targets["source"] = np.where(self.kept != 0, self.kept, targets["source"])
         return Tables(targets, terms, self._pieces, self._longest, self._widest)
+
+    def part(
+        self, tables: Tables, places: tuple[int, ...], out: Sequence[Tensor], rows: Tensor | None
+    ) -> Tables:
+        """The pass over a few slots alone, from where they are into other tensors.
+
+        rows: those of each slot that are needed there; more may be written.
+        """
+        targets = tables.targets[[*places]]
+        targets["address"] = [tensor.data_ptr() for tensor in out]
+        targets["out_dtype"] = [DTYPES[tensor.dtype] for tensor in out]
+        numels = [self.slots[place].numel for place in places]
+        if rows is not None and self._widest == 1:
+            lengths = [self.slots[place].row for place in places]
+            pieces, longest = pieces_of(numels, lengths, [rows.numpy()] * len(places))
+        else:
+            if places not in self._parts:
+                self._parts[places] = pieces_of(numels, [self._lengths[p] for p in places])
+            pieces, longest = self._parts[places]
+        return tables._replace(targets=targets, pieces=pieces, longest=longest)
 
     def add_state(self, moves: Sequence[Move]) -> None:
         """Take in the state that the slots' updates go through."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from zobench.zo.feedback import Feedback, Key, Point, Replay
 from zobench.zo.passes.move import Move
+from zobench.zo.passes.tables import Tables
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler, Steady
 from zobench.zo.sheet import Sheet
@@ -73,6 +74,17 @@ class Sheets:
         sheet.run(tables, away=bool(target))
         return True
 
+    def point(self, point: Point) -> tuple[Sheet, Tables] | None:
+        """A pass to the point from clean weights, of which parts can be taken."""
+        keys = [key for key, scale in point.items() if scale != 0.0]
+        sheet = self._sheet_for(keys)
+        if sheet is None:
+            return None
+        tables = sheet.tables(keys)
+        for place, key in enumerate(keys):
+            tables.terms["first"][:, place] = point[key] * sheet.scales
+        return sheet, tables._replace(terms=tables.terms.reshape(-1))
+
     def update(self, asked: Asked) -> bool:
         """Restore all slots and apply the feedback."""
         sampler, rule = self.sampler, asked.rule
@@ -100,8 +112,11 @@ class Sheets:
 
     def _sheet_for(self, keys: Sequence[Key]) -> Sheet | None:
         """The sheet of the keys' step; None where there is none."""
-        steady, step = self.sampler.steady, keys[0].step if keys else None
-        if steady is Steady.NEVER or any(key.query < 0 or key.step != step for key in keys):
+        steady = self.sampler.steady
+        if steady is Steady.NEVER or not keys:
+            return None
+        step = keys[0].step
+        if any(key.query < 0 or key.step != step for key in keys):
             return None
         new = self._step is None or (steady is Steady.STEP and self._step != step)
         if new or (self._sheet is not None and self._sheet.stale()):
