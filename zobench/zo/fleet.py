@@ -38,10 +38,13 @@ class Row(NamedTuple, Generic[Batch]):
     batch: Batch
 
 
-def copies_of(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Copies of what the model trains, by its names: what one member of a fleet is made over."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return {name: nn.Parameter(p.detach().clone()) for name, p in trained}
+def copies_of(model: nn.Module, device: torch.device | None = None) -> dict[str, nn.Parameter]:
+    """Copies of what the model trains, by its names: what one member of a fleet is made over.
+
+    device: theirs; that of each tensor unless given.
+    """
+    trained = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+    return {name: nn.Parameter(p.to(device or p.device, copy=True)) for name, p in trained}
 
 
 class Fleet(Generic[Batch]):
