@@ -46,7 +46,7 @@ def run(folder: RunFolder) -> dict[str, Any]:
     with meter.phase("load"):
         made = made_of(settings, device)
         optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
-    _check_gradient(settings["train"], made.problem, optimizer)
+    check_gradient(settings["train"], made.problem, optimizer)
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
         with meter.phase("fit"):
             optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])
@@ -119,7 +119,7 @@ def recorded(
     return result
 
 
-def _check_gradient(
+def check_gradient(
     train: Mapping[str, Any], problem: Problem, optimizer: torch.optim.Optimizer
 ) -> None:
     """Raise UserError where the optimizer needs what the task has not, or the other way round."""

@@ -19,7 +19,7 @@ from zobench.run.folder import RunFolder
 from zobench.run.kin import kin
 from zobench.run.loggers.afterwards import Afterwards
 from zobench.run.meter import Meter
-from zobench.run.runner import Made, device_for, made_of, recorded, tuned_of
+from zobench.run.runner import Made, check_gradient, device_for, made_of, recorded, tuned_of
 from zobench.run.turns import Clock, put
 from zobench.run.work import Wanted, Work
 from zobench.tasks.side_by_side import side_by_side
@@ -52,17 +52,18 @@ def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
     meters = [Meter(device, clock) for clock in clocks]
     with clocks[0].turn(), meters[0].phase("load"):
         made = made_of(settings[0], device)
-    if not made.problem.differentiable:
-        raise UserError("pack_runs: this task's loss is not one computation on tensors")
     members = []
     for folder, own, clock, meter in zip(folders, settings, clocks, meters, strict=True):
         with clock.turn(), meter.phase("load"):
             weights = _first_weights(own, settings[0], made, device)
             optimizer = _optimizer(own["optimizer"], weights)
+        check_gradient(own["train"], made.problem, optimizer)
         logger = Afterwards(build(own["logger"]))
         its = made._replace(trainable=list(weights.items()))
         work = recorded(folder, own, its, optimizer, meter, logger, alone=False)
         members.append(Member(clock, weights, optimizer, work))
+    if not made.problem.differentiable:
+        raise UserError("pack_runs: this task's loss is not one computation on tensors")
     rows = sum(own["optimizer"].get("pack") or 1 for own in settings)
     try:
         fleet = Fleet[Place](made.model, [member.optimizer for member in members], max(rows, 2))
