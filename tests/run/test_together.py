@@ -85,9 +85,9 @@ def test_every_folder_holds_what_the_run_alone_leaves(
             same(line, twin, 1e-4)
         for key in ("status", "reason", "best_step", "steps", "cost", "dev", "test", "final"):
             same(result[key], packed[key], 1e-4)
-        for record, twin in zip(read(one.ledger), read(other.ledger), strict=True):
-            assert record.lr == twin.lr
-            assert twin.losses == pytest.approx(record.losses, abs=1e-4)
+        for record, again in zip(read(one.ledger), read(other.ledger), strict=True):
+            assert record.lr == again.lr
+            assert again.losses == pytest.approx(record.losses, abs=1e-4)
         weights, twins = load_file(one.weights), load_file(other.weights)
         assert weights.keys() == twins.keys()
         for name, value in weights.items():
@@ -128,8 +128,8 @@ def test_who_goes_together(compose: Compose) -> None:
     assert first is not None
     for own in (("seed=1",), ("optimizer=loren",), ("optimizer.lr=1e-4", "suite=other")):
         assert kin(compose(*OPTIONS, *own)) == first
-    for own in ("train.batch_size=8", "tuning.r=4", "budget.steps=7", "task.loss=answer"):
-        assert kin(compose(*OPTIONS, own)) not in (first, None)
+    for other in ("train.batch_size=8", "tuning.r=4", "budget.steps=7", "task.loss=answer"):
+        assert kin(compose(*OPTIONS, other)) not in (first, None)
     seconds = ("budget.steps=null", "budget.seconds=3")
     for own in (("train.micro_batch_size=2",), ("diagnose.every=2",), seconds):
         assert kin(compose(*OPTIONS, *own)) is None

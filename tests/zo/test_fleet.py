@@ -124,8 +124,8 @@ class Run:
     optimizer: Any = None
 
     def optimizer_over(self, trained: Any) -> Any:
-        rates = (f"optimizer.lr={1e-3 * (1 + self.number)}", f"seed={self.number}")
-        rates += ("optimizer.eps=1e-2",)
+        lr, seed = f"optimizer.lr={1e-3 * (1 + self.number)}", f"seed={self.number}"
+        rates = (lr, seed, "optimizer.eps=1e-2")
         node = settings(self.tuning, self.method, *rates, *self.more)["optimizer"]
         self.optimizer = build_optimizer(node, trained)
         return self.optimizer
