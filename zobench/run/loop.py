@@ -2,8 +2,7 @@
 
 import json
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from functools import partial
 from typing import Any, TextIO
 
@@ -20,6 +19,7 @@ from zobench.run.micro import Parts
 from zobench.run.pace import Pace
 from zobench.run.predictions import write_predictions
 from zobench.run.progress import RunProgress
+from zobench.run.work import Wanted, Work
 from zobench.tasks.problem import Answer, Problem
 from zobench.zo.engine import Diverged
 from zobench.zo.ledger import Ledger
@@ -54,21 +54,21 @@ class Loop:
         precision = self.train["precision"]
         autocast = None if precision is None else getattr(torch, precision)
         self.loss = CountedLoss(model, problem.loss, autocast)
-        anchor = partial(self._batch, stream=1)  # in an order of its own
-        self.take_step = step_of(optimizer, self.loss, anchor, self.train["grad_clip"])
+        self.anchor = partial(self._batch, stream=1)  # in an order of its own
+        self.take_step = step_of(optimizer, self.loss, self.anchor, self.train["grad_clip"])
         self.best = Best(folder.weights, model, last=self.train["select"] == "last")
         self.final: dict[str, float] = {}
         self.train_loss: float | None = None
         self.steps_taken = 0
         self._timed_steps = 0  # those that were not diagnosed
 
-    def carry_out(self) -> dict[str, Any]:
+    def work(self) -> Work:
         """Train, select on dev, report on test."""
-        start = time.perf_counter()
+        start = self.meter.clock()
         self._evaluate_dev(0)
         reason = None
         try:
-            self._train()
+            yield from self._train()
         except Diverged as error:
             reason = str(error)
         if not self.best.dev:
@@ -98,7 +98,7 @@ class Loop:
                 "train_s": phases.seconds("train"),
                 "eval_s": phases.seconds("eval"),
                 "load_s": phases.seconds("load"),
-                "total_s": time.perf_counter() - start + sum(map(phases.seconds, ("load", "fit"))),
+                "total_s": self.meter.clock() - start + sum(map(phases.seconds, ("load", "fit"))),
             },
             "memory": {
                 "peak_gib": phases.peak_gib(busiest),
@@ -107,7 +107,7 @@ class Loop:
             },
         }
 
-    def _train(self) -> None:
+    def _train(self) -> Generator[Wanted, float, None]:
         self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
         rates = [group.get("lr") for group in self.optimizer.param_groups]
         log_every, eval_every = self.train["log_every"], self.train["eval_every"]
@@ -121,7 +121,7 @@ class Loop:
             with self.meter.phase("diagnose" if diagnosed else "train"):
                 for step in range(first, stop):
                     self._set_rate(rates, step)
-                    losses.append(self._step(step, diagnosed=diagnosed))
+                    losses.append((yield from self._step(step, diagnosed=diagnosed)))
                     if self.pace.over(step + 1):
                         break
                     if (step + 1) % log_every == 0 and step + 1 < stop:
@@ -135,14 +135,14 @@ class Loop:
             if ends:
                 self._evaluate_dev(taken)
 
-    def _step(self, step: int, *, diagnosed: bool) -> float:
+    def _step(self, step: int, *, diagnosed: bool) -> Generator[Wanted, float, float]:
         batch = self._batch(step)
         if diagnosed:
             assert self.diagnosis is not None
             gradient = partial(self.loss.whole, batch)
             loss = self.diagnosis.watch(gradient, partial(self.take_step, batch))
         else:
-            loss = self.take_step(batch)
+            loss = yield Wanted(self, batch)
         self.steps_taken = step + 1
         self._timed_steps += not diagnosed
         if self.ledger and isinstance(self.optimizer, ZOOptimizer):

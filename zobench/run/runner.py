@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
+from zobench.models.loaded import LoadedModel
 from zobench.run.device import device_named
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder, read_json, write_json
@@ -17,6 +18,7 @@ from zobench.run.loop import Loop
 from zobench.run.meter import Meter
 from zobench.run.pace import Pace
 from zobench.run.progress import RunProgress
+from zobench.run.work import Work, done
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Problem
 from zobench.tuning.saving import save
@@ -24,53 +26,91 @@ from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
 
 
+class Made(NamedTuple):
+    """What a run's settings describe: a model, what of it trains, and its task."""
+
+    model: Any
+    tokenizer: Any
+    problem: Problem
+    trainable: list[tuple[str, torch.nn.Parameter]]
+
+
 def run(folder: RunFolder) -> dict[str, Any]:
     """Carry out the run that the folder's config.yaml describes; returns what result.json holds.
 
     Everything that bad input can spoil happens before the first file of results is opened.
     """
-    settings, meta = folder.settings(), read_json(folder.meta)
-    device = device_named(settings["device"])
-    if settings["threads"]:
-        torch.set_num_threads(settings["threads"])
-    torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
+    settings = folder.settings()
+    device = device_for(settings)
     meter = Meter(device)
     with meter.phase("load"):
-        loaded = build(settings["model"])
-        model = build(settings["tuning"])(loaded.model)
-        if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
-            model.to(device)
-        problem = build(settings["task"]).prepare(loaded._replace(model=model), device)
-        trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        optimizer = build_optimizer(settings["optimizer"], trainable, model)
-    _check_gradient(settings["train"], problem, optimizer)
+        made = made_of(settings, device)
+        optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
+    check_gradient(settings["train"], made.problem, optimizer)
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
         with meter.phase("fit"):
-            optimizer.fit(model, problem, settings["evaluation"]["batch_size"])
+            optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])
     if settings["train"]["checkpointing"]:
-        _checkpoint_activations(model)
-    logger: Logger = build(settings["logger"])
+        _checkpoint_activations(made.model)
+    return done(recorded(folder, settings, made, optimizer, meter, build(settings["logger"])))
+
+
+def device_for(settings: Mapping[str, Any]) -> torch.device:
+    """The run's device, after its threads are set."""
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    return device_named(settings["device"])
+
+
+def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
+    """Load model and data, the model to the device."""
+    loaded, model = tuned_of(settings)
+    if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
+        model.to(device)
+    problem = build(settings["task"]).prepare(loaded._replace(model=model), device)
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    return Made(model, loaded.tokenizer, problem, trainable)
+
+
+def tuned_of(settings: Mapping[str, Any]) -> tuple[LoadedModel, Any]:
+    """The model as it is loaded, and as it is tuned; the global random state is the seed's."""
+    torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
+    loaded: LoadedModel = build(settings["model"])
+    return loaded, build(settings["tuning"])(loaded.model)
+
+
+def recorded(
+    folder: RunFolder,
+    settings: Mapping[str, Any],
+    made: Made,
+    optimizer: torch.optim.Optimizer,
+    meter: Meter,
+    logger: Logger,
+    *,
+    alone: bool = True,
+) -> Work:
+    """Train, with everything that the folder and the logger are to hold; the result, in the end."""
     budget = {"steps": 0} if isinstance(optimizer, ZeroShot) else settings["budget"]
     pace = Pace(budget, meter)
     diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
-    meta["data"] = dict(problem.sizes)
-    meta["parameters"] = sum(p.numel() for _, p in trainable)
+    device, meta = meter.device, read_json(folder.meta)
+    meta["data"] = dict(made.problem.sizes)
+    meta["parameters"] = sum(p.numel() for _, p in made.trainable)
     meta["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     write_json(folder.meta, meta)
     logger.begin(folder, settings, meta)
     try:
         with ExitStack() as stack:
             metrics = stack.enter_context(folder.metrics.open("w"))
-            progress = stack.enter_context(RunProgress(meta["name"], pace))
-            loop = Loop(
-                folder, settings, model, problem, optimizer, meter, pace, logger, progress, metrics
-            )
+            progress = stack.enter_context(RunProgress(meta["name"], pace, lines=not alone))
+            parts = (made.model, made.problem, optimizer, meter, pace, logger, progress, metrics)
+            loop = Loop(folder, settings, *parts)
             loop.diagnosis = diagnosis
             if isinstance(optimizer, ZOOptimizer):
                 loop.ledger = stack.enter_context(Ledger(folder.ledger, settings["seed"]))
-            result = loop.carry_out()
+            result = yield from loop.work()
         if settings["train"]["export"]:
-            save(model, loaded.tokenizer, folder.model)
+            save(made.model, made.tokenizer, folder.model)
     except BaseException:
         logger.abort()
         raise
@@ -79,7 +119,7 @@ def run(folder: RunFolder) -> dict[str, Any]:
     return result
 
 
-def _check_gradient(
+def check_gradient(
     train: Mapping[str, Any], problem: Problem, optimizer: torch.optim.Optimizer
 ) -> None:
     """Raise UserError where the optimizer needs what the task has not, or the other way round."""

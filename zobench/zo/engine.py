@@ -1,8 +1,9 @@
 """The engine: evaluates the estimator's points, counts forwards, applies the update."""
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
+from typing import TypeVar
 
 from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.estimators.base import Estimator, Question
@@ -15,10 +16,26 @@ from zobench.zo.space import Slot
 
 # The losses of requests for one batch, in order; or (loss, slope) of a single one `along`.
 Answer = Callable[[Sequence[Request]], Sequence[float]]
+Result = TypeVar("Result")
+# Requests go out, as `Answer` gets them, and their losses come in, until there is a result.
+Dialogue = Generator[Sequence[Request], Sequence[float], Result]
 
 
 class Diverged(FloatingPointError):
     """A loss was NaN or infinite; the weights are back at the step's clean point."""
+
+
+def answered(dialogue: Dialogue[Result], answer: Answer) -> Result:
+    """The result of the dialogue, which is closed whatever the answer raises."""
+    with closing(dialogue):
+        values = None
+        while True:
+            try:
+                requests = dialogue.send(values)  # type: ignore[arg-type]
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            values = answer(requests)
 
 
 class Engine:
@@ -50,13 +67,14 @@ class Engine:
         self.walk = self.arithmetic.begin(slots, sampler, self.sheets)
         sampler.bind(slots, seed)
 
-    def evaluate(
-        self, estimator: Estimator, answer: Answer, *, step: int, eps: float, lr: float
-    ) -> Feedback:
-        """Evaluate the estimator's points; weights may stay at the last one until `update`.
+    def evaluation(
+        self, estimator: Estimator, *, step: int, eps: float, lr: float
+    ) -> Dialogue[Feedback]:
+        """Ask for the estimator's points; weights may stay at the last one until `update`.
 
-        Raises Diverged for a loss that is not finite. Whatever is raised, by the loss too, the
-        weights are restored first.
+        While it waits for an answer the weights are at the point that it asks for. Raises Diverged
+        for a loss that is not finite. Whatever is raised here or thrown in, and when it is closed
+        early, the weights are restored first.
         """
         self.sampler.begin_step(step)
         self.losses = []
@@ -64,7 +82,8 @@ class Engine:
         try:
             asked = next(plan)
             while True:
-                asked = plan.send(self._told(asked, answer, step))
+                told = yield from self._told(asked, step)
+                asked = plan.send(told)
         except StopIteration as stop:
             feedback: Feedback = stop.value
             return feedback
@@ -72,17 +91,19 @@ class Engine:
             self.walk.leave()
             raise
 
-    def _told(self, asked: Question, answer: Answer, step: int) -> float | Sequence[float]:
+    def _told(self, asked: Question, step: int) -> Dialogue[float | Sequence[float]]:
         """What the plan receives: a loss, (loss, slope) of a request `along`, a list of losses."""
         if isinstance(asked, list):
             requests = [Request(point) for point in asked]
-            groups = [requests[at : at + self.pack] for at in range(0, len(asked), self.pack)]
-            return [loss for group in groups for loss in self._answer(group, answer, step)]
+            losses: list[float] = []
+            for at in range(0, len(asked), self.pack):
+                losses += yield from self._ask(requests[at : at + self.pack], step)
+            return losses
         request = asked if isinstance(asked, Request) else Request(asked)
-        values = self._answer([request], answer, step)
+        values = yield from self._ask([request], step)
         return values[0] if len(values) == 1 else values
 
-    def _answer(self, requests: Sequence[Request], answer: Answer, step: int) -> Sequence[float]:
+    def _ask(self, requests: Sequence[Request], step: int) -> Dialogue[Sequence[float]]:
         first, along = requests[0], requests[0].along
         watched = not self.losses and not first.point  # the clean weights, before any direction
         self.at_once = len(requests)
@@ -90,7 +111,7 @@ class Engine:
             self.walk.evaluating(first) if self.pack == 1 or along is not None else nullcontext()
         )
         with there, self.sampler.watch() if watched else nullcontext():
-            values = answer(requests)
+            values = yield requests
         self.forwards += len(values)
         names = ("loss",) * len(requests) if along is None else ("loss", "slope")
         for name, value in zip(names, values, strict=True):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
-from zobench.zo.engine import Answer, Engine
+from zobench.zo.engine import Dialogue, Engine, answered
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, MOVE, PAST, Request
 from zobench.zo.forward_mode import loss_and_slope
@@ -98,12 +98,13 @@ class ZOOptimizer(torch.optim.Optimizer):
                 return self._packing.losses(loss, sampler, [r.point for r in requests])
             return (float(loss()),)
 
-        return self._step(answer)
+        return answered(self.stepping(), answer)
 
-    def _step(self, answer: Answer) -> float:
+    def stepping(self) -> Dialogue[float]:
+        """A step that asks whoever drives it for losses, without gradients; see `step`."""
         group, step = self.param_groups[0], self.steps
-        lr = group["lr"]
-        feedback = self.engine.evaluate(self.estimator, answer, step=step, eps=group["eps"], lr=lr)
+        lr, eps = group["lr"], group["eps"]
+        feedback = yield from self.engine.evaluation(self.estimator, step=step, eps=eps, lr=lr)
         self.engine.update(feedback, self.rule, step=step, lr=lr)
         self.steps += 1
         applied = [c for name in (GRAD, MOVE) for c in feedback.channels.get(name, {}).values()]
@@ -124,7 +125,11 @@ class ZOOptimizer(torch.optim.Optimizer):
             )
         self.param_groups[0]["lr"] = record.lr
         losses, forwards = iter(record.losses), self.engine.forwards
-        self._step(lambda asked: tuple(islice(losses, len(asked) + (asked[0].along is not None))))
+
+        def answer(asked: Sequence[Request]) -> Sequence[float]:
+            return tuple(islice(losses, len(asked) + (asked[0].along is not None)))
+
+        answered(self.stepping(), answer)
         self.engine.forwards = forwards
         if self.record != record:
             raise ValueError(f"the ledger's step {self.steps - 1} is not one of these settings")

@@ -110,12 +110,14 @@ class Scratch:
         self, slots: Sequence[Slot], dtype: torch.dtype | None, rows: Tensor | None
     ) -> None:
         """Give the slots displaced copies. dtype: of the copies; rows: those that are needed."""
-        sheet, tables = self._together or (None, None)
-        places = tuple(sheet.places.get(slot.id, -1) for slot in slots) if sheet else (-1,)
-        if sheet and tables and -1 not in places:
-            out = [self._copy(slot, dtype) for slot in slots]
-            fused.run(sheet.part(tables, places, out, rows))
-            return
+        if self._together is not None:
+            sheet, tables = self._together
+            known = [slot for slot in slots if slot.id in sheet.places]
+            slots = [slot for slot in slots if slot.id not in sheet.places]
+            if known:
+                out = [self._copy(slot, dtype) for slot in known]
+                places = tuple(sheet.places[slot.id] for slot in known)
+                fused.run(sheet.part(tables, places, out, rows))
         moves = []
         for slot in slots:
             terms, clean = self._terms[slot.id], self._clean[slot.id]
