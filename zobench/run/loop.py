@@ -12,6 +12,7 @@ from zobench.run.best import Best
 from zobench.run.closure import CountedLoss, state_bytes, step_of
 from zobench.run.data_order import batch_of
 from zobench.run.diagnosis import Diagnosis
+from zobench.run.drift import Drift
 from zobench.run.folder import RunFolder
 from zobench.run.loggers.base import Logger
 from zobench.run.meter import Meter
@@ -56,6 +57,7 @@ class Loop:
         self.loss = CountedLoss(model, problem.loss, autocast)
         self.anchor = partial(self._batch, stream=1)  # in an order of its own
         self.take_step = step_of(optimizer, self.loss, self.anchor, self.train["grad_clip"])
+        self.drift = Drift(optimizer)
         self.best = Best(folder.weights, model, last=self.train["select"] == "last")
         self.final: dict[str, float] = {}
         self.train_loss: float | None = None
@@ -186,7 +188,7 @@ class Loop:
         """Write the mean training loss since the last line and start a new mean."""
         if losses:
             self.train_loss = sum(losses) / len(losses)
-            self._log(step, {"train/loss": self.train_loss} | self._costs())
+            self._log(step, {"train/loss": self.train_loss} | self.drift() | self._costs())
             self.progress.update(step, self.train_loss)
             losses.clear()
 

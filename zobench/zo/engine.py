@@ -6,13 +6,15 @@ from contextlib import closing, nullcontext
 from typing import TypeVar
 
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.drift_meter import DriftMeter
 from zobench.zo.estimators.base import Estimator, Question
-from zobench.zo.feedback import GRAD, Feedback, Replay, Request, Step
+from zobench.zo.feedback import GRAD, PLAIN, Feedback, Replay, Request, Step
 from zobench.zo.passes.move import carry_out
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.sheets import Asked, Sheets
 from zobench.zo.space import Slot
+from zobench.zo.walk import InPlace
 
 # The losses of requests for one batch, in order; or (loss, slope) of a single one `along`.
 Answer = Callable[[Sequence[Request]], Sequence[float]]
@@ -65,6 +67,8 @@ class Engine:
         self.arithmetic = arithmetic or Arithmetic()
         self.sheets = Sheets(slots, sampler)
         self.walk = self.arithmetic.begin(slots, sampler, self.sheets)
+        half = [slot for slot in slots if slot.parameter.dtype.itemsize < 4]
+        self.drift = DriftMeter(half) if half and isinstance(self.walk, InPlace) else None
         sampler.bind(slots, seed)
 
     def evaluation(
@@ -131,6 +135,10 @@ class Engine:
         asked = [key for channel in feedback.channels.values() for key in channel]
         keys = [*dict.fromkeys([*self.walk.at, *asked, *rule.recall()])]
         update = Asked(rule, feedback, self.walk.at, keys, lr, step)
+        if self.drift is not None and PLAIN in rule.gives:
+            for slot in self.drift.slots:
+                replays = self.sampler.revise(slot, update.replays(slot, self.sampler))
+                self.drift.follow(slot, replays, lr)
         seen = [] if self.sheets.update(update) else self._one_by_one(update)
         self.arithmetic.end_update()
         self.walk.at = {}

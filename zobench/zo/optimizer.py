@@ -142,6 +142,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             "groups": [{"lr": g["lr"], "eps": g["eps"]} for g in self.param_groups],
             "buffers": {slot.name: dict(slot.buffers) for slot in self.engine.slots},
             "parts": [part.state_dict() for part in self._parts()],
+            "drift": self.engine.drift and self.engine.drift.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -154,6 +155,8 @@ class ZOOptimizer(torch.optim.Optimizer):
             slot.buffers = {k: v.to(slot.parameter.device, copy=True) for k, v in buffers.items()}
         for part, saved in zip(self._parts(), state["parts"], strict=True):
             part.load_state_dict(saved)
+        if self.engine.drift and state["drift"]:
+            self.engine.drift.load_state_dict(state["drift"])
         self.engine.sheets.forget()
         self._share_buffers()
 
