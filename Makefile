@@ -50,8 +50,11 @@ bench: $(STAMP)  ## steps against their forwards, noise, peak memory of training
 	$(BIN)/python -m zobench.bench.memory
 	$(BIN)/python -m zobench.bench.evaluation
 
+gpu:  ## measure all that needs a CUDA device, with the Python that is first on the path
+	$(PYTHON) -m zobench.bench.gpu
+
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zobench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test test-real test-smoke test-kernels check format bench clean
+.PHONY: help install demo test test-real test-smoke test-kernels check format bench gpu clean
