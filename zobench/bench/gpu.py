@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from zobench.bench import gpu_sections
+from zobench.bench.gaussians import race
 from zobench.bench.hardware import hardware
 from zobench.bench.rounds import say
 from zobench.bench.table import grid
@@ -71,7 +72,7 @@ SECTIONS = {
     "gaussians": Section(
         "Gaussian transforms, one pass over 2^28 numbers",
         40,
-        lambda device, _: gpu_sections.gaussians(device, 1 << 28, 20),
+        lambda device, _: race(device, 1 << 28, (torch.float32, torch.bfloat16), 20),
     ),
     "memory": Section("Memory and seconds of a step", 115, _memory),
     "agreement": Section(

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from zobench.bench.gaussians import race
 from zobench.bench.kernel_checks import CHECKS
 from zobench.bench.rounds import synchronize
 from zobench.bench.subject import Subject, subject_of
@@ -62,6 +61,7 @@ def steps(
     for number, overrides in enumerate(benches):
         out = folder / f"gpu-steps-{len(rows)}-{number}.json"
         listed = f"optimizers=[{','.join(rows)}]"
+        _empty(device)  # the last model
         app.main([*overrides, f"device={device.type}", "noise=0", listed, f"out={out}"])
         record = json.loads(out.read_text())
         for row in record["rows"]:
@@ -76,11 +76,6 @@ def steps(
                 "to": max(row["ratios"]),
                 "peak / a forward's": row["memory_over_forward"],
             }
-
-
-def gaussians(device: torch.device, parameters: int, rounds: int) -> Iterator[Row]:
-    """The race of transforms, in both widths of storage."""
-    yield from race(device, parameters, (torch.float32, torch.bfloat16), rounds)
 
 
 def memory(
@@ -121,8 +116,12 @@ def agreement(
     """float32 steps on a CPU and on the device from the same weights: z, losses and weights."""
     here = _subject(torch.device("cpu"), model, batch, tokens, [*more, "model.dtype=float32"])
     there = _subject(device, model, batch, tokens, [*more, "model.dtype=float32"])
-    for (_, ours), (_, theirs) in zip(here.trainable, there.trainable, strict=True):
-        theirs.data.copy_(ours)
+    tensors = [
+        (ours.data, theirs.data)
+        for (_, ours), (_, theirs) in zip(here.trainable, there.trainable, strict=True)
+    ]
+    for ours, theirs in tensors:
+        theirs.copy_(ours)
     pair = [(subject, _optimizer(subject, model, "inplace")) for subject in (here, there)]
     drawn = [list(map(_z, optimizer.engine.slots)) for _, optimizer in pair]
     losses: list[list[float]] = []
@@ -130,10 +129,8 @@ def agreement(
         take = step_of(optimizer, subject.counted())
         losses.append([take(subject.batch) for _ in range(number)])
     gaps = [abs(a - b) for a, b in zip(*losses, strict=True)]
-    far = near = 0.0
-    for (_, ours), (_, theirs) in zip(here.trainable, there.trainable, strict=True):
-        far += float((ours.double() - theirs.double().cpu()).square().sum())
-        near += float(ours.double().square().sum())
+    far = sum(float((a.double() - b.double().cpu()).square().sum()) for a, b in tensors)
+    near = sum(float(a.double().square().sum()) for a, _ in tensors)
     yield {
         "model": model,
         "steps": number,
