@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.gpu.interpreted import triton_or_skip
 from zobench.bench import gpu, gpu_sections
 from zobench.bench.gaussians import WAYS, race
 
@@ -74,7 +75,7 @@ def test_a_device_that_agrees_agrees() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it is in `make gpu` itself")
 def test_ways_to_a_gaussian_have_mean_0_and_variance_1() -> None:
     """Each way of the race, with the kurtosis that it is known for."""
-    pytest.importorskip("triton", reason="triton is not installed (make test-kernels installs it)")
+    triton_or_skip()
     rows = list(race(CPU, 20_000, (torch.float32,), 1))
     assert [row["law"] for row in rows] == list(WAYS)
     for row, kurtosis in zip(rows, (3.0, 1.0, 3.0, 3.0, 2.70, 2.94), strict=True):

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
+from tests.gpu.interpreted import triton_or_skip
 from zobench.bench.kernel_checks import CHECKS
 
-pytest.importorskip("triton", reason="triton is not installed (make test-kernels installs it)")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -18,6 +18,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # numpy's float16
 def test_the_gpu_pass_is_the_cpus(name: str) -> None:
     """Each check of `make gpu`, which says itself what it compares."""
+    triton_or_skip()
     CHECKS[name](DEVICE)
 
 
@@ -48,6 +49,7 @@ for flags in (least, least | {"STORED": 2, "ROUNDINGS": 2, "LAWS": 2}, most):
 
 def test_products_and_sums_stay_apart_in_the_code_for_a_gpu() -> None:
     """No multiply-add in what is compiled for an H100, and 16 bytes at a time where aligned."""
+    pytest.importorskip("triton", reason="triton is not installed (make test-kernels installs it)")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "-W", "ignore", "-c", CODE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

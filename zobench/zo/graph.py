@@ -19,19 +19,12 @@ from zobench.zo import noise
 from zobench.zo.directions import Dense
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.base import Estimator
-from zobench.zo.estimators.one_sided import OneSided
-from zobench.zo.estimators.rloo import RLOO
-from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import GRAD, Key, Request
 from zobench.zo.ledger import Record
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.base import Rule
-from zobench.zo.rules.momentum import Momentum
-from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.scalars import Scalar, Scalars
-
-_ESTIMATORS = (TwoSided, OneSided, RLOO)  # which only add, subtract, multiply and divide
 
 
 def check_graph(optimizer: ZOOptimizer) -> None:
@@ -55,12 +48,12 @@ def _check_parts(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:
             f"graph: sampler {named[sampler]} decides anew at every step what it draws, which a"
             " captured step cannot; choose gaussian or rademacher"
         )
-    if not isinstance(estimator, _ESTIMATORS):
+    if not estimator.deferred:
         raise ValueError(
-            f"graph: estimator {named[estimator]} reads its losses while the step goes on, which a"
-            " captured step cannot; choose two_sided, one_sided or rloo"
+            f"graph: estimator {named[estimator]} has to see its losses while the step goes on,"
+            " which a captured step cannot show; choose two_sided, one_sided or rloo"
         )
-    if type(rule) not in (SGD, Momentum) or (isinstance(rule, Momentum) and rule.per_query):
+    if not rule.deferred:
         raise ValueError(
             f"graph: rule {named[rule]} cannot be captured; choose sgd, or momentum with"
             " per_query=false"
