@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.gpu.interpreted import triton_or_skip
 from zobench.errors import UserError
+from zobench.run import graphed
 from zobench.run.closure import CountedLoss, step_of
 from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.engine import Diverged
@@ -114,6 +116,25 @@ def test_clean_16_bit_weights_are_moved_alike(rounding: str) -> None:
     assert all(map(torch.equal, *found))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_in_a_step_waits_for_the_device(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """No tensor becomes a number of the host between the first launch and the last, both walks."""
+    model = model_in(dtype)
+    graph = StepGraph(optimizer_of(model, "momentum"), loss_of(model))
+    graph._refresh()
+
+    def never(*arguments: Any) -> Any:
+        raise AssertionError(arguments)
+
+    with interpreted(), monkeypatch.context() as patch, torch.no_grad():
+        for name in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "numpy"):
+            patch.setattr(Tensor, name, never)
+        results = graph._body()
+    assert bool(results.isfinite().all())
+
+
 @pytest.mark.parametrize(
     ("way", "dtype"),
     [("sgd", torch.float32), ("leave one out", torch.bfloat16), ("momentum", torch.bfloat16)],
@@ -160,6 +181,31 @@ def test_what_cannot_be_captured_is_refused(parts: dict[str, Any], sentence: str
     optimizer = ZOOptimizer(model.named_parameters(), lr=1.0, eps=1.0, **(usual | parts))
     with pytest.raises(ValueError, match=f"graph: {sentence}"):
         check_graph(optimizer)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A batch as tasks have them: tensors, and how many tokens it counts for."""
+
+    rows: Tensor
+    tokens: int
+
+
+def test_batches_of_several_shapes_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is copied to where its shape's graph looks; losses, weights, counts as by launches."""
+    monkeypatch.setattr(graphed, "check_captured", lambda _: None)
+    batches = [Asked(torch.tensor(r, device=DEVICE), len(r)) for r in ([1, 4], [0, 8, 2], [7, 7])]
+    found = []
+    for graph in (None, True):
+        model = model_in(torch.float32)
+        optimizer = optimizer_of(model, "one sided", graph=graph)
+        loss = CountedLoss(model, lambda model, batch: model(batch.rows).square().mean())
+        take = step_of(optimizer, loss)
+        with interpreted():
+            losses = [take(batch) for batch in batches * 2]
+        found.append((losses, loss.forwards, loss.tokens, bits(model, optimizer)))
+    (*ours, weights), (*theirs, others) = found
+    assert ours == theirs and all(map(torch.equal, weights, others))
 
 
 @pytest.mark.skipif(CUDA, reason="this machine can capture")

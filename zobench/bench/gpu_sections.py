@@ -84,7 +84,7 @@ def memory(
     number: int,
     more: Sequence[str] = (),
 ) -> Iterator[Row]:
-    """Peak and seconds of a step in place and exact, beside a forward of the same loss.
+    """Peak and seconds of a step in each arithmetic, beside a forward of the same loss.
 
     subjects: model, examples and tokens of a batch, logits at label places. number: of steps timed.
     more: overrides of all models.
@@ -96,7 +96,7 @@ def memory(
         once = torch.no_grad()(partial(_read, loss, subject.batch))
         pure = _measured(device, meter, "forward", once, number)
         yield shown | {"what": "forward"} | pure | {"peak / a forward's": 1.0}
-        for arithmetic in ("inplace", "exact"):
+        for arithmetic in ("inplace", "stochastic", "exact"):
             take = step_of(_optimizer(subject, model, arithmetic), subject.counted())
             step = partial(take, subject.batch)
             row = _measured(device, meter, arithmetic, step, number)
