@@ -21,7 +21,7 @@ from zobench.zo.estimators.rloo import RLOO
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.graph import StepGraph, check_graph
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes import gpu
+from zobench.zo.passes import fused, gpu
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.momentum import Momentum
 from zobench.zo.rules.sgd import SGD
@@ -47,11 +47,10 @@ WAYS: dict[str, dict[str, Any]] = {
 def interpreted() -> Iterator[None]:
     """Passes over CPU memory by the GPU's kernel, too, in Triton's interpreter."""
     triton_or_skip()
-    gpu.KINDS.add("cpu")
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "KINDS", {"cuda", "cpu"})
+        patch.setattr(fused, "able", lambda _: False)  # as on a GPU
         yield
-    finally:
-        gpu.KINDS.discard("cpu")
 
 
 def model_in(dtype: torch.dtype) -> nn.Sequential:

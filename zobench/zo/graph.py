@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zobench.zo import noise
 from zobench.zo.directions import Dense
-from zobench.zo.engine import Diverged
+from zobench.zo.engine import Diverged, answered
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, Key, Request
 from zobench.zo.ledger import Record
@@ -154,7 +154,8 @@ class StepGraph:
                 return (scalars.of(self._closure().double()),)
 
             given: Any = {"eps": eps, "lr": lr}  # scalars take the place of floats
-            feedback: Any = engine.evaluate(optimizer.estimator, answer, step=step, **given)
+            asked = engine.evaluation(optimizer.estimator, step=step, **given)
+            feedback: Any = answered(asked, answer)
             losses: list[Any] = list(engine.losses)
             sound = torch.stack([loss.tensor for loss in losses]).isfinite().all()
             scalars.gate = scalars.of(sound.double())
