@@ -12,6 +12,7 @@ from zobench.models.loaded import LoadedModel
 from zobench.run.device import device_named
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder, read_json, write_json
+from zobench.run.graphed import check_captured
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
 from zobench.run.loop import Loop
@@ -47,6 +48,7 @@ def run(folder: RunFolder) -> dict[str, Any]:
         made = made_of(settings, device)
         optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
     check_gradient(settings["train"], made.problem, optimizer)
+    check_captured(optimizer, settings["train"]["micro_batch_size"])
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
         with meter.phase("fit"):
             optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])

@@ -12,6 +12,7 @@ from zobench.zo.feedback import GRAD, PLAIN, Feedback, Replay, Request, Step
 from zobench.zo.passes.move import carry_out
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.scalars import Scalar
 from zobench.zo.sheets import Asked, Sheets
 from zobench.zo.space import Slot
 from zobench.zo.walk import InPlace
@@ -119,7 +120,7 @@ class Engine:
         self.forwards += len(values)
         names = ("loss",) * len(requests) if along is None else ("loss", "slope")
         for name, value in zip(names, values, strict=True):
-            if not math.isfinite(value):
+            if not isinstance(value, Scalar) and not math.isfinite(value):
                 doubt = self.walk.doubt if self.forwards == len(values) else ""
                 raise Diverged(f"the {name} is {value} at step {step}{doubt}")
         self.losses.extend(values)

@@ -34,6 +34,8 @@ class ZOOptimizer(torch.optim.Optimizer):
     arithmetic: how 16-bit weights are displaced and rounded; exactly, unless told otherwise.
     pack: evaluate up to so many points in one call of the closure, for which `model`, whose
         parameters these are, is needed (see `zobench.zo.packing`); None or 1 is one at a time.
+    graph: whoever takes the steps is to capture them whole on the GPU (see `zobench.zo.graph`);
+        `step` itself never does.
 
     Raises ValueError when the parts do not fit: feedback that the estimator does not give, more
     directions a step than the sampler draws, or a packing that cannot be.
@@ -52,6 +54,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         arithmetic: Arithmetic | None = None,
         pack: int | None = None,
         model: nn.Module | None = None,
+        graph: bool | None = None,
     ) -> None:
         if lr < 0.0 or eps <= 0.0:
             raise ValueError(f"lr={lr}, eps={eps}: lr must not be negative, eps must be positive")
@@ -68,6 +71,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.engine = Engine(slots, sampler, seed, arithmetic, pack or 1)
         self.estimator = estimator
         self.rule = rule
+        self.graph = bool(graph)
         self.steps = 0
         self.record: Record | None = None  # of the last step, for a ledger
         self._share_buffers()

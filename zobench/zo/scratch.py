@@ -9,6 +9,7 @@ reads a tensor outside its own module's forward gets no loss, instead of one of 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -156,7 +157,12 @@ class _Inside(NamedTuple):
 
 def _nowhere(like: Tensor) -> Tensor:
     """NaN of a tensor's shape and dtype, in no memory."""
-    return torch.full((), float("nan"), dtype=like.dtype, device=like.device).expand(like.shape)
+    return _nan(like.dtype, like.device).expand(like.shape)
+
+
+@cache
+def _nan(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((), float("nan"), dtype=dtype, device=device)
 
 
 def _is_half(value: Any) -> bool:
@@ -175,10 +181,15 @@ def _of_vectors(module: nn.Module, slots: Sequence[Slot]) -> bool:
 
 
 def _rows_read(module: nn.Module, inputs: tuple[Any, ...]) -> Tensor | None:
-    """The rows of an embedding that its input asks for; None where all may be needed."""
+    """The rows of an embedding that its input asks for; None where all may be needed.
+
+    On a GPU as they stand there, some twice: to count the distinct ones would be to wait for it.
+    """
     if type(module) is not nn.Embedding or module.max_norm is not None or not inputs:
         return None
-    return torch.unique(inputs[0])
+    if inputs[0].device.type == "cpu":
+        return torch.unique(inputs[0])
+    return inputs[0].long().reshape(-1) if inputs[0].numel() < module.num_embeddings else None
 
 
 class _Room:

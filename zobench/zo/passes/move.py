@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zobench.zo.directions import Direction
-from zobench.zo.passes import fused
+from zobench.zo.passes import fused, gpu
 from zobench.zo.passes.blocks import edit
 from zobench.zo.rounding import NEAREST, Rounding
 
@@ -74,14 +74,18 @@ class Move:
 
 def carry_out(moves: Iterable[Move]) -> None:
     """All moves in one pass: fused where the back end can, tensor by tensor elsewhere."""
-    together = []
+    here, there = [], []
     for move in moves:
-        if fused.able(move):
-            together.append(move)
+        if gpu.able(move):
+            there.append(move)
+        elif fused.able(move):
+            here.append(move)
         else:
             _alone(move)
-    if together:
-        fused.carry_out(together)
+    if here:
+        fused.carry_out(here)
+    if there:
+        gpu.carry_out(there)
 
 
 def _alone(move: Move) -> None:

@@ -15,7 +15,7 @@ class SGD(Rule):
     one draw of each direction, and g is never formed.
     """
 
-    alike = True
+    alike = deferred = True
 
     def __init__(self, *, weight_decay: float = 0.0) -> None:
         self.weight_decay = weight_decay
