@@ -12,7 +12,8 @@ from torch import Tensor
 from zobench.zo import noise
 from zobench.zo.directions import Direction, Recipe
 from zobench.zo.feedback import Key
-from zobench.zo.passes import fused, kernel
+from zobench.zo.passes import fused, gpu, kernel
+from zobench.zo.passes.gpu_tables import gpu_tables_from
 from zobench.zo.passes.move import Move
 from zobench.zo.passes.tables import (
     DTYPES,
@@ -35,7 +36,8 @@ class Sheet:
     """
 
     def __init__(self, slots: Sequence[Slot], recipes: Sequence[Recipe]) -> None:
-        self.slots = slots
+        self.slots, self._device = slots, slots[0].parameter.device
+        self.on_gpu = gpu.able(slots[0].move([]))
         self._alive: list[Any] = [*recipes]  # what the tables point to
         self._terms = np.array([term_row(r, 0.0, 0.0) for r in recipes], kernel.TERM)
         self._targets = np.array([target_row(s.move([]), 0, 0) for s in slots], kernel.TARGET)
@@ -61,7 +63,8 @@ class Sheet:
         """
         drawn = [(slot, z) for slot in slots if (z := sampler.direction(slot, key)) is not None]
         recipes = [z.recipe for _, z in drawn if z.recipe is not None]
-        if len(recipes) < max(1, len(drawn)) or not all(fused.able(s.move([])) for s, _ in drawn):
+        able = {_back_end(slot) for slot, _ in drawn}
+        if len(recipes) < max(1, len(drawn)) or len(able) > 1 or None in able:
             return None
         if any(r.stream and r.stream.key != noise.mix(*key) for r in recipes):
             raise ValueError(f"{type(sampler).__name__}.steady: its noise has a key of its own")
@@ -140,9 +143,19 @@ class Sheet:
 
     def run(self, tables: Tables, *, away: bool) -> None:
         """Carry out a pass. away: whether the weights are displaced after it."""
-        fused.run(tables._replace(terms=tables.terms.reshape(-1)))
+        tables = tables._replace(terms=tables.terms.reshape(-1))
+        if self.on_gpu:
+            gpu.launch(gpu_tables_from(tables, [slot.numel for slot in self.slots]), self._device)
+        else:
+            fused.run(tables)
         self._leave(away)
 
     def _leave(self, away: bool) -> None:
         for slot in self.keepers:
             slot.away = away
+
+
+def _back_end(slot: Slot) -> torch.device | None:
+    """Where a fused pass can store the slot's weights."""
+    move = slot.move([])
+    return slot.parameter.device if gpu.able(move) or fused.able(move) else None

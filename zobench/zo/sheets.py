@@ -17,6 +17,7 @@ from zobench.zo.passes.move import Move
 from zobench.zo.passes.tables import Tables
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler, Steady
+from zobench.zo.scalars import present
 from zobench.zo.sheet import Sheet
 from zobench.zo.space import Slot
 
@@ -78,7 +79,7 @@ class Sheets:
         """A pass to the point from clean weights, of which parts can be taken."""
         keys = [key for key, scale in point.items() if scale != 0.0]
         sheet = self._sheet_for(keys)
-        if sheet is None:
+        if sheet is None or sheet.on_gpu:
             return None
         tables = sheet.tables(keys)
         for place, key in enumerate(keys):
@@ -113,8 +114,8 @@ class Sheets:
     def _sheet_for(self, keys: Sequence[Key]) -> Sheet | None:
         """The sheet of the keys' step; None where there is none."""
         steady = self.sampler.steady
-        if steady is Steady.NEVER or not keys:
-            return None
+        if steady is Steady.NEVER or not keys or present() is not None:
+            return None  # with scalars that only the device knows each pass is planned by itself
         step = keys[0].step
         if any(key.query < 0 or key.step != step for key in keys):
             return None

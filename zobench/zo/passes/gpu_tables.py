@@ -8,7 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from zobench.zo.passes import kernel
-from zobench.zo.passes.tables import recipe_of, target_row, term_row
+from zobench.zo.passes.tables import Table, Tables, recipe_of, target_row, term_row
 from zobench.zo.scalars import Scalar, present
 
 if TYPE_CHECKING:
@@ -41,11 +41,21 @@ class GpuTables(NamedTuple):
     live: list[Tensor]
 
 
+class Sizes(NamedTuple):
+    """Of each target: its elements, the address of the rows that are needed, if not all are, how
+    many those are, and their length.
+    """
+
+    numels: Numbers
+    needed: Numbers
+    counts: Numbers
+    lengths: Numbers
+
+
 def gpu_tables_of(moves: Sequence["Move"]) -> GpuTables:
     """The tables of moves on one device whose directions all have recipes."""
     recipes = [[recipe_of(term) for term in move.terms] for move in moves]
-    lengths = [len(own) for own in recipes]
-    ends = np.cumsum([0, *lengths]).tolist()
+    ends = np.cumsum([0, *map(len, recipes)]).tolist()
     both = [
         pair
         for m, own in zip(moves, recipes, strict=True)
@@ -56,21 +66,36 @@ def gpu_tables_of(moves: Sequence["Move"]) -> GpuTables:
         [target_row(m, *ends[i : i + 2]) for i, m in enumerate(moves)], kernel.TARGET
     )
     terms = live.table([term_row(r, t.first, t.second) for t, r in both], kernel.TERM)
-    numels = np.array([move.target.numel() for move in moves], np.int64)
-    picked = [(i, move.rows) for i, move in enumerate(moves) if move.rows is not None]
-    programs, needed = -(-numels // (BLOCKS * BLOCK)), np.zeros_like(numels)
-    for i, rows in picked:
-        programs[i], needed[i] = rows.numel(), rows.data_ptr()
-    length = np.array([move.row for move in moves], np.int64)
-    width = np.array([r.width if r.row else 0 for own in recipes for r in own], np.int64)
-    owner = np.repeat(np.arange(len(moves)), lengths)
+    picked = [None if m.rows is None else (m.rows.data_ptr(), m.rows.numel()) for m in moves]
+    sizes = Sizes(
+        np.array([move.target.numel() for move in moves], np.int64),
+        np.array([0 if rows is None else rows[0] for rows in picked], np.int64),
+        np.array([0 if rows is None else rows[1] for rows in picked], np.int64),
+        np.array([move.row for move in moves], np.int64),
+    )
+    return _laid_out(targets, terms, sizes, live.found)
+
+
+def gpu_tables_from(tables: Tables, numels: Sequence[int]) -> GpuTables:
+    """The tables of a pass as the CPU's kernel has them, over whole targets of these sizes."""
+    none = np.zeros(len(numels), np.int64)
+    sizes = Sizes(np.array(numels, np.int64), none, none, none)
+    return _laid_out(as_integers(tables.targets), as_integers(tables.terms), sizes, [])
+
+
+def _laid_out(targets: Numbers, terms: Numbers, sizes: Sizes, live: list[Tensor]) -> GpuTables:
+    numels, needed, counts, lengths = sizes
+    programs = np.where(needed != 0, counts, -(-numels // (BLOCKS * BLOCK)))
+    width = np.where(_of(terms, kernel.TERM, "row") != 0, _of(terms, kernel.TERM, "width"), 0)
+    first, last = (_of(targets, kernel.TARGET, name) for name in ("first_term", "last_term"))
+    owner = np.repeat(np.arange(len(targets)), last - first)
     rows_in = np.where(width > 0, numels[owner] // np.maximum(1, width), 0)
     rowed = np.flatnonzero(width)
-    flags = _flags(moves, targets, terms, numels)
-    flags |= {"ROWS": len(rowed) > 0, "PICKED": bool(picked), "HAS_LIVE": bool(live.found)}
+    flags = _flags(targets, terms, numels)
+    flags |= {"ROWS": len(rowed) > 0, "PICKED": bool(needed.any()), "HAS_LIVE": bool(live)}
     parts = [
         _starts(programs),
-        np.concatenate([targets, np.stack([numels, needed, length], 1)], 1),
+        np.concatenate([targets, np.stack([numels, needed, lengths], 1)], 1),
         np.concatenate([terms, _starts(rows_in)[:, None]], 1),
         _starts(rows_in)[rowed],
         rowed,
@@ -83,11 +108,20 @@ def gpu_tables_of(moves: Sequence["Move"]) -> GpuTables:
         of_terms,
         of_rows,
         of_rowed,
-        counts=(len(moves), len(rowed)),
+        counts=(len(targets), len(rowed)),
         programs=(int(programs.sum()), int(rows_in.sum())),
         flags=flags,
-        live=live.found,
+        live=live,
     )
+
+
+def as_integers(table: Table) -> Numbers:
+    """A structured table as int64, floats by their bits."""
+    out = np.empty((len(table), len(table.dtype.names or ())), np.int64)
+    for j, name in enumerate(table.dtype.names or ()):
+        column = table[name]
+        out[:, j] = np.ascontiguousarray(column).view("u4") if column.dtype.kind == "f" else column
+    return out
 
 
 class _Live:
@@ -114,13 +148,7 @@ class _Live:
                 words = self.scalars.keys.get(row[keys] | row[keys + 1] << 32, ())
                 marks += [(i, keys + j, self._place(word)) for j, word in enumerate(words)]
             rows = [tuple(0.0 if isinstance(x, Scalar) else x for x in row) for row in rows]
-        table = np.array(rows, dtype)
-        out = np.empty((len(rows), len(names)), np.int64)
-        for j, name in enumerate(names):
-            column = table[name]
-            out[:, j] = (
-                np.ascontiguousarray(column).view("u4") if column.dtype.kind == "f" else column
-            )
+        out = as_integers(np.array(rows, dtype))
         for i, j, place in marks:
             out[i, j] = LIVE + place
         return out
@@ -132,24 +160,21 @@ class _Live:
         return place
 
 
-def _flags(
-    moves: Sequence["Move"], targets: Numbers, terms: Numbers, numels: Numbers
-) -> dict[str, Any]:
+def _of(table: Numbers, dtype: np.dtype[Any], *names: str) -> Numbers:
+    """Columns by their names, one after another."""
+    return np.concatenate([table[:, (dtype.names or ()).index(name)] for name in names])
+
+
+def _flags(targets: Numbers, terms: Numbers, numels: Numbers) -> dict[str, Any]:
     """What occurs in a pass, so that the kernel is compiled for that alone."""
-    target, term = kernel.TARGET.names or (), kernel.TERM.names or ()
-
-    def of(table: Numbers, names: tuple[str, ...], *wanted: str) -> Numbers:
-        return np.concatenate([table[:, names.index(name)] for name in wanted])
-
-    vectors = of(terms, term, "vector")
-    laws = of(terms, term, "law")
-    addresses = [of(targets, target, "source", "address", "remainder"), vectors, numels]
+    vectors, laws = _of(terms, kernel.TERM, "vector"), _of(terms, kernel.TERM, "law")
+    addresses = [_of(targets, kernel.TARGET, "source", "address", "remainder"), vectors, numels]
     return {
         "LAWS": _bits(laws[laws >= 0]),
-        "STORED": _bits(of(targets, target, "dtype", "out_dtype")),
-        "VECTORS": _bits(of(terms, term, "vector_dtype")[vectors != 0]),
-        "ROUNDINGS": _bits(of(targets, target, "rounding")),
-        "STATES": any(move.through is not None for move in moves),
+        "STORED": _bits(_of(targets, kernel.TARGET, "dtype", "out_dtype")),
+        "VECTORS": _bits(_of(terms, kernel.TERM, "vector_dtype")[vectors != 0]),
+        "ROUNDINGS": _bits(_of(targets, kernel.TARGET, "rounding")),
+        "STATES": bool((_of(targets, kernel.TARGET, "through") != kernel.PLAIN).any()),
         "ALIGNED": not any((part % _EVEN).any() for part in addresses),
     }
 
