@@ -111,10 +111,13 @@ class ZOOptimizer(torch.optim.Optimizer):
         return feedback.loss
 
     @torch.no_grad()
-    def replay(self, record: Record) -> None:
+    def replay(
+        self, record: Record, seen: Callable[[Sequence[Request]], None] | None = None
+    ) -> float:
         """Take the step that a ledger record describes: same bits, no forward pass.
 
-        Raises ValueError when the record belongs to other settings than this optimizer's, or when
+        seen: shown the requests that the step would have evaluated, one call at a time. Returns the
+        estimator's loss, as `step` did. Raises ValueError when the record belongs to other settings than this optimizer's, or when
         the law of z depends on activations, which no ledger holds.
         """
         if self.engine.sampler.replay_class is ReplayClass.DATA:
@@ -124,10 +127,17 @@ class ZOOptimizer(torch.optim.Optimizer):
             )
         self.param_groups[0]["lr"] = record.lr
         losses, forwards = iter(record.losses), self.engine.forwards
-        self._step(lambda asked: tuple(islice(losses, len(asked) + (asked[0].along is not None))))
+
+        def answer(asked: Sequence[Request]) -> Sequence[float]:
+            if seen is not None:
+                seen(asked)
+            return tuple(islice(losses, len(asked) + (asked[0].along is not None)))
+
+        loss = self._step(answer)
         self.engine.forwards = forwards
         if self.record != record:
             raise ValueError(f"the ledger's step {self.steps - 1} is not one of these settings")
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that the next step depends on."""
@@ -145,8 +155,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         for group, saved in zip(self.param_groups, state["groups"], strict=True):
             group.update(saved)
         for slot in self.engine.slots:
-            buffers = state["buffers"][slot.name]
-            slot.buffers = {k: v.to(slot.parameter.device, copy=True) for k, v in buffers.items()}
+            slot.take_buffers(state["buffers"][slot.name])
         for part, saved in zip(self._parts(), state["parts"], strict=True):
             part.load_state_dict(saved)
         self._share_buffers()
