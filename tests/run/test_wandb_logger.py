@@ -41,7 +41,7 @@ def mirrored(
     folder.path.mkdir()
     write_predictions(folder.predictions, ANSWERS)
     logger = WandbLogger(project="p", entity=None, mode="offline", tags=["mine"], predictions=True)
-    logger.begin(folder, settings, META)
+    logger.begin(folder, settings, META, [])
     for step, loss in enumerate((0.5, 0.2, 0.4)):
         costs = {"cost/forwards": 2 * step, "cost/tokens": 9 * step, "time/train_s": 0.1 * step}
         row = {"dev/loss": loss, "dev/accuracy": 1 - loss, "memory/peak_gib": 1 + loss}
@@ -152,7 +152,7 @@ def test_an_aborted_run_is_closed_with_what_it_had(
     """Its rows are on disk, and W&B sees a failure."""
     (tmp_path / "run").mkdir()
     logger = WandbLogger(project="p", entity=None, mode="offline", tags=[], predictions=True)
-    logger.begin(RunFolder(tmp_path / "run"), compose(), META)
+    logger.begin(RunFolder(tmp_path / "run"), compose(), META, [])
     logger.log({"step": 0, "dev/loss": 0.5})
     logger.abort()
     found = list(records(tmp_path / "run"))

@@ -10,17 +10,25 @@ import torch
 from zobench.errors import UserError
 from zobench.run.folder import RunFolder, write_json
 from zobench.run.runner import run
+from zobench.run.stop import REQUEUE, Stop, Stopped
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0 for a result, 1 for a failure, which `failure.json` and stderr describe."""
+    """Exit status 0 for a result, 1 for a failure, which `failure.json` and stderr describe.
+
+    75 (EX_TEMPFAIL) for a run that was asked to stop and goes on when it is started again.
+    """
     if len(argv) != 1 or not RunFolder(Path(argv[0])).config.is_file():
         print("usage: python -m zobench.run FOLDER (with a config.yaml)", file=sys.stderr)
         return 2
     faulthandler.enable()
     folder = RunFolder(Path(argv[0]))
     try:
-        run(folder)
+        with Stop() as stop:
+            run(folder, stop)
+    except Stopped as asked:
+        print(f"stopped by {asked}; started again, the run goes on", file=sys.stderr)
+        return REQUEUE
     except Exception as error:
         kind, reason = _described(error)
         write_json(folder.failure, {"kind": kind, "reason": reason, "log": str(folder.log)})

@@ -15,12 +15,13 @@ from zobench.paths import PACKAGE_DIR
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.identity import identity
 from zobench.run.nursery import carry_out
+from zobench.run.stop import REQUEUE
 
 LAUNCH_FILE = "ZOBENCH_LAUNCH"  # environment variable: where the jobs of one command report
 
 
 class Outcome(NamedTuple):
-    """How one run of a launch ended: done, skipped, diverged or failed."""
+    """How one run of a launch ended: done, skipped, diverged, failed, or stopped to go on later."""
 
     status: str
     folder: str
@@ -34,7 +35,7 @@ class Outcome(NamedTuple):
 def launch(
     settings: Mapping[str, Any], base: Mapping[str, Any], choices: Mapping[str, str]
 ) -> Outcome:
-    """Run the settings unless their result exists. Failed and unfinished runs start anew.
+    """Run the settings unless their result exists. Failed and unfinished runs go on.
 
     base: the same settings under seed 0, whose hash names what the seeds of a cell share.
     choices: the option taken in each config group, for names and labels.
@@ -43,7 +44,7 @@ def launch(
     parts = [choices[group] for group in ("task", "model", "tuning", "optimizer")]
     name = "-".join([*parts, f"s{settings['seed']}", run_id])
     folder = RunFolder(Path(settings["runs_root"]) / settings["suite"] / name)
-    if folder.result.is_file():
+    if folder.result.is_file() and not folder.mirroring.exists():
         result = read_json(folder.result)
         done = result["status"] == "done"
         outcome = Outcome("skipped" if done else result["status"], name, result["reason"] or "")
@@ -62,6 +63,9 @@ def _spawn(folder: RunFolder) -> Outcome:
     if folder.result.is_file():
         result = read_json(folder.result)
         return Outcome(result["status"], folder.path.name, result["reason"] or "")
+    if code == REQUEUE:
+        reason = "asked to stop; launched again, it goes on"
+        return Outcome("stopped", folder.path.name, reason)
     if not folder.failure.is_file():
         reason = f"killed by signal {-code}" if code < 0 else f"exited with status {code}"
         write_json(folder.failure, {"kind": "killed", "reason": reason, "log": str(folder.log)})
@@ -117,7 +121,10 @@ def _commit() -> str | None:
 
 
 def summary(notes: Path) -> int:
-    """The exit status of one command; of a sweep also its counts and, again, its bad runs."""
+    """The exit status of one command; of a sweep also its counts and, again, its bad runs.
+
+    1 for a failed run, 75 where some were only stopped.
+    """
     rows = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
     outcomes = [(Outcome(*row[:3]), row[3]) for row in rows]
     bad = [(outcome, log) for outcome, log in outcomes if not outcome.good]
@@ -126,4 +133,5 @@ def summary(notes: Path) -> int:
         print(f"{len(outcomes)} runs: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
         for outcome, log in bad:
             print(_sentence(outcome) + (f"\n  log: {log}" if log else ""), file=sys.stderr)
-    return 1 if bad else 0
+    failed = [outcome for outcome, _ in bad if outcome.status != "stopped"]
+    return 1 if failed else REQUEUE if bad else 0

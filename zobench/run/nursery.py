@@ -3,20 +3,24 @@
 A run remains a process of its own, which may crash, run out of memory or poison its CUDA context
 alone: the nursery imports and forks, and does nothing else. Without it a run spends four seconds on
 imports; a sweep of small runs, half its time. Where forking is not safe, runs start from nothing.
+A run does not outlive the process that wanted it: when that is gone, it is asked to stop.
 """
 
 import atexit
 import contextlib
 import importlib
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from zobench.run.folder import RunFolder
+from zobench.run.stop import SIGNALS
 
 
 class Nursery:
@@ -32,7 +36,7 @@ class Nursery:
         self._answers = os.fdopen(answers)
 
     def close(self) -> None:
-        """End the process; a run that it waits for comes to its own end first."""
+        """End the process; a run that it waits for is asked to stop, and saves first."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -58,8 +62,12 @@ def carry_out(folder: RunFolder) -> int:
     global _nursery
     if sys.platform != "linux":  # other systems' libraries start threads that a fork would break
         command = [sys.executable, "-m", "zobench.run", str(folder.path)]
-        with folder.log.open("w") as log:
-            return subprocess.run(command, stderr=log, check=False).returncode
+        with folder.log.open("w") as log, subprocess.Popen(command, stderr=log) as process:
+            try:
+                return process.wait()
+            except BaseException:
+                process.terminate()
+                raise
     if _nursery is None:
         _nursery = Nursery()
         atexit.register(_nursery.close)
@@ -74,13 +82,16 @@ def carry_out(folder: RunFolder) -> int:
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Fork a run for every folder that is named on a line, and answer with its exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the run and the sweep
+    for number in SIGNALS:  # they are for the run, and for the process that wanted it
+        signal.signal(number, signal.SIG_IGN)
     for line in requests:
         folder = RunFolder(Path(line.rstrip("\n")))
         _import_for(folder)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the run listens
         child = os.fork()
         if child == 0:
-            _become_run(folder)
+            _become_run(folder, requests.fileno())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
@@ -104,10 +115,11 @@ def _targets(node: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
-def _become_run(folder: RunFolder) -> None:
+def _become_run(folder: RunFolder, requests: int) -> None:
     from zobench.run.__main__ import main
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    wanted = os.dup(requests)
+    threading.Thread(target=_stop_without, args=(wanted,), daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
     status = 1
@@ -117,6 +129,14 @@ def _become_run(folder: RunFolder) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _stop_without(requests: int) -> None:
+    """Wait until nobody holds the other end of the pipe, and ask this process to stop."""
+    gone = select.poll()
+    gone.register(requests, 0)  # that the other end is closed is always told
+    gone.poll()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -8,39 +8,53 @@ import torch
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
+from zobench.models.loaded import LoadedModel
+from zobench.run.checkpoint import Checkpoints
 from zobench.run.device import device_named
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder, read_json, write_json
+from zobench.run.journal import Journal
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
 from zobench.run.loop import Loop
 from zobench.run.meter import Meter
 from zobench.run.pace import Pace
+from zobench.run.past import check_base, past_of, why_not_replayed
 from zobench.run.progress import RunProgress
+from zobench.run.steps import Steps
+from zobench.run.stop import Stop
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Problem
 from zobench.tuning.saving import save
+from zobench.zo.fingerprint import digest
 from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
 
 
-def run(folder: RunFolder) -> dict[str, Any]:
+def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
     """Carry out the run that the folder's config.yaml describes; returns what result.json holds.
 
-    Everything that bad input can spoil happens before the first file of results is opened.
+    What earlier attempts have done is not done again; a run that has its result only tells the
+    logger of it, if that is not known to have happened. Everything that bad input can spoil happens
+    before the first file of results is opened. Raises Stopped when `stop` is asked.
     """
     settings, meta = folder.settings(), read_json(folder.meta)
+    logger: Logger = build(settings["logger"])
+    if folder.result.is_file():
+        result = read_json(folder.result)
+        if folder.mirroring.exists():
+            logger.begin(folder, settings, meta, Journal(folder.metrics, logger).rows)
+            _end(folder, settings, logger, result)
+        return result
     device = device_named(settings["device"])
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
     meter = Meter(device)
     with meter.phase("load"):
-        loaded = build(settings["model"])
-        model = build(settings["tuning"])(loaded.model)
-        if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
-            model.to(device)
-        problem = build(settings["task"]).prepare(loaded._replace(model=model), device)
+        loaded, model = model_of(settings, device)
+        base = digest(model.state_dict().items())
+        problem = build(settings["task"]).prepare(loaded, device)
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         optimizer = build_optimizer(settings["optimizer"], trainable, model)
     _check_gradient(settings["train"], problem, optimizer)
@@ -49,34 +63,83 @@ def run(folder: RunFolder) -> dict[str, Any]:
             optimizer.fit(model, problem, settings["evaluation"]["batch_size"])
     if settings["train"]["checkpointing"]:
         _checkpoint_activations(model)
-    logger: Logger = build(settings["logger"])
+    diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
+    checkpoints = _checkpoints(folder, settings["checkpoint"], optimizer)
+    past = past_of(folder, settings["seed"], optimizer, checkpoints)
+    if past.end:
+        check_base(meta, base)
     budget = {"steps": 0} if isinstance(optimizer, ZeroShot) else settings["budget"]
     pace = Pace(budget, meter)
-    diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
     meta["data"] = dict(problem.sizes)
     meta["parameters"] = sum(p.numel() for _, p in trainable)
     meta["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    meta["base"] = base
     write_json(folder.meta, meta)
-    logger.begin(folder, settings, meta)
+    journal = Journal(folder.metrics, logger)
+    folder.mirroring.touch()
+    logger.begin(folder, settings, meta, journal.rows)
     try:
         with ExitStack() as stack:
-            metrics = stack.enter_context(folder.metrics.open("w"))
+            stack.enter_context(journal)
             progress = stack.enter_context(RunProgress(meta["name"], pace))
+            steps = Steps(settings, model, problem, optimizer, pace, past)
+            if isinstance(optimizer, ZOOptimizer):
+                ledger = Ledger(folder.ledger, settings["seed"], past.ledger)
+                steps.ledger = stack.enter_context(ledger)
             loop = Loop(
-                folder, settings, model, problem, optimizer, meter, pace, logger, progress, metrics
+                folder,
+                settings,
+                model,
+                problem,
+                steps,
+                journal,
+                meter,
+                pace,
+                progress,
+                checkpoints,
+                stop or Stop(),
             )
             loop.diagnosis = diagnosis
-            if isinstance(optimizer, ZOOptimizer):
-                loop.ledger = stack.enter_context(Ledger(folder.ledger, settings["seed"]))
             result = loop.carry_out()
         if settings["train"]["export"]:
             save(model, loaded.tokenizer, folder.model)
+        write_json(folder.result, result)
     except BaseException:
         logger.abort()
         raise
-    logger.end(result)
-    write_json(folder.result, result)
+    _end(folder, settings, logger, result)
     return result
+
+
+def model_of(settings: Mapping[str, Any], device: torch.device) -> tuple[LoadedModel, Any]:
+    """What the loader returned, with the tuned model in it, and that model, on the device."""
+    loaded: LoadedModel = build(settings["model"])
+    model = build(settings["tuning"])(loaded.model)
+    if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
+        model.to(device)
+    return loaded._replace(model=model), model
+
+
+def _end(
+    folder: RunFolder, settings: Mapping[str, Any], logger: Logger, result: Mapping[str, Any]
+) -> None:
+    """The result is written: what only a later attempt would need goes, and the logger hears."""
+    if not settings["train"]["keep_weights"]:
+        folder.weights.unlink(missing_ok=True)
+    Checkpoints(folder.path, None, None).clear()
+    logger.end(result)
+    folder.mirroring.unlink()
+
+
+def _checkpoints(
+    folder: RunFolder, wanted: Mapping[str, Any], optimizer: torch.optim.Optimizer
+) -> Checkpoints | None:
+    """None where the ledger does without them, unless they are wanted beside it."""
+    if isinstance(optimizer, ZeroShot):
+        return None
+    if why_not_replayed(optimizer) is None and not wanted["beside_ledger"]:
+        return None
+    return Checkpoints(folder.path, wanted["steps"], wanted["minutes"])
 
 
 def _check_gradient(

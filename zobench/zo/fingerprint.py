@@ -27,6 +27,6 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     whole = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda named: named[0]):
         bits = tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy()
-        part = hashlib.sha256(bits).hexdigest()
+        part = hashlib.sha256(bits.data).hexdigest()
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {part}\n".encode())
     return whole.hexdigest()

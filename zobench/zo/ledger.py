@@ -84,15 +84,16 @@ class Ledger:
         self._file.close()
 
 
-def recover(path: Path) -> Recovered:
+def recover(path: Path, steps: int | None = None) -> Recovered:
     """Everything in the file that is whole; what follows a cut or damage is never read.
 
-    Raises ValueError where the file is no ledger, one of another version, or cut in its header.
+    steps: read no more of them, nor what comes after. Raises ValueError where the file is no
+    ledger, one of another version, or cut in its header.
     """
     data = path.read_bytes()
     found = Recovered(seed_of(data, path))
     codec = Codec(data[:HEADER_BYTES])
-    while found.size < len(data):
+    while found.size < len(data) and len(found.records) != steps:
         # The codec changes only when an entry is whole, hence is the writer's state after it.
         try:
             entry, found.size = codec.decoded(data, found.size)

@@ -117,8 +117,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         """Take the step that a ledger record describes: same bits, no forward pass.
 
         seen: shown the requests that the step would have evaluated, one call at a time. Returns the
-        estimator's loss, as `step` did. Raises ValueError when the record belongs to other settings than this optimizer's, or when
-        the law of z depends on activations, which no ledger holds.
+        estimator's loss, as `step` did. Raises ValueError when the record belongs to other settings
+        than this optimizer's, or when the law of z depends on activations, which no ledger holds.
         """
         if self.engine.sampler.replay_class is ReplayClass.DATA:
             raise ValueError(
