@@ -205,10 +205,11 @@ class Loop:
 
     def _save(self) -> None:
         """Leave what a later attempt goes on from."""
-        if self.steps.ledger is not None:
-            self.steps.ledger.sync()
-        if self.checkpoints is not None:
-            self.checkpoints.save(self.steps_taken, snapshot(self))
+        with self.stop.held():  # torch.save would make another exception of it
+            if self.steps.ledger is not None:
+                self.steps.ledger.sync()
+            if self.checkpoints is not None:
+                self.checkpoints.save(self.steps_taken, snapshot(self))
 
     def _costs(self) -> dict[str, float]:
         return {

@@ -1,7 +1,7 @@
 """What earlier attempts at a run have left, and from where it goes on."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from zobench.errors import UserError
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.folder import RunFolder
+from zobench.run.zero_shot import ZeroShot
 from zobench.zo.ledger import Record, Recovered, recover
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.samplers.base import ReplayClass
@@ -37,8 +38,10 @@ class Past:
 
 def why_not_replayed(optimizer: torch.optim.Optimizer) -> str | None:
     """In one sentence why a ledger cannot take this optimizer's steps again; None where it can."""
+    name = type(optimizer).__name__
+    if isinstance(optimizer, ZeroShot):
+        return f"{name} takes no steps"
     if not isinstance(optimizer, ZOOptimizer):
-        name = type(optimizer).__name__
         return f"{name} is no zeroth-order optimizer: its steps are gradients, which no ledger has"
     sampler = optimizer.engine.sampler
     if sampler.replay_class is ReplayClass.DATA:
@@ -70,16 +73,6 @@ def past_of(
         return Past()
     _say(f"continued: step {past.start} from a checkpoint, {len(past.records)} from the ledger")
     return past
-
-
-def check_base(meta: Mapping[str, Any], base: str) -> None:
-    """Raise UserError unless the model is the one that the run began with."""
-    if meta.get("base") != base:
-        raise UserError(
-            "model: its weights before training are not those that this run began with (their hash"
-            f" is {base[:12]}, in meta.json {str(meta.get('base'))[:12]}); bring those back, or"
-            " remove the run's folder to begin anew"
-        )
 
 
 def _recovered(folder: RunFolder, seed: int) -> Recovered:

@@ -8,9 +8,8 @@ import torch
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
-from zobench.models.loaded import LoadedModel
+from zobench.run.base import base_of, check_base, device_of, digest_of
 from zobench.run.checkpoint import Checkpoints
-from zobench.run.device import device_named
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.journal import Journal
@@ -19,14 +18,13 @@ from zobench.run.loggers.base import Logger
 from zobench.run.loop import Loop
 from zobench.run.meter import Meter
 from zobench.run.pace import Pace
-from zobench.run.past import check_base, past_of, why_not_replayed
+from zobench.run.past import past_of, why_not_replayed
 from zobench.run.progress import RunProgress
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Problem
 from zobench.tuning.saving import save
-from zobench.zo.fingerprint import digest
 from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
 
@@ -46,14 +44,13 @@ def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
             logger.begin(folder, settings, meta, Journal(folder.metrics, logger).rows)
             _end(folder, settings, logger, result)
         return result
-    device = device_named(settings["device"])
-    if settings["threads"]:
-        torch.set_num_threads(settings["threads"])
+    device = device_of(settings)
     torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
     meter = Meter(device)
     with meter.phase("load"):
-        loaded, model = model_of(settings, device)
-        base = digest(model.state_dict().items())
+        loaded = base_of(settings, device)
+        model = loaded.model
+        base = digest_of(model)
         problem = build(settings["task"]).prepare(loaded, device)
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         optimizer = build_optimizer(settings["optimizer"], trainable, model)
@@ -109,15 +106,6 @@ def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
         raise
     _end(folder, settings, logger, result)
     return result
-
-
-def model_of(settings: Mapping[str, Any], device: torch.device) -> tuple[LoadedModel, Any]:
-    """What the loader returned, with the tuned model in it, and that model, on the device."""
-    loaded: LoadedModel = build(settings["model"])
-    model = build(settings["tuning"])(loaded.model)
-    if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
-        model.to(device)
-    return loaded._replace(model=model), model
 
 
 def _end(
