@@ -160,6 +160,58 @@ def test_an_aborted_run_is_closed_with_what_it_had(
     assert [message.exit_code for kind, message in found if kind == "exit"] == [1]
 
 
+def test_a_run_that_goes_on_offline_has_every_row_once(
+    compose: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """The killed attempt's file gives way to one of all rows: `zobench sync` sends one run."""
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    rows = [{"step": step, "dev/loss": 0.5 - step / 10} for step in range(4)]
+    for known, new in ((rows[:0], rows[:2]), (rows[:2], rows[2:])):
+        logger = WandbLogger(project="p", entity=None, mode="offline", tags=[])
+        logger.begin(folder, compose(), META, known)
+        for row in new:
+            logger.log(row)
+        logger.abort()
+    found = [items(m.item) for kind, m in records(folder.path) if kind == "history"]
+    assert [{k: row[k] for k in ("step", "dev/loss")} for row in found] == rows
+    assert [m.run_id for kind, m in records(folder.path) if kind == "run"] == ["00000000"]
+
+
+@pytest.mark.parametrize(("there", "known"), [(0, 2), (1, 2), (2, 2), (3, 2), (5, 2), (3, 0)])
+def test_a_run_that_goes_on_online_sends_what_the_server_has_not(
+    compose: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: int,
+    known: int,
+) -> None:
+    """It is resumed under its id; the server ends up with every row once, whatever it had."""
+    import wandb
+
+    class Server:
+        step = there
+
+        def __init__(self) -> None:
+            self.rows: list[Any] = [{"step": step} for step in range(there)]
+
+        def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+        def log(self, row: Any) -> None:
+            self.rows.append(row)
+
+    server, asked = Server(), {}
+    monkeypatch.setattr(wandb, "init", lambda **settings: asked.update(settings) or server)
+    (tmp_path / "run").mkdir()
+    rows: list[dict[str, float | None]] = [{"step": step} for step in range(6)]
+    logger = WandbLogger(project="p", entity=None, mode="online", tags=[])
+    logger.begin(RunFolder(tmp_path / "run"), compose(), META, rows[:known])
+    for row in rows[known:]:
+        logger.log(row)
+    assert server.rows == rows
+    assert (asked["id"], asked["resume"]) == ("00000000", "allow")
+
+
 def test_the_yaml_asks_for_no_table_by_default() -> None:
     """What the test examples say stays here unless someone wants it in W&B."""
     node = yaml.safe_load((conf_dir() / "logger" / "wandb.yaml").read_text())

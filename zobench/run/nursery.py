@@ -144,5 +144,8 @@ if __name__ == "__main__":
 
     import zobench.run.runner  # noqa: F401
 
-    with os.fdopen(int(sys.argv[1]), "w") as out:
-        serve(sys.stdin, out)
+    try:
+        with os.fdopen(int(sys.argv[1]), "w") as out:
+            serve(sys.stdin, out)
+    except BrokenPipeError:  # whoever wanted the run is gone
+        os._exit(0)
