@@ -1,4 +1,4 @@
-"""Thirty kills: each of them, then the rest of the run, and its bits are those of a run left alone.
+"""Forty kills: each of them, then the rest of the run, and its bits are those of a run left alone.
 
 `make test-faults` runs these; tests/run/test_resume.py has a few that every `make test` runs.
 """
@@ -31,6 +31,8 @@ METHODS = {
     "loren": ("optimizer.pack=2", "train.micro_batch_size=3"),
     "curvzo": ("diagnose.every=3", "train.keep_weights=false"),
     "adamw": ("train.select=last",),
+    "agzo": ("model.dtype=bfloat16",),
+    "mezo_adam": ("model.dtype=float16", "checkpoint.beside_ledger=true"),
 }
 KILLS = 5  # each
 
@@ -51,7 +53,7 @@ def test_five_kills_at_seeded_instants(
 ) -> None:
     """Each is followed by an attempt that nobody kills, which ends with the same bits."""
     run = Attempts(nursery, compose, tmp_path, f"optimizer={method}", *METHODS[method])
-    instants = random.Random(method).sample(range(run.instants()), KILLS)
+    instants = random.Random(method).sample(range(run.count()), KILLS)
     for instant in instants:
         assert run.killed(f"at-{instant}", instant) == -signal.SIGKILL
         assert run.attempt(f"at-{instant}") == 0
@@ -89,7 +91,7 @@ def test_a_ledger_cut_at_every_byte_of_its_tail(
 ) -> None:
     """The run goes on from the last whole step, whatever the byte, and ends with the same bits."""
     run = Attempts(nursery, compose, tmp_path, "optimizer=conmezo", "budget.steps=6")
-    instants = run.instants()
+    instants = run.count()
     assert run.killed("cut", instants - 12) == -signal.SIGKILL
     folder = run.folder("cut")
     assert not folder.result.exists()

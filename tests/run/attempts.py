@@ -34,15 +34,17 @@ class Attempts:
         folder.begin(self.settings | replaced, meta)
         return self.nursery.run(folder)
 
-    def killed(self, at: str, instant: int, by: str = "SIGKILL") -> int | None:
+    def killed(self, at: str, instant: int, by: str = "SIGKILL", **replaced: Any) -> int | None:
         """An attempt that ends at an instant."""
         target = "tests.run.killer.Killer"
-        return self.attempt(at, logger={"_target_": target, "at": instant, "by": by})
+        logger = {"_target_": target, "at": instant, "by": by}
+        return self.attempt(at, logger=logger, **replaced)
 
-    def instants(self) -> int:
-        """How many there are in a run that nobody kills, which becomes `whole`."""
+    def count(self) -> int:
+        """How many instants there are in a run that nobody kills, which becomes `whole`."""
         assert self.killed("whole", -1) == 0
-        return int((self.folder("whole").path / COUNTS).read_text())
+        self.instants = int((self.folder("whole").path / COUNTS).read_text())
+        return self.instants
 
     def folder(self, at: str) -> RunFolder:
         return RunFolder(self.root / at)

@@ -1,7 +1,9 @@
 """Runs that were killed go on, and end as if they had not been; `tests/faults` kills many more."""
 
+import functools
 import os
 import random
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,11 +13,13 @@ from typing import Any
 import pytest
 
 from tests.run.attempts import Attempts
-from zobench.run.folder import read_json
+from zobench.run.folder import read_json, write_json
 from zobench.run.nursery import Nursery
 from zobench.run.stop import REQUEUE
+from zobench.zo.ledger import Ledger, recover
 
 Compose = Callable[..., dict[str, Any]]
+NEVER = {"steps": None, "minutes": None, "beside_ledger": False}
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked")
 
 
@@ -29,92 +33,102 @@ def nursery() -> Iterator[Nursery]:
     made.close()
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("optimizer=loren", "train.select=last"),
-        ("optimizer=adamw",),
-        ("optimizer=agzo", "model.dtype=bfloat16"),
-        ("optimizer=mezo_adam", "model.dtype=bfloat16", "checkpoint.beside_ledger=true"),
-    ],
-    ids=lambda overrides: overrides[0].partition("=")[2],
-)
-def test_killed_twice_and_finished(
-    nursery: Nursery, compose: Compose, tmp_path: Path, overrides: tuple[str, ...]
-) -> None:
-    """Two kills at seeded instants, then the end: all bits are those of the run left alone."""
-    run = Attempts(nursery, compose, tmp_path, *overrides)
-    instants = random.Random(overrides[0]).sample(range(run.instants()), 2)
-    for instant in instants:
-        assert run.killed("killed", instant) in (-signal.SIGKILL, 0)
-    assert run.attempt("killed") == 0
-    run.check("killed")
+@pytest.fixture(scope="module")
+def run(
+    nursery: Nursery, compose: Compose, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Attempts]:
+    """`run("adamw")`: attempts at a run, of which `whole` was left alone."""
+
+    @functools.cache
+    def attempts(optimizer: str) -> Attempts:
+        made = Attempts(nursery, compose, tmp_path_factory.mktemp("runs"), f"optimizer={optimizer}")
+        made.count()
+        return made
+
+    return attempts
 
 
-@pytest.mark.parametrize("optimizer", ["curvzo", "adamw"])
+@pytest.mark.parametrize("optimizer", ["loren", "adamw"])
+def test_killed_and_finished(run: Callable[[str], Attempts], optimizer: str) -> None:
+    """A kill at a seeded instant, then the end: all bits are those of the run left alone."""
+    attempts = run(optimizer)
+    instant = random.Random(optimizer).randrange(attempts.instants)
+    assert attempts.killed("killed", instant) == -signal.SIGKILL
+    assert attempts.attempt("killed") == 0
+    attempts.check("killed")
+
+
+@pytest.mark.parametrize(("optimizer", "by"), [("loren", "SIGTERM"), ("adamw", "SIGUSR1")])
 def test_asked_to_stop_it_saves_and_goes_on(
-    nursery: Nursery, compose: Compose, tmp_path: Path, optimizer: str
+    run: Callable[[str], Attempts], optimizer: str, by: str
 ) -> None:
-    """SIGTERM and SIGUSR1 end it with status 75 and no failure; no step is taken twice."""
-    run = Attempts(nursery, compose, tmp_path, f"optimizer={optimizer}", "checkpoint.steps=null")
-    assert run.attempt("whole") == 0
-    for by, instant in (("SIGTERM", 9), ("SIGUSR1", 21)):
-        assert run.killed("asked", instant, by) == REQUEUE
-        folder = run.folder("asked")
-        assert not folder.failure.exists() and not folder.result.exists()
-        assert f"stopped by {by}" in folder.log.read_text()
-    assert run.attempt("asked") == 0
-    assert "continued" in run.folder("asked").log.read_text()
-    run.check("asked")
+    """It ends with status 75 and is no failure; what it has done by then is not done again."""
+    attempts = run(optimizer)
+    assert attempts.killed("asked", 20, by, checkpoint=NEVER) == REQUEUE
+    folder = attempts.folder("asked")
+    assert not folder.failure.exists() and not folder.result.exists()
+    assert f"stopped by {by}" in folder.log.read_text()
+    assert attempts.attempt("asked", checkpoint=NEVER) == 0
+    assert re.search("continued: step [1-9]|, [1-9] from the ledger", folder.log.read_text())
+    attempts.check("asked")
 
 
 def test_a_kill_after_the_result_does_not_repeat_the_run(
-    nursery: Nursery, compose: Compose, tmp_path: Path
+    run: Callable[[str], Attempts], tmp_path: Path
 ) -> None:
     """Between result.json and the logger's end: the next attempt only tells the logger."""
-    run = Attempts(nursery, compose, tmp_path, "optimizer=mezo")
-    instants = run.instants()
+    attempts = run("loren")
     # the last instants: the logger's end, and before and after the removal of the mark
-    assert run.killed("late", instants - 3) == -signal.SIGKILL
-    folder = run.folder("late")
+    assert attempts.killed("late", attempts.instants - 3) == -signal.SIGKILL
+    folder = attempts.folder("late")
     assert folder.mirroring.exists()
     written = folder.result.stat().st_mtime_ns
     log = tmp_path / "heard"
     told = {"_target_": "tests.run.killer.Told", "path": str(log)}
-    assert run.attempt("late", logger=told) == 0
+    for _ in range(2):  # the second has nothing to tell
+        assert attempts.attempt("late", logger=told) == 0
+        assert log.read_text().split() == ["begin", "end"]
     assert folder.result.stat().st_mtime_ns == written
-    assert log.read_text().split() == ["begin", "end"]
     assert not folder.mirroring.exists()
-    assert run.attempt("late", logger=told) == 0
-    assert log.read_text().split() == ["begin", "end"], "heard twice"
-    run.check("late")
+    attempts.check("late")
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
-    nursery: Nursery, compose: Compose, tmp_path: Path
+    run: Callable[[str], Attempts],
 ) -> None:
-    """Of AdamW's two the newer loses a byte: the log says so, and the bits are the same."""
-    run = Attempts(nursery, compose, tmp_path, "optimizer=adamw")
-    instants = run.instants()
-    assert run.killed("hurt", instants * 3 // 4) == -signal.SIGKILL
-    older, newer = sorted(run.folder("hurt").path.glob("checkpoint-*.pt"))
+    """Of AdamW's two the newer loses a bit: the log says so, and the bits are the same."""
+    attempts = run("adamw")
+    assert attempts.killed("hurt", attempts.instants * 3 // 4) == -signal.SIGKILL
+    folder = attempts.folder("hurt")
+    older, newer = sorted(folder.path.glob("checkpoint-*.pt"))
     content = bytearray(newer.read_bytes())
     content[len(content) // 2] ^= 1
     newer.write_bytes(content)
-    assert run.attempt("hurt") == 0
-    log = run.folder("hurt").log.read_text()
+    assert attempts.attempt("hurt") == 0
+    log = folder.log.read_text()
     assert f"{newer.name} is damaged" in log
     assert f"step {int(older.name.split('-')[1])} from a checkpoint" in log
-    run.check("hurt")
+    attempts.check("hurt")
 
 
-def test_other_base_weights_are_refused(nursery: Nursery, compose: Compose, tmp_path: Path) -> None:
-    """A run does not go on from weights that it did not begin with; the key is named."""
-    run = Attempts(nursery, compose, tmp_path, "optimizer=mezo")
-    assert run.killed("moved", run.instants() // 2) == -signal.SIGKILL
-    folder = run.folder("moved")
+def test_another_past_is_refused(run: Callable[[str], Attempts]) -> None:
+    """Other base weights, and a ledger that leads elsewhere: each is named, and no step taken."""
+    attempts = run("loren")
+    assert attempts.killed("moved", attempts.instants // 2) == -signal.SIGKILL
+    folder = attempts.folder("moved")
     meta = read_json(folder.meta)
-    folder.meta.write_text(folder.meta.read_text().replace(meta["base"], "0" * 64))
-    assert run.attempt("moved") == 1
+    write_json(folder.meta, meta | {"base": "0" * 64})
+    assert attempts.attempt("moved") == 1
     reason = read_json(folder.failure)["reason"]
     assert reason.startswith("model: its weights before training are not those")
+    write_json(folder.meta, meta)
+    found = recover(folder.ledger)
+    with Ledger(folder.ledger, 0) as ledger:
+        ledger.mark(found.marks[0])
+        for record in found.records[:5]:
+            ledger.append(record)
+        ledger.mark(found.marks[5] ^ 1)
+    assert attempts.attempt("moved") == 1
+    reason = read_json(folder.failure)["reason"]
+    assert reason.startswith("ledger.bin: after 5 steps the weights are not those")
+    assert len(recover(folder.ledger).records) == 5

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from zobench.errors import UserError
-from zobench.run.durable import sync
+from zobench.run.durable import UNFINISHED, sync
 
 
 class Best:
@@ -70,7 +70,7 @@ class Best:
 
     def _save(self, path: Path) -> None:
         weights = {n: p.data for n, p in self.model.named_parameters() if p.requires_grad}
-        temporary = path.with_name(f".{path.name}.partial")
+        temporary = path.with_name(f".{path.name}{UNFINISHED}")
         save_file(weights, temporary, metadata={"step": str(self.step)})
         sync(temporary)
         temporary.replace(path)

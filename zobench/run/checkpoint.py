@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from zobench.run.durable import crc32_of, sync, write_durably
+from zobench.run.durable import UNFINISHED, crc32_of, sync, write_durably
 
 _KEPT = 2
 
@@ -36,7 +36,7 @@ class Checkpoints:
         """Write the state of after `step` steps, unless it is there; keep the last two."""
         if step == self._last_step:
             return
-        partial = self.folder / "checkpoint.partial"
+        partial = self.folder / f".checkpoint{UNFINISHED}"
         summed = _Summed()
 
         def write(file: BinaryIO) -> None:
@@ -63,7 +63,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove them all: the run has its result, or begins anew."""
-        for path in [*self._files(), *self.folder.glob("*checkpoint.partial*")]:
+        for path in self._files():
             path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+UNFINISHED = ".unfinished"  # the end of the name of a file that may have been left half written
+
 
 def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """The file holds all that `write` writes, or what it held before; on the disk, not only soon.
 
     `write` gets a file to write to in order. What it had written is gone when it raises.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         with temporary.open("wb") as file:
             write(file)

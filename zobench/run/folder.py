@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from zobench.run.durable import write_durably
+from zobench.run.durable import UNFINISHED, write_durably
 from zobench.run.identity import identity
 
 
@@ -41,7 +41,7 @@ class RunFolder:
         if self.config.is_file() and identity(self.settings()) != identity(settings):
             self.clear()
         kept = {"base": read_json(self.meta).get("base")} if self.meta.is_file() else {}
-        for stale in (self.failure, self.log):
+        for stale in (self.failure, self.log, *self.path.glob(f".*{UNFINISHED}")):
             stale.unlink(missing_ok=True)
         write_atomically(self.config, yaml.safe_dump(dict(settings), sort_keys=False))
         write_json(self.meta, {**meta, **{k: v for k, v in kept.items() if v is not None}})
@@ -50,7 +50,7 @@ class RunFolder:
         """Remove all results, whole or not: the run begins anew."""
         for stale in (self.result, self.metrics, self.ledger, self.weights, self.predictions):
             stale.unlink(missing_ok=True)
-        for pattern in ("checkpoint-*.pt", "*.partial", ".*.partial*"):
+        for pattern in ("checkpoint-*.pt", self.weights.with_suffix(".partial").name):
             for part in self.path.glob(pattern):
                 part.unlink(missing_ok=True)
         for stale in (self.model, self.path / "wandb"):

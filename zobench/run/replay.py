@@ -98,7 +98,7 @@ def write_model(replayed: Replayed, out: Path) -> None:
     """The model as a Hugging Face folder; of what is no such model the parameters alone."""
     if out.exists():
         raise UserError(f"--out {out}: exists already; choose another folder")
-    unfinished = out.with_name(f".{out.name}.unfinished")
+    unfinished = out.with_name(f".{out.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     if hasattr(replayed.model, "save_pretrained"):
