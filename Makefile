@@ -35,6 +35,10 @@ test-smoke: $(STAMP)  ## run every paper's table on the tiny model
 test-faults: $(STAMP)  ## kill runs at many instants and see them go on
 	$(BIN)/python -m pytest -m faults --numprocesses auto
 
+test-kernels: $(STAMP)  ## run the GPU's kernels, in Triton's interpreter where there is no GPU
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
+	$(BIN)/python -m pytest tests/gpu
+
 check: $(STAMP)  ## lint, format and types, without changing a file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,8 +53,11 @@ bench: $(STAMP)  ## steps against their forwards, noise, peak memory of training
 	$(BIN)/python -m zobench.bench.memory
 	$(BIN)/python -m zobench.bench.evaluation
 
+gpu:  ## measure all that needs a CUDA device, with the Python that is first on the path
+	$(PYTHON) -m zobench.bench.gpu
+
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zobench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test test-real test-smoke test-faults check format bench clean
+.PHONY: help install demo test test-real test-smoke test-faults test-kernels check format bench gpu clean

@@ -49,6 +49,8 @@ BAD = [
     (("optimizer=loren", "budget.forwards=3"), r"budget\.forwards=3: one step .* costs 6"),
     (("model=point",), r"model\.shapes needs task\.shapes"),
     (("diagnose.every=0",), r"diagnose\.every=0"),
+    (("pack_runs=1",), "pack_runs=1: must be at least 2"),
+    (("-m", "hydra/launcher=local", "pack_runs=2"), "basic launcher only"),
     (("suite=a/b",), "suite=a/b: must be a plain folder name"),
     (("model=hf",), r"model\.path: this setting must be given"),
     (("~optimizer.lr",), r"optimizer\.lr: .*needs this setting"),

@@ -7,9 +7,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zobench.errors import UserError
+
+if TYPE_CHECKING:
+    from zobench.run.launch import Job
 
 _SIZES = ("hidden_size", "ffn_size", "layers", "heads")  # of conf/pretrain.yaml, for its groups
 
@@ -20,6 +23,7 @@ Start runs with Hydra overrides (`zobench run ...` is the same):
   zobench                                        the tiny model, synthetic reviews, MeZO: seconds
   zobench optimizer=mezo_adam seed=1             another optimizer and seed
   zobench -m optimizer=mezo,adamw seed=0,1,2     a sweep, one process per run
+  zobench -m pack_runs=4 tuning=lora seed=0,1,2,3    runs side by side, in one process
   zobench experiment=quickstart                  a table's whole grid
   zobench run --help                             Hydra's help: all groups and settings
 
@@ -42,6 +46,10 @@ Runs land in runs/, or in $ZOBENCH_RUNS. ZOBENCH_TRACE=1 shows tracebacks.
 
 def main() -> None:
     """Entry point; exit status 0, 1 when a run or the input failed, 75 when asked to stop."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # how long torch's idle threads (GNU OpenMP) keep a core from ours, in turns of a loop: by
+        # default about as long as a pass over a module takes. Read when torch is loaded.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -102,15 +110,28 @@ def _module(name: str) -> Callable[[list[str]], int]:
 def _runs(arguments: list[str]) -> int:
     """Compose and launch; afterwards say how the runs of this command ended."""
     from zobench.hydra_app import hydra_app
-    from zobench.run.launch import LAUNCH_FILE, summary
+    from zobench.run.launch import LAUNCH_FILE, Job, launch, summary
+    from zobench.run.packs import launch_in_packs
     from zobench.run.stop import REQUEUE, Stop, Stopped
+
+    packs: dict[int, list[Job]] = {}  # by how many go together
+
+    def job_of(config: Any) -> None:
+        if (job := _checked(config)) is None:
+            return
+        if most := job.settings["pack_runs"]:
+            packs.setdefault(most, []).append(job)
+        else:
+            launch(job)
 
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "outcomes.jsonl"
         os.environ[LAUNCH_FILE] = str(notes)
         try:
             with Stop((signal.SIGTERM, signal.SIGUSR1)):
-                hydra_app(arguments, "config", _launch)
+                hydra_app(arguments, "config", job_of)
+                for most, jobs in packs.items():
+                    launch_in_packs(jobs, most)
         except Stopped as asked:
             print(f"stopped by {asked}; launched again, the runs go on", file=sys.stderr)
             return REQUEUE
@@ -119,13 +140,13 @@ def _runs(arguments: list[str]) -> int:
         return summary(notes)
 
 
-def _launch(config: Any) -> None:
+def _checked(config: Any) -> "Job | None":
     """One job: settings that cannot work are reported like a failed run, and a sweep goes on."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
     from zobench.build import check, try_optimizer
-    from zobench.run.launch import Outcome, launch, report
+    from zobench.run.launch import Job, Outcome, report
     from zobench.schema import check_ranges, resolved
 
     hydra = HydraConfig.get()
@@ -135,6 +156,7 @@ def _launch(config: Any) -> None:
         check_ranges(settings)
         check(settings)
         try_optimizer(settings["optimizer"])
+        _check_launcher(settings["pack_runs"], hydra.launcher._target_)
         with open_dict(config):
             config.seed = 0
         base = resolved(config)
@@ -143,8 +165,14 @@ def _launch(config: Any) -> None:
         if message is None or os.environ.get("ZOBENCH_TRACE"):
             raise
         report(Outcome("failed", hydra.job.override_dirname or "this command", message))
-        return
-    launch(settings, base, choices)
+        return None
+    return Job(settings, base, choices)
+
+
+def _check_launcher(pack_runs: int | None, launcher: str) -> None:
+    """Packs are made of all jobs of a sweep, which a launcher with processes of its own splits."""
+    if pack_runs and not launcher.endswith(".BasicLauncher"):
+        raise UserError(f"pack_runs={pack_runs}: packs are of Hydra's basic launcher only")
 
 
 def _pretrain(arguments: list[str]) -> int:

@@ -125,6 +125,7 @@ class Config:
     suite: str = "scratch"  # runs of one suite share a folder and a table
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     threads: int | None = None  # CPU threads of a run; null is torch's choice
+    pack_runs: int | None = None  # runs of a sweep that are trained side by side, in one process
     runs_root: str = MISSING
 
 
@@ -211,6 +212,8 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         raise UserError(f"seed={settings['seed']}: must not be negative")
     if settings["threads"] is not None and settings["threads"] < 1:
         raise UserError(f"threads={settings['threads']}: must be at least 1, or null")
+    if (most := settings["pack_runs"]) is not None and most < 2:
+        raise UserError(f"pack_runs={most}: must be at least 2, or null")
     suite = settings["suite"]
     if not suite or "/" in suite or suite.startswith("."):
         raise UserError(f"suite={suite}: must be a plain folder name")

@@ -12,7 +12,8 @@ from zobench.run.identity import identity
 Settings = dict[str, Any]
 Path = tuple[str | int, ...]
 # where and how a run is carried out and shown; everything else is what is carried out
-PLACE = ("plot", "published", "suite", "device", "threads", "logger", "runs_root", "table")
+WHERE = ("suite", "device", "threads", "runs_root", "pack_runs")
+PLACE = ("plot", "published", "logger", "table", *WHERE)
 
 
 @pytest.fixture(scope="module")

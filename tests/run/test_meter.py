@@ -1,7 +1,6 @@
 """Time and peak memory by phase."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from zobench.run import meter as module
 from zobench.run.meter import Meter, resident_peak_bytes
 
 MIB = 2.0**-10  # in GiB
@@ -32,17 +30,15 @@ needs_reset = pytest.mark.skipif(
 
 
 @pytest.fixture
-def meter() -> Meter:
-    """A meter of the CPU."""
-    return Meter(torch.device("cpu"))
+def clock() -> SimpleNamespace:
+    """A clock that stands until `clock.now` is changed."""
+    return SimpleNamespace(now=100.0)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A clock that stands until `clock.now` is changed."""
-    hand = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: hand.now))
-    yield hand
+def meter(clock: SimpleNamespace) -> Meter:
+    """A meter of the CPU, by that clock."""
+    return Meter(torch.device("cpu"), lambda: clock.now)
 
 
 def allocate(mib: int) -> None:

@@ -1,6 +1,7 @@
 """LOREN: the shaped noise against explicit matrices, the score against finite differences."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -369,3 +370,43 @@ def test_the_vector_finds_the_stiff_shared_direction(lr_cov: float, learns: bool
     else:
         assert 0.0 < float((a - start).norm() / start.norm()) < 1e-5
     assert float((start @ e) ** 2 / (start @ start)) < 0.5
+
+
+@pytest.mark.parametrize("rule", [SGD, lambda: Momentum(vectors=False)])
+def test_the_score_taken_in_the_update_is_the_score(
+    rule: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vectors after three float32 steps, with threads 1 and 2, and with a pass of its own.
+
+    Threads change no bit: sums belong to parts of a tensor, not to threads.
+    """
+
+    def trained(threads: int) -> list[Tensor]:
+        weights = {
+            "matrix": nn.Parameter(torch.linspace(-1, 1, 3100 * 1000).view(3100, 1000)),
+            "vector": nn.Parameter(torch.linspace(-1, 1, 3000)),
+        }
+        sampler = RankOneCurvature(eps=1e-3, rho=RHO, lr_cov=1e3)
+        optimizer = ZOOptimizer(
+            weights.items(),
+            lr=1e-6,
+            eps=1e-3,
+            sampler=sampler,
+            estimator=RLOO(queries=2),
+            rule=rule(),  # type: ignore[arg-type]
+        )
+        usual = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for _ in range(3):
+                optimizer.step(lambda: 1e3 * math.sin(optimizer.engine.forwards))
+        finally:
+            torch.set_num_threads(usual)
+        return [slot.buffers["curvature"] for slot in optimizer.engine.slots]
+
+    one, two = trained(1), trained(2)
+    monkeypatch.setattr(RankOneCurvature, "ride", Sampler.ride)
+    apart = trained(2)
+    for a, b, c in zip(one, two, apart, strict=True):
+        assert torch.equal(a, b)
+        assert float((a - c).norm()) < 1e-5 * float(a.norm())

@@ -378,6 +378,9 @@ def test_a_direction_is_one_vector_for_a_whole_step(combination: tuple[object, .
                 continue
             for slot, then in zip(optimizer.engine.slots, trained(net, clean), strict=True):
                 grad = feedback[0].channels[GRAD]
+                for key in grad:  # nobody has asked for those that one plan for all slots draws
+                    if (slot.name, key) not in seen:
+                        noted(slot, key)
                 uses = [(c, seen[slot.name, k]) for k, c in grad.items()]
                 step_z = [c * sampler.weight(slot) * z for c, z in uses if z is not None]
                 expected = -0.01 * sum(step_z, torch.zeros(slot.numel))

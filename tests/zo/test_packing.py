@@ -39,6 +39,7 @@ from zobench.zo.samplers.base import Sampler
 from zobench.zo.samplers.cone import Cone
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.learned_mean import LearnedMean
+from zobench.zo.sheets import Sheets
 from zobench.zo.walk import InPlace
 
 SMALL_TUNINGS = ["lora", "prefix", "prompt", "head", "bitfit"]
@@ -133,7 +134,7 @@ def test_a_copy_is_where_the_walk_goes_from_clean_weights(dtype: torch.dtype) ->
         net.load_state_dict(clean.state_dict())
         for slot in engine.slots:
             slot.rounding = NEAREST
-        walk = InPlace(engine.slots, engine.sampler)
+        walk = InPlace(engine.slots, engine.sampler, Sheets(engine.slots, engine.sampler))
         with walk.evaluating(Request(point)):
             pass  # the weights stay there
         for slot, stack in zip(engine.slots, copies, strict=True):

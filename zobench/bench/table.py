@@ -17,13 +17,13 @@ _HEAD = (
 
 def shown(record: Mapping[str, Any]) -> str:
     """Where it was measured, the table of the rows, and that of the noise."""
-    lines = [*_about(record), "", *_grid(_HEAD, [_line(row) for row in record["rows"]])]
+    lines = [*_about(record), "", *grid(_HEAD, [_line(row) for row in record["rows"]])]
     if "noise" in record:
         counts = list(next(iter(record["noise"].values())))
         units = ["GPU" if n == "gpu" else _count(int(n), "thread") for n in counts]
         head = [f"one pass over {record['noise_parameters']:,} float32, ns each", *units]
         body = [[name, *map(_spread, by.values())] for name, by in record["noise"].items()]
-        lines += ["", *_grid(head, body)]
+        lines += ["", *grid(head, body)]
     return "\n".join([*lines, "", "Medians, with the least and the most of all rounds.", ""])
 
 
@@ -70,7 +70,7 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.4g} M"
 
 
-def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     """Columns of one width, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
 

@@ -1,4 +1,7 @@
-"""`python -m zobench.run FOLDER`: carry out the run whose config.yaml the folder holds."""
+"""`python -m zobench.run FOLDER ...`: carry out the run whose config.yaml the folder holds.
+
+Several folders are runs side by side (`zobench.run.together`).
+"""
 
 import faulthandler
 import sys
@@ -11,27 +14,34 @@ from zobench.errors import UserError
 from zobench.run.folder import RunFolder, write_json
 from zobench.run.runner import run
 from zobench.run.stop import REQUEUE, Stop, Stopped
+from zobench.run.together import run_together
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0 for a result, 1 for a failure, which `failure.json` and stderr describe.
+    """Exit status 0 for results, 1 for a failure, which `failure.json` and stderr describe.
 
-    75 (EX_TEMPFAIL) for a run that was asked to stop and goes on when it is started again.
+    75 (EX_TEMPFAIL) for what was asked to stop, and goes on when it is started again.
     """
-    if len(argv) != 1 or not RunFolder(Path(argv[0])).config.is_file():
-        print("usage: python -m zobench.run FOLDER (with a config.yaml)", file=sys.stderr)
+    folders = [RunFolder(Path(path)) for path in argv]
+    if not folders or not all(folder.config.is_file() for folder in folders):
+        print("usage: python -m zobench.run FOLDER ... (with a config.yaml)", file=sys.stderr)
         return 2
     faulthandler.enable()
-    folder = RunFolder(Path(argv[0]))
     try:
         with Stop() as stop:
-            run(folder, stop)
+            if len(folders) == 1:
+                run(folders[0], stop)
+            else:
+                run_together(folders)
     except Stopped as asked:
         print(f"stopped by {asked}; started again, the run goes on", file=sys.stderr)
         return REQUEUE
     except Exception as error:
         kind, reason = _described(error)
-        write_json(folder.failure, {"kind": kind, "reason": reason, "log": str(folder.log)})
+        failure = {"kind": kind, "reason": reason, "log": str(folders[0].log)}
+        for folder in folders:
+            if not folder.result.is_file():
+                write_json(folder.failure, failure)
         traceback.print_exc()
         return 1
     return 0

@@ -12,21 +12,26 @@ from zobench.run.device import device_named
 from zobench.zo.fingerprint import digest
 
 
-def device_of(settings: Mapping[str, Any]) -> torch.device:
-    """The device of a run; its number of CPU threads is set."""
-    device = device_named(settings["device"])
+def device_for(settings: Mapping[str, Any]) -> torch.device:
+    """The run's device, after its threads are set."""
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
-    return device
+    return device_named(settings["device"])
 
 
 def base_of(settings: Mapping[str, Any], device: torch.device) -> LoadedModel:
     """What the loader returns, its model tuned and on the device."""
-    loaded: LoadedModel = build(settings["model"])
-    model = build(settings["tuning"])(loaded.model)
+    loaded, model = tuned_of(settings)
     if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
         model.to(device)
     return loaded._replace(model=model)
+
+
+def tuned_of(settings: Mapping[str, Any]) -> tuple[LoadedModel, Any]:
+    """The model as it is loaded, and as it is tuned; the global random state is the seed's."""
+    torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
+    loaded: LoadedModel = build(settings["model"])
+    return loaded, build(settings["tuning"])(loaded.model)
 
 
 def digest_of(model: Any) -> str:

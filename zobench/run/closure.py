@@ -89,6 +89,10 @@ def step_of(
         optimizer.step()
         return whole
 
+    if isinstance(optimizer, ZOOptimizer) and optimizer.graph:
+        from zobench.run.graphed import GraphedSteps
+
+        return GraphedSteps(optimizer, loss)
     return zeroth_order if isinstance(optimizer, ZOOptimizer) else first_order
 
 

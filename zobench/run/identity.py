@@ -13,20 +13,20 @@ def identity(settings: Mapping[str, Any]) -> str:
 
     Nulls are dropped, so a new optional setting does not rename older runs.
     """
-    parts = _canonical({part: settings[part] for part in _PARTS})
+    parts = canonical({part: settings[part] for part in _PARTS})
     # Where older runs have their steps; what a budget in forwards pays for is in them, too.
-    parts["train"] |= _canonical({key: settings["budget"][key] for key in ("steps", "seconds")})
-    if diagnosed := _canonical(settings["diagnose"]):
+    parts["train"] |= canonical({key: settings["budget"][key] for key in ("steps", "seconds")})
+    if diagnosed := canonical(settings["diagnose"]):
         parts["diagnose"] = diagnosed
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha1(text.encode()).hexdigest()[:8]
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {k: _canonical(v) for k, v in value.items() if v is not None}
+        return {k: canonical(v) for k, v in value.items() if v is not None}
     if isinstance(value, float) and value.is_integer():
         return int(value)  # lr=1 and lr=1.0 are one setting
     if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
+        return [canonical(item) for item in value]
     return value

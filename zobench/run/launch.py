@@ -32,26 +32,41 @@ class Outcome(NamedTuple):
         return self.status in ("done", "skipped")
 
 
-def launch(
-    settings: Mapping[str, Any], base: Mapping[str, Any], choices: Mapping[str, str]
-) -> Outcome:
-    """Run the settings unless their result exists. Failed and unfinished runs go on.
+class Job(NamedTuple):
+    """A run to be launched.
 
     base: the same settings under seed 0, whose hash names what the seeds of a cell share.
     choices: the option taken in each config group, for names and labels.
     """
-    run_id = identity(settings)
-    parts = [choices[group] for group in ("task", "model", "tuning", "optimizer")]
-    name = "-".join([*parts, f"s{settings['seed']}", run_id])
-    folder = RunFolder(Path(settings["runs_root"]) / settings["suite"] / name)
+
+    settings: Mapping[str, Any]
+    base: Mapping[str, Any]
+    choices: Mapping[str, str]
+
+    @property
+    def folder(self) -> RunFolder:
+        parts = [self.choices[group] for group in ("task", "model", "tuning", "optimizer")]
+        name = "-".join([*parts, f"s{self.settings['seed']}", identity(self.settings)])
+        return RunFolder(Path(self.settings["runs_root"]) / self.settings["suite"] / name)
+
+    def begin(self, folder: RunFolder) -> None:
+        """Make the folder as it is before the run, or before it goes on."""
+        seed, suite = self.settings["seed"], self.settings["suite"]
+        meta = {"id": identity(self.settings), "setting": identity(self.base)}
+        meta |= {"name": folder.path.name, "suite": suite, "seed": seed}
+        folder.begin(self.settings, meta | {"choices": dict(self.choices), **_environment()})
+
+
+def launch(job: Job) -> Outcome:
+    """Run the settings unless their result exists. Failed and unfinished runs go on."""
+    folder = job.folder
     if folder.result.is_file() and not folder.mirroring.exists():
         result = read_json(folder.result)
         done = result["status"] == "done"
-        outcome = Outcome("skipped" if done else result["status"], name, result["reason"] or "")
+        status = "skipped" if done else result["status"]
+        outcome = Outcome(status, folder.path.name, result["reason"] or "")
     else:
-        meta = {"id": run_id, "setting": identity(base), "name": name, "suite": settings["suite"]}
-        meta |= {"seed": settings["seed"], "choices": dict(choices), **_environment()}
-        folder.begin(settings, meta)
+        job.begin(folder)
         outcome = _spawn(folder)
     report(outcome, folder)
     return outcome
@@ -61,15 +76,24 @@ def _spawn(folder: RunFolder) -> Outcome:
     """A child per run: memory figures mean something, and a crash stays where it happened."""
     code = carry_out(folder)
     if folder.result.is_file():
-        result = read_json(folder.result)
-        return Outcome(result["status"], folder.path.name, result["reason"] or "")
+        return ended(folder)
     if code == REQUEUE:
-        reason = "asked to stop; launched again, it goes on"
-        return Outcome("stopped", folder.path.name, reason)
+        return stopped(folder)
     if not folder.failure.is_file():
         reason = f"killed by signal {-code}" if code < 0 else f"exited with status {code}"
         write_json(folder.failure, {"kind": "killed", "reason": reason, "log": str(folder.log)})
     return Outcome("failed", folder.path.name, read_json(folder.failure)["reason"])
+
+
+def stopped(folder: RunFolder) -> Outcome:
+    """A run that has saved what it had."""
+    return Outcome("stopped", folder.path.name, "asked to stop; launched again, it goes on")
+
+
+def ended(folder: RunFolder) -> Outcome:
+    """What a run's result says of its end."""
+    result = read_json(folder.result)
+    return Outcome(result["status"], folder.path.name, result["reason"] or "")
 
 
 def report(outcome: Outcome, folder: RunFolder | None = None) -> None:

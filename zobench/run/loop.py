@@ -5,8 +5,7 @@ is neither evaluated nor written again, and the rest happens as if the run had n
 """
 
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from zobench.run.best import Best
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.closure import state_bytes
 from zobench.run.diagnosis import Diagnosis
+from zobench.run.drift import Drift
 from zobench.run.folder import RunFolder
 from zobench.run.journal import Journal, finite
 from zobench.run.meter import Meter
@@ -23,6 +23,7 @@ from zobench.run.progress import RunProgress
 from zobench.run.snapshot import dev_of, go_on, recall_costs, snapshot
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop, Stopped
+from zobench.run.work import Wanted, Work
 from zobench.tasks.problem import Answer, Problem
 from zobench.zo.engine import Diverged
 from zobench.zo.optimizer import ZOOptimizer
@@ -56,6 +57,7 @@ class Loop:
         self.meter, self.pace, self.journal, self.progress = meter, pace, journal, progress
         self.checkpoints, self.stop = checkpoints, stop
         self.diagnosis: Diagnosis | None = None
+        self.drift = Drift(self.optimizer)
         self.best = Best(folder.weights, model, last=self.train["select"] == "last")
         self.final: dict[str, float] = {}
         self.train_loss: float | None = None
@@ -63,15 +65,15 @@ class Loop:
         self.steps_taken = 0
         self.timed_steps = 0  # those whose time is known: not the diagnosed ones
 
-    def carry_out(self) -> dict[str, Any]:
+    def work(self) -> Work:
         """Train, select on dev, report on test."""
-        start = time.perf_counter()
+        start = self.meter.clock()
         self.best.recover(lambda step: self.journal.known(step, "dev") is not None)
         if self.steps.past.state:
             go_on(self, self.steps.past.state)
         reason = None
         try:
-            self._train()
+            yield from self._train()
         except Diverged as error:
             reason = str(error)
         except Stopped:
@@ -87,7 +89,7 @@ class Loop:
             write_predictions(self.folder.predictions, answers)
         values = {f"test/{k}": v for k, v in test.items()}
         self.journal.write(self.steps_taken, values | self._costs())
-        return self._result(reason, test, time.perf_counter() - start)
+        return self._result(reason, test, self.meter.clock() - start)
 
     def _result(self, reason: str | None, test: dict[str, float], seconds: float) -> dict[str, Any]:
         phases = self.meter
@@ -117,21 +119,22 @@ class Loop:
             },
         }
 
-    def _train(self) -> None:
+    def _train(self) -> Generator[Wanted, float, None]:
         self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
         while True:
             self._settle()
             if self.pace.over(self.steps_taken):
-                return self._save()  # what follows may be killed, too
+                self._save()  # what follows may be killed, too
+                return
             if self.checkpoints and self.checkpoints.due(self.steps_taken):
                 self._save()
-            self._stretch()
+            yield from self._stretch()
 
-    def _stretch(self) -> None:
+    def _stretch(self) -> Generator[Wanted, float, None]:
         """The steps up to the next that something else is due after; all of one kind."""
         first, eval_every = self.steps_taken, self.train["eval_every"]
         stop = self.pace.within(first + eval_every - first % eval_every)
-        replayed = first < self.steps.past.end
+        replayed = self.steps.replayed(first)
         if replayed:
             stop = min(stop, self.steps.past.end)
         diagnosed = self.diagnosis is not None and self.diagnosis.due(first)
@@ -140,30 +143,37 @@ class Loop:
         kind = "replay" if replayed else "diagnose" if diagnosed else "train"
         with self.stop.held(), self.meter.phase(kind):
             for step in range(first, stop):
-                self.losses.append(self._step(step, diagnosed=diagnosed))
+                self.losses.append((yield from self._step(step, diagnosed=diagnosed)))
                 if self._interrupted(step + 1):
                     break
                 if (step + 1) % self.train["log_every"] == 0 and step + 1 < stop:
                     self._log_losses(step + 1)
-        if replayed and self.steps_taken == self.steps.past.end:
+        if replayed and not self.steps.replayed(self.steps_taken):
             recall_costs(self)
 
     def _interrupted(self, step: int) -> bool:
         due = self.checkpoints is not None and self.checkpoints.due(step)
         return due or self.stop.asked or self.pace.over(step)
 
-    def _step(self, step: int, *, diagnosed: bool) -> float:
-        batch = self.steps.batch(step)
-        take = partial(self.steps.take, step, batch)
+    def _step(self, step: int, *, diagnosed: bool) -> Generator[Wanted, float, float]:
+        steps, batch = self.steps, self.steps.batch(step)
         known = self.journal.known(step + 1, "diagnose") if diagnosed else None
+        replayed = steps.replayed(step)
+        take = partial(steps.replay, step, batch) if replayed else partial(steps.live, batch)
+        if not replayed:
+            steps.prepare(step)
         if diagnosed and known is None:
             assert self.diagnosis is not None
-            loss = self.diagnosis.watch(partial(self.steps.loss.whole, batch), take)
-        else:
+            loss = self.diagnosis.watch(partial(steps.loss.whole, batch), take)
+        elif replayed or known is not None:
             loss = take()
+        else:
+            loss = yield Wanted(steps, batch)
         if known is not None:
             assert self.diagnosis is not None
             self.diagnosis.recall(known)
+        if not replayed:
+            steps.taken()
         self.steps_taken = step + 1
         self.timed_steps += not diagnosed
         return loss
@@ -199,7 +209,8 @@ class Loop:
         """Write the mean training loss since the last line and start a new mean."""
         if self.losses:
             self.train_loss = sum(self.losses) / len(self.losses)
-            self.journal.write(step, {"train/loss": self.train_loss} | self._costs())
+            found = {"train/loss": self.train_loss} | self.drift()
+            self.journal.write(step, found | self._costs())
             self.progress.update(step, self.train_loss)
             self.losses.clear()
 

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,10 +17,13 @@ class Meter:
 
     CUDA: peak allocated and reserved bytes. CPU: peak resident set of the process, libraries
     included; where the system cannot reset it (not Linux) it is the peak since the start.
+    clock: seconds, of which only differences count.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(
+        self, device: torch.device, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.device, self.clock = device, clock
         self.peaks: dict[str, dict[str, float]] = {}
         self._seconds: dict[str, float] = {}
         self._open: tuple[str, float] | None = None
@@ -31,7 +34,7 @@ class Meter:
         """Count what happens inside under `name`; entering again adds time and keeps the peak."""
         assert self._open is None, "phases do not nest"
         self._reset()
-        self._open = (name, time.perf_counter())
+        self._open = (name, self.clock())
         try:
             yield
         finally:
@@ -45,7 +48,7 @@ class Meter:
         """Seconds spent in the phase so far, also while it lasts."""
         done = self._seconds.get(name, 0.0)
         if self._open is not None and self._open[0] == name:
-            return done + time.perf_counter() - self._open[1]
+            return done + self.clock() - self._open[1]
         return done
 
     def recall(self, name: str, seconds: float, peaks: Mapping[str, float] | None = None) -> None:

@@ -9,13 +9,14 @@ A run does not outlive the process that wanted it: when that is gone, it is aske
 import atexit
 import contextlib
 import importlib
+import json
 import os
 import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -43,11 +44,11 @@ class Nursery:
         self._process.wait()
         self._answers.close()
 
-    def run(self, folder: RunFolder) -> int | None:
-        """The exit status of the folder's run, -N for signal N; None when the nursery died."""
+    def run(self, *folders: RunFolder) -> int | None:
+        """The exit status of the folders' process, -N for signal N; None when the nursery died."""
         assert self._process.stdin is not None
         try:
-            print(folder.path.resolve(), file=self._process.stdin, flush=True)
+            print(json.dumps(_paths(folders)), file=self._process.stdin, flush=True)
             answer = self._answers.readline()
         except BrokenPipeError:
             return None
@@ -57,12 +58,15 @@ class Nursery:
 _nursery: Nursery | None = None
 
 
-def carry_out(folder: RunFolder) -> int:
-    """Carry out the run in a process of its own; returns its exit status, -N for signal N."""
+def carry_out(*folders: RunFolder) -> int:
+    """Carry out a run in a process of its own; returns its exit status, -N for signal N.
+
+    Several runs are carried out side by side in one process.
+    """
     global _nursery
     if sys.platform != "linux":  # other systems' libraries start threads that a fork would break
-        command = [sys.executable, "-m", "zobench.run", str(folder.path)]
-        with folder.log.open("w") as log, subprocess.Popen(command, stderr=log) as process:
+        command = [sys.executable, "-m", "zobench.run", *_paths(folders)]
+        with folders[0].log.open("w") as log, subprocess.Popen(command, stderr=log) as process:
             try:
                 return process.wait()
             except BaseException:
@@ -71,7 +75,7 @@ def carry_out(folder: RunFolder) -> int:
     if _nursery is None:
         _nursery = Nursery()
         atexit.register(_nursery.close)
-    status = _nursery.run(folder)
+    status = _nursery.run(*folders)
     if status is None:  # killed with its run, say for memory; the next run gets another
         atexit.unregister(_nursery.close)
         _nursery.close()
@@ -81,19 +85,24 @@ def carry_out(folder: RunFolder) -> int:
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
-    """Fork a run for every folder that is named on a line, and answer with its exit status."""
+    """Fork a process for the folders that a line names, and answer with its exit status."""
     for number in SIGNALS:  # they are for the run, and for the process that wanted it
         signal.signal(number, signal.SIG_IGN)
     for line in requests:
-        folder = RunFolder(Path(line.rstrip("\n")))
-        _import_for(folder)
+        folders = [RunFolder(Path(path)) for path in json.loads(line)]
+        for folder in folders:
+            _import_for(folder)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the run listens
         child = os.fork()
         if child == 0:
-            _become_run(folder, requests.fileno())
+            _become_run(folders, requests.fileno())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+
+
+def _paths(folders: Sequence[RunFolder]) -> list[str]:
+    return [str(folder.path.resolve()) for folder in folders]
 
 
 def _import_for(folder: RunFolder) -> None:
@@ -115,16 +124,16 @@ def _targets(node: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
-def _become_run(folder: RunFolder, requests: int) -> None:
+def _become_run(folders: Sequence[RunFolder], requests: int) -> None:
     from zobench.run.__main__ import main
 
     wanted = os.dup(requests)
     threading.Thread(target=_stop_without, args=(wanted,), daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
+    os.dup2(os.open(folders[0].log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
     status = 1
     try:
-        status = main([str(folder.path)])
+        status = main(_paths(folders))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

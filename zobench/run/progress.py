@@ -10,11 +10,15 @@ from zobench.run.pace import Pace
 
 
 class RunProgress:
-    """Shows steps, training loss, dev accuracy and time left; a context manager."""
+    """Shows steps, training loss, dev accuracy and time left; a context manager.
 
-    def __init__(self, name: str, pace: Pace) -> None:
+    lines: no bar, even on a terminal, which can show one at a time.
+    """
+
+    def __init__(self, name: str, pace: Pace, *, lines: bool = False) -> None:
         self._name, self._pace = name, pace
         self._console = Console()
+        self._lines = lines or not self._console.is_terminal
         self._start = time.perf_counter()
         self._dev = ""
         columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
@@ -30,7 +34,7 @@ class RunProgress:
         name = "accuracy" if "accuracy" in dev else "loss"
         self._dev = f"dev {100 * dev[name]:.1f} %" if name == "accuracy" else f"dev {dev[name]:.4g}"
         self._bar.update(self._task, completed=self._pace.spent(step))
-        if not self._console.is_terminal and step:
+        if self._lines and step:
             seconds = time.perf_counter() - self._start
             spent = self._pace.spent(step)
             left = seconds / spent * max(0.0, self._pace.total - spent)
@@ -39,7 +43,7 @@ class RunProgress:
             print(f"{text}{shown}, {left:.0f} s left", flush=True)
 
     def __enter__(self) -> "RunProgress":
-        if self._console.is_terminal:
+        if not self._lines:
             self._console.print(self._name)
             self._bar.start()
         return self
@@ -50,5 +54,5 @@ class RunProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._console.is_terminal:
+        if not self._lines:
             self._bar.stop()

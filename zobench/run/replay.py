@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from zobench.build import build_optimizer
 from zobench.errors import UserError
-from zobench.run.base import base_of, check_base, device_of, digest_of
+from zobench.run.base import base_of, check_base, device_for, digest_of
 from zobench.run.best import step_in
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.past import why_not_replayed
@@ -29,7 +29,7 @@ class Replayed:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.settings = folder, settings_in(folder)
-        self.device = device_of(self.settings)
+        self.device = device_for(self.settings)
         self.loaded = base_of(self.settings, self.device)
         self.model: Any = self.loaded.model
         check_base(read_json(folder.meta), digest_of(self.model))

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
-from zobench.run.base import base_of, check_base, device_of, digest_of
+from zobench.run.base import base_of, check_base, device_for, digest_of
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder, read_json, write_json
+from zobench.run.graphed import check_captured
 from zobench.run.journal import Journal
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
@@ -22,11 +23,25 @@ from zobench.run.past import past_of, why_not_replayed
 from zobench.run.progress import RunProgress
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop
+from zobench.run.work import Work, done
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Problem
 from zobench.tuning.saving import save
 from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
+
+
+class Made(NamedTuple):
+    """What a run's settings describe: a model, what of it trains, and its task.
+
+    base: the hash of the model; None for one whose weights are still to be put into it.
+    """
+
+    model: Any
+    tokenizer: Any
+    problem: Problem
+    trainable: list[tuple[str, torch.nn.Parameter]]
+    base: str | None
 
 
 def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
@@ -36,39 +51,59 @@ def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
     logger of it, if that is not known to have happened. Everything that bad input can spoil happens
     before the first file of results is opened. Raises Stopped when `stop` is asked.
     """
-    settings, meta = folder.settings(), read_json(folder.meta)
-    logger: Logger = build(settings["logger"])
+    settings = folder.settings()
     if folder.result.is_file():
-        result = read_json(folder.result)
-        if folder.mirroring.exists():
-            logger.begin(folder, settings, meta, Journal(folder.metrics, logger).rows)
-            _end(folder, settings, logger, result)
-        return result
-    device = device_of(settings)
-    torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
+        return _told(folder, settings)
+    device = device_for(settings)
     meter = Meter(device)
     with meter.phase("load"):
-        loaded = base_of(settings, device)
-        model = loaded.model
-        base = digest_of(model)
-        problem = build(settings["task"]).prepare(loaded, device)
-        trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        optimizer = build_optimizer(settings["optimizer"], trainable, model)
-    _check_gradient(settings["train"], problem, optimizer)
+        made = made_of(settings, device)
+        optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
+    check_gradient(settings["train"], made.problem, optimizer)
+    check_captured(optimizer, settings["train"]["micro_batch_size"])
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
         with meter.phase("fit"):
-            optimizer.fit(model, problem, settings["evaluation"]["batch_size"])
+            optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])
     if settings["train"]["checkpointing"]:
-        _checkpoint_activations(model)
+        _checkpoint_activations(made.model)
+    logger: Logger = build(settings["logger"])
+    return done(recorded(folder, settings, made, optimizer, meter, logger, stop or Stop()))
+
+
+def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
+    """Load model and data, the model to the device."""
+    loaded = base_of(settings, device)
+    model = loaded.model
+    base = digest_of(model)
+    problem = build(settings["task"]).prepare(loaded, device)
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    return Made(model, loaded.tokenizer, problem, trainable, base)
+
+
+def recorded(
+    folder: RunFolder,
+    settings: Mapping[str, Any],
+    made: Made,
+    optimizer: torch.optim.Optimizer,
+    meter: Meter,
+    logger: Logger,
+    stop: Stop | None = None,
+) -> Work:
+    """Train, with everything that the folder and the logger are to hold; the result, in the end.
+
+    stop: None for one of several runs in a process, which end where they are.
+    """
+    budget = {"steps": 0} if isinstance(optimizer, ZeroShot) else settings["budget"]
+    pace = Pace(budget, meter)
     diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
     checkpoints = _checkpoints(folder, settings["checkpoint"], optimizer)
     past = past_of(folder, settings["seed"], optimizer, checkpoints)
+    device, meta = meter.device, read_json(folder.meta)
+    base = made.base or digest_of(made.model)
     if past.end:
         check_base(meta, base)
-    budget = {"steps": 0} if isinstance(optimizer, ZeroShot) else settings["budget"]
-    pace = Pace(budget, meter)
-    meta["data"] = dict(problem.sizes)
-    meta["parameters"] = sum(p.numel() for _, p in trainable)
+    meta["data"] = dict(made.problem.sizes)
+    meta["parameters"] = sum(p.numel() for _, p in made.trainable)
     meta["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     meta["base"] = base
     write_json(folder.meta, meta)
@@ -78,33 +113,34 @@ def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
     try:
         with ExitStack() as stack:
             stack.enter_context(journal)
-            progress = stack.enter_context(RunProgress(meta["name"], pace))
-            steps = Steps(settings, model, problem, optimizer, pace, past)
+            lines = stop is None
+            progress = stack.enter_context(RunProgress(meta["name"], pace, lines=lines))
+            steps = Steps(settings, made.model, made.problem, optimizer, pace, past)
             if isinstance(optimizer, ZOOptimizer):
                 ledger = Ledger(folder.ledger, settings["seed"], past.ledger)
                 steps.ledger = stack.enter_context(ledger)
-            loop = Loop(
-                folder,
-                settings,
-                model,
-                problem,
-                steps,
-                journal,
-                meter,
-                pace,
-                progress,
-                checkpoints,
-                stop or Stop(),
-            )
+            parts = (steps, journal, meter, pace, progress, checkpoints, stop or Stop())
+            loop = Loop(folder, settings, made.model, made.problem, *parts)
             loop.diagnosis = diagnosis
-            result = loop.carry_out()
+            result = yield from loop.work()
         if settings["train"]["export"]:
-            save(model, loaded.tokenizer, folder.model)
+            save(made.model, made.tokenizer, folder.model)
         write_json(folder.result, result)
     except BaseException:
         logger.abort()
         raise
     _end(folder, settings, logger, result)
+    return result
+
+
+def _told(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a run that has it, after the logger has heard of it."""
+    result = read_json(folder.result)
+    if folder.mirroring.exists():
+        logger: Logger = build(settings["logger"])
+        rows = Journal(folder.metrics, logger).rows
+        logger.begin(folder, settings, read_json(folder.meta), rows)
+        _end(folder, settings, logger, result)
     return result
 
 
@@ -130,7 +166,7 @@ def _checkpoints(
     return Checkpoints(folder.path, wanted["steps"], wanted["minutes"])
 
 
-def _check_gradient(
+def check_gradient(
     train: Mapping[str, Any], problem: Problem, optimizer: torch.optim.Optimizer
 ) -> None:
     """Raise UserError where the optimizer needs what the task has not, or the other way round."""

@@ -20,7 +20,7 @@ from zobench.zo.optimizer import ZOOptimizer
 
 
 class Steps:
-    """Takes the steps that the ledger has by replaying them, and the others on their batches.
+    """The steps of a run: those that the ledger has are replayed, the others are taken `live`.
 
     `loss` counts the tokens of both; the optimizer, where it is a zeroth-order one, the forwards.
     """
@@ -40,8 +40,8 @@ class Steps:
         precision = self.train["precision"]
         autocast = None if precision is None else getattr(torch, precision)
         self.loss = CountedLoss(model, problem.loss, autocast)
-        anchor = partial(self.batch, stream=1)  # in an order of its own
-        self._live = step_of(optimizer, self.loss, anchor, self.train["grad_clip"])
+        self.anchor = partial(self.batch, stream=1)  # in an order of its own
+        self.live = step_of(optimizer, self.loss, self.anchor, self.train["grad_clip"])
         self._rates = [group.get("lr") for group in optimizer.param_groups]
 
     def batch(self, step: int, stream: int = 0) -> Any:
@@ -55,16 +55,42 @@ class Steps:
             return batches[0]
         return Parts(batches, [self.problem.weight(batch) for batch in batches])
 
-    def take(self, step: int, batch: Any) -> float:
-        """Step number `step` on its batch; returns the loss."""
-        if step < self.past.end:
-            return self._replay(step, batch)
-        self._set_rate(step)
-        loss = self._live(batch)
+    def replayed(self, step: int) -> bool:
+        """Whether the ledger has step number `step`."""
+        return step < self.past.end
+
+    def replay(self, step: int, batch: Any) -> float:
+        """Take it again; returns the loss. Its batch is only counted.
+
+        Raises UserError where the ledger is not that of this run.
+        """
+        assert isinstance(self.optimizer, ZOOptimizer)
+        record = self.past.records[step - self.past.start]
+
+        def seen(asked: Sequence[Request]) -> None:
+            other = asked[0].batch
+            self.loss.count(batch if other is None else self.anchor(other), len(asked))
+
+        try:
+            loss = self.optimizer.replay(record, seen)
+        except ValueError as error:
+            raise UserError(f"ledger.bin: {error}") from error
+        self.optimizer.engine.forwards += len(record.losses)
+        return loss
+
+    def prepare(self, step: int) -> None:
+        """Set the learning rate for a step that somebody is about to take, on its batch."""
+        share = 1.0 + (self.train["final_lr"] - 1.0) * self.pace.share(step)
+        share *= min(1.0, (step + 1) / ((self.train["warmup"] or 0) + 1))
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            if rate is not None:
+                group["lr"] = rate * share
+
+    def taken(self) -> None:
+        """That step has been taken: it goes to the ledger."""
         if self.ledger is not None and isinstance(self.optimizer, ZOOptimizer):
             assert self.optimizer.record is not None
             self.ledger.append(self.optimizer.record)
-        return loss
 
     def mark(self, step: int) -> None:
         """After `step` steps: note the weights' fingerprint, or compare it with an earlier one.
@@ -91,25 +117,3 @@ class Steps:
         if isinstance(self.optimizer, ZOOptimizer):
             return self.optimizer.engine.forwards
         return self.loss.forwards
-
-    def _replay(self, step: int, batch: Any) -> float:
-        assert isinstance(self.optimizer, ZOOptimizer)
-        record = self.past.records[step - self.past.start]
-
-        def seen(asked: Sequence[Request]) -> None:
-            other = asked[0].batch
-            self.loss.count(batch if other is None else self.batch(other, stream=1), len(asked))
-
-        try:
-            loss = self.optimizer.replay(record, seen)
-        except ValueError as error:
-            raise UserError(f"ledger.bin: {error}") from error
-        self.optimizer.engine.forwards += len(record.losses)
-        return loss
-
-    def _set_rate(self, step: int) -> None:
-        share = 1.0 + (self.train["final_lr"] - 1.0) * self.pace.share(step)
-        share *= min(1.0, (step + 1) / ((self.train["warmup"] or 0) + 1))
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            if rate is not None:
-                group["lr"] = rate * share

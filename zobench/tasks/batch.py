@@ -23,7 +23,8 @@ class Batch:
     input_ids, attention_mask: (R, T), right-padded; token_types: the same or None. read_row,
     read_at: (M,) the distinct places whose logits are needed. picked: (N, K) which of the M places
     predicts each target. target: (N, K), right-aligned, -1 where the choice is shorter. example,
-    place: (N,) the candidate's example and its number within it. gold: (B,).
+    place: (N,) the candidate's example and its number within it; example -1 is none. gold: (B,).
+    choices: most candidates of an example.
     """
 
     input_ids: Tensor
@@ -37,6 +38,7 @@ class Batch:
     gold: Tensor
     token_types: Tensor | None
     tokens: int
+    choices: int
 
     def to(self, device: torch.device) -> "Batch":
         if device.type == "cpu":
@@ -82,4 +84,5 @@ def collate(examples: Sequence[Encoded], pad_id: int, max_length: int) -> Batch:
         gold=torch.tensor([example.gold for example in examples]),
         token_types=padded([row.types for row in rows], 0) if rows[0].types else None,
         tokens=sum(len(row.context) for row in rows),
+        choices=max(len(example.candidates) for example in examples),
     )

@@ -113,6 +113,7 @@ def class_scores(model: Any, batch: Batch, *, summed: bool = False) -> Tensor:
 
 
 def _by_example(scores: Tensor, batch: Batch) -> Tensor:
-    table = scores.new_full((len(batch.gold), int(batch.place.max()) + 1), -torch.inf)
+    """The last row of the table takes what belongs to no example, and is left out."""
+    table = scores.new_full((len(batch.gold) + 1, batch.choices), -torch.inf)
     example, place = batch.example.to(scores.device), batch.place.to(scores.device)
-    return table.index_put((example, place), scores)
+    return table.index_put((example, place), scores)[:-1]

@@ -16,6 +16,7 @@ from zobench.zo import noise
 from zobench.zo.rounding import Mode, Rounding
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.scratch import Scratch
+from zobench.zo.sheets import Sheets
 from zobench.zo.space import Slot
 from zobench.zo.walk import InPlace, Walk
 
@@ -42,7 +43,7 @@ class Arithmetic:
             )
         self.walk, self.rounding = walk, rounding
 
-    def begin(self, slots: Sequence[Slot], sampler: Sampler) -> Walk:
+    def begin(self, slots: Sequence[Slot], sampler: Sampler, sheets: Sheets) -> Walk:
         """The walk for these slots; 16-bit ones get the buffers that their rounding needs."""
         half = [slot for slot in slots if slot.parameter.dtype.itemsize < 4]
         scratch = self.walk == "scratch" or (self.walk == "auto" and bool(half))
@@ -51,7 +52,7 @@ class Arithmetic:
         for slot in half if self._mode is Mode.REMAINDER else ():
             slot.rounding = Rounding(self._mode, slot.buffer(REMAINDER, torch.int16))
         self._dithered = half if self._mode is Mode.STOCHASTIC else []
-        return Scratch(slots, sampler) if scratch else InPlace(slots, sampler)
+        return Scratch(slots, sampler, sheets) if scratch else InPlace(slots, sampler, sheets)
 
     def begin_update(self, seed: int, step: int) -> None:
         """New noise for the rounding of this step's update."""

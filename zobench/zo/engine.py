@@ -1,24 +1,44 @@
 """The engine: evaluates the estimator's points, counts forwards, applies the update."""
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
+from typing import TypeVar
 
 from zobench.zo.arithmetic import Arithmetic
-from zobench.zo.directions import Direction
-from zobench.zo.estimators.base import Asked, Estimator
-from zobench.zo.feedback import GRAD, MOVE, Feedback, Key, Point, Replay, Request, Step
-from zobench.zo.passes.move import Move, carry_out
+from zobench.zo.drift_meter import DriftMeter
+from zobench.zo.estimators.base import Estimator, Question
+from zobench.zo.feedback import GRAD, PLAIN, Feedback, Replay, Request, Step
+from zobench.zo.passes.move import carry_out
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.scalars import Scalar
+from zobench.zo.sheets import Asked, Sheets
 from zobench.zo.space import Slot
+from zobench.zo.walk import InPlace
 
 # The losses of requests for one batch, in order; or (loss, slope) of a single one `along`.
 Answer = Callable[[Sequence[Request]], Sequence[float]]
+Result = TypeVar("Result")
+# Requests go out, as `Answer` gets them, and their losses come in, until there is a result.
+Dialogue = Generator[Sequence[Request], Sequence[float], Result]
 
 
 class Diverged(FloatingPointError):
     """A loss was NaN or infinite; the weights are back at the step's clean point."""
+
+
+def answered(dialogue: Dialogue[Result], answer: Answer) -> Result:
+    """The result of the dialogue, which is closed whatever the answer raises."""
+    with closing(dialogue):
+        values = None
+        while True:
+            try:
+                requests = dialogue.send(values)  # type: ignore[arg-type]
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            values = answer(requests)
 
 
 class Engine:
@@ -46,16 +66,20 @@ class Engine:
         self.forwards = 0
         self.losses: list[float] = []
         self.arithmetic = arithmetic or Arithmetic()
-        self.walk = self.arithmetic.begin(slots, sampler)
+        self.sheets = Sheets(slots, sampler)
+        self.walk = self.arithmetic.begin(slots, sampler, self.sheets)
+        half = [slot for slot in slots if slot.parameter.dtype.itemsize < 4]
+        self.drift = DriftMeter(half) if half and isinstance(self.walk, InPlace) else None
         sampler.bind(slots, seed)
 
-    def evaluate(
-        self, estimator: Estimator, answer: Answer, *, step: int, eps: float, lr: float
-    ) -> Feedback:
-        """Evaluate the estimator's points; weights may stay at the last one until `update`.
+    def evaluation(
+        self, estimator: Estimator, *, step: int, eps: float, lr: float
+    ) -> Dialogue[Feedback]:
+        """Ask for the estimator's points; weights may stay at the last one until `update`.
 
-        Raises Diverged for a loss that is not finite. Whatever is raised, by the loss too, the
-        weights are restored first.
+        While it waits for an answer the weights are at the point that it asks for. Raises Diverged
+        for a loss that is not finite. Whatever is raised here or thrown in, and when it is closed
+        early, the weights are restored first.
         """
         self.sampler.begin_step(step)
         self.losses = []
@@ -63,7 +87,8 @@ class Engine:
         try:
             asked = next(plan)
             while True:
-                asked = plan.send(self._told(asked, answer, step))
+                told = yield from self._told(asked, step)
+                asked = plan.send(told)
         except StopIteration as stop:
             feedback: Feedback = stop.value
             return feedback
@@ -71,17 +96,19 @@ class Engine:
             self.walk.leave()
             raise
 
-    def _told(self, asked: Asked, answer: Answer, step: int) -> float | Sequence[float]:
+    def _told(self, asked: Question, step: int) -> Dialogue[float | Sequence[float]]:
         """What the plan receives: a loss, (loss, slope) of a request `along`, a list of losses."""
         if isinstance(asked, list):
             requests = [Request(point) for point in asked]
-            groups = [requests[at : at + self.pack] for at in range(0, len(asked), self.pack)]
-            return [loss for group in groups for loss in self._answer(group, answer, step)]
+            losses: list[float] = []
+            for at in range(0, len(asked), self.pack):
+                losses += yield from self._ask(requests[at : at + self.pack], step)
+            return losses
         request = asked if isinstance(asked, Request) else Request(asked)
-        values = self._answer([request], answer, step)
+        values = yield from self._ask([request], step)
         return values[0] if len(values) == 1 else values
 
-    def _answer(self, requests: Sequence[Request], answer: Answer, step: int) -> Sequence[float]:
+    def _ask(self, requests: Sequence[Request], step: int) -> Dialogue[Sequence[float]]:
         first, along = requests[0], requests[0].along
         watched = not self.losses and not first.point  # the clean weights, before any direction
         self.at_once = len(requests)
@@ -89,11 +116,11 @@ class Engine:
             self.walk.evaluating(first) if self.pack == 1 or along is not None else nullcontext()
         )
         with there, self.sampler.watch() if watched else nullcontext():
-            values = answer(requests)
+            values = yield requests
         self.forwards += len(values)
         names = ("loss",) * len(requests) if along is None else ("loss", "slope")
         for name, value in zip(names, values, strict=True):
-            if not math.isfinite(value):
+            if not isinstance(value, Scalar) and not math.isfinite(value):
                 doubt = self.walk.doubt if self.forwards == len(values) else ""
                 raise Diverged(f"the {name} is {value} at step {step}{doubt}")
         self.losses.extend(values)
@@ -107,32 +134,28 @@ class Engine:
         self.arithmetic.begin_update(self.seed, step)
         rule.begin_step(feedback.channels.get(GRAD, {}), step=step)
         asked = [key for channel in feedback.channels.values() for key in channel]
-        recalled = dict.fromkeys(rule.recall())
-        keys = dict.fromkeys([*self.walk.at, *asked, *recalled])
-        seen: list[tuple[Slot, list[Replay]]] = []
-        moves: list[Move | None] = []
-        for slot in self.slots:
-            at = {} if slot.restore() else self.walk.at
-            drawn = [(key, self.sampler.direction(slot, key)) for key in keys]
-            replays = [self._replay(slot, k, z, at, feedback) for k, z in drawn if z is not None]
-            replays = self.sampler.revise(slot, replays)
-            moving = [
-                r for r in replays if GRAD in r.coefficients or r.restore or r.key in recalled
-            ]
-            moves.append(rule.update(slot, moving, lr=lr, step=step))
-            seen.append((slot, replays))
-        carry_out(move for move in moves if move)
+        keys = [*dict.fromkeys([*self.walk.at, *asked, *rule.recall()])]
+        update = Asked(rule, feedback, self.walk.at, keys, lr, step)
+        if self.drift is not None and PLAIN in rule.gives:
+            for slot in self.drift.slots:
+                replays = self.sampler.revise(slot, update.replays(slot, self.sampler))
+                self.drift.follow(slot, replays, lr)
+        seen = [] if self.sheets.update(update) else self._one_by_one(update)
         self.arithmetic.end_update()
         self.walk.at = {}
         learnt = [self.sampler.observe(slot, replays) for slot, replays in seen]
         carry_out(move for move in learnt if move)
         self.sampler.end_step()
 
-    def _replay(
-        self, slot: Slot, key: Key, direction: Direction, at: Point, feedback: Feedback
-    ) -> Replay:
-        coefficients = {name: c[key] for name, c in feedback.channels.items() if key in c}
-        if GRAD in coefficients:
-            coefficients[GRAD] *= self.sampler.weight(slot)
-        restore = coefficients.get(MOVE, 0.0) - at.get(key, 0.0)
-        return Replay(key, direction, restore, coefficients)
+    def _one_by_one(self, asked: Asked) -> list[tuple[Slot, list[Replay]]]:
+        """Ask rule and sampler for each slot; returns what the sampler may learn from."""
+        seen, moves = [], []
+        for slot in self.slots:
+            replays = asked.replays(slot, self.sampler)
+            slot.restore()
+            replays = self.sampler.revise(slot, replays)
+            if move := asked.move(slot, replays):
+                moves.append(self.sampler.ride(slot, move, replays))
+            seen.append((slot, replays))
+        carry_out(moves)
+        return seen

@@ -71,6 +71,13 @@ class Feedback:
     loss: float
     channels: Mapping[str, Mapping[Key, float]] = field(default_factory=dict)
 
+    def replay(self, key: Key, direction: Direction, at: Point, weight: float = 1.0) -> "Replay":
+        """The key's direction on a slot whose weights stand at the point; weight: of the slot."""
+        coefficients = {name: c[key] for name, c in self.channels.items() if key in c}
+        if GRAD in coefficients:
+            coefficients[GRAD] *= weight
+        return Replay(key, direction, coefficients.get(MOVE, 0.0) - at.get(key, 0.0), coefficients)
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -88,3 +95,8 @@ class Replay:
     @property
     def grad(self) -> float:
         return self.coefficients.get(GRAD, 0.0)
+
+    @property
+    def moves(self) -> bool:
+        """Whether the weights move along it, back or on."""
+        return GRAD in self.coefficients or bool(self.restore)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
-from zobench.zo.engine import Answer, Engine
+from zobench.zo.engine import Dialogue, Engine, answered
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, MOVE, PAST, Request
 from zobench.zo.forward_mode import loss_and_slope
@@ -34,6 +34,8 @@ class ZOOptimizer(torch.optim.Optimizer):
     arithmetic: how 16-bit weights are displaced and rounded; exactly, unless told otherwise.
     pack: evaluate up to so many points in one call of the closure, for which `model`, whose
         parameters these are, is needed (see `zobench.zo.packing`); None or 1 is one at a time.
+    graph: whoever takes the steps is to capture them whole on the GPU (see `zobench.zo.graph`);
+        `step` itself never does.
 
     Raises ValueError when the parts do not fit: feedback that the estimator does not give, more
     directions a step than the sampler draws, or a packing that cannot be.
@@ -52,6 +54,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         arithmetic: Arithmetic | None = None,
         pack: int | None = None,
         model: nn.Module | None = None,
+        graph: bool | None = None,
     ) -> None:
         if lr < 0.0 or eps <= 0.0:
             raise ValueError(f"lr={lr}, eps={eps}: lr must not be negative, eps must be positive")
@@ -68,6 +71,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.engine = Engine(slots, sampler, seed, arithmetic, pack or 1)
         self.estimator = estimator
         self.rule = rule
+        self.graph = bool(graph)
         self.steps = 0
         self.record: Record | None = None  # of the last step, for a ledger
         self._share_buffers()
@@ -98,12 +102,13 @@ class ZOOptimizer(torch.optim.Optimizer):
                 return self._packing.losses(loss, sampler, [r.point for r in requests])
             return (float(loss()),)
 
-        return self._step(answer)
+        return answered(self.stepping(), answer)
 
-    def _step(self, answer: Answer) -> float:
+    def stepping(self) -> Dialogue[float]:
+        """A step that asks whoever drives it for losses, without gradients; see `step`."""
         group, step = self.param_groups[0], self.steps
-        lr = group["lr"]
-        feedback = self.engine.evaluate(self.estimator, answer, step=step, eps=group["eps"], lr=lr)
+        lr, eps = group["lr"], group["eps"]
+        feedback = yield from self.engine.evaluation(self.estimator, step=step, eps=eps, lr=lr)
         self.engine.update(feedback, self.rule, step=step, lr=lr)
         self.steps += 1
         applied = [c for name in (GRAD, MOVE) for c in feedback.channels.get(name, {}).values()]
@@ -133,7 +138,7 @@ class ZOOptimizer(torch.optim.Optimizer):
                 seen(asked)
             return tuple(islice(losses, len(asked) + (asked[0].along is not None)))
 
-        loss = self._step(answer)
+        loss = answered(self.stepping(), answer)
         self.engine.forwards = forwards
         if self.record != record:
             raise ValueError(f"the ledger's step {self.steps - 1} is not one of these settings")
@@ -147,6 +152,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             "groups": [{"lr": g["lr"], "eps": g["eps"]} for g in self.param_groups],
             "buffers": {slot.name: dict(slot.buffers) for slot in self.engine.slots},
             "parts": [part.state_dict() for part in self._parts()],
+            "drift": self.engine.drift and self.engine.drift.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -158,6 +164,9 @@ class ZOOptimizer(torch.optim.Optimizer):
             slot.take_buffers(state["buffers"][slot.name])
         for part, saved in zip(self._parts(), state["parts"], strict=True):
             part.load_state_dict(saved)
+        if self.engine.drift and state["drift"]:
+            self.engine.drift.load_state_dict(state["drift"])
+        self.engine.sheets.forget()
         self._share_buffers()
 
     def _parts(self) -> tuple[Part, ...]:

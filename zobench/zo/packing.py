@@ -5,8 +5,9 @@ once over the stack: what is frozen is shared, and its products see the points a
 Any model, tuning and loss will do whose operations vmap knows. The weights are never moved.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from zobench.zo.feedback import Point
+from zobench.zo.one_answer import OneAnswer, Split
 from zobench.zo.passes.move import Move, Term, carry_out
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
@@ -53,24 +55,38 @@ class Packing:
         Raises ValueError where the closure returns no scalar tensor, or does what vmap cannot do,
         such as looking at the value of a tensor that depends on the weights.
         """
+        stacks = [stacked(slot, sampler, points) for slot in self.slots]
+        if all(stack is None for stack in stacks):  # then all points are the clean one
+            return self.evaluated(lambda _: loss(), stacks, 1) * len(points)
+        return self.evaluated(lambda _: loss(), stacks, len(points))
 
-        def at(weights: dict[str, Tensor]) -> Tensor:
-            value = functional_call(self._holder, weights, (loss,), tie_weights=False)
+    def evaluated(
+        self,
+        loss: Callable[[Mapping[str, Tensor]], Any],
+        stacks: Sequence[Tensor | None],
+        rows: int,
+        inputs: Mapping[str, Tensor] | None = None,
+    ) -> list[float]:
+        """One loss per row, where a row has weights of its own, and may have inputs of its own.
+
+        stacks: of each slot, (rows, *shape); None is the model's weights. inputs: (rows, ...) by
+        name; the loss gets a row of them. Raises ValueError as `losses` does.
+        """
+
+        def at(weights: dict[str, Tensor], row: Mapping[str, Tensor]) -> Tensor:
+            value = functional_call(self._holder, weights, (partial(loss, row),), tie_weights=False)
             if not isinstance(value, Tensor) or value.numel() != 1:
                 raise ValueError(f"pack={self.most} needs a closure that returns a scalar tensor")
             return value.reshape(())
 
-        stacks: dict[str, Tensor] = {}
-        for slot in self.slots:
-            stack = stacked(slot, sampler, points)
-            if stack is not None:
-                stacks |= dict.fromkeys(self._names[id(slot.parameter)], stack)
-        if len(points) == 1 or not stacks:  # without directions all points are the clean one
-            value = float(at({name: stack[0] for name, stack in stacks.items()}))
-            return [value] * len(points)
+        weights = self._by_name(stacks)
+        own = dict(inputs or {})
+        if rows == 1:
+            one = [{name: stack[0] for name, stack in given.items()} for given in (weights, own)]
+            return [float(at(*one))]
         try:
-            with _attention(self.slots[0].parameter.device):
-                values: list[float] = vmap(at)(stacks).tolist()
+            with _attention(self.slots[0].parameter.device), OneAnswer() if own else nullcontext():
+                values: list[float] = vmap(at)(weights, own).tolist()
         except RuntimeError as error:
             if "vmap" not in str(error):
                 raise
@@ -79,7 +95,36 @@ class Packing:
                 f"pack={self.most}: this loss cannot be evaluated for several points at once; set"
                 f" pack=1 ({reason})"
             ) from error
+        except Split as split:
+            return self._in_two(loss, stacks, own, split.answers)
         return values
+
+    def with_weights(self, weights: Sequence[Tensor], loss: Callable[[], Any]) -> Any:
+        """What the closure returns where the slots have these weights."""
+        named = self._by_name(weights)
+        return functional_call(self._holder, named, (loss,), tie_weights=False)
+
+    def _by_name(self, tensors: Sequence[Tensor | None]) -> dict[str, Tensor]:
+        """One tensor per slot under all names of its parameter; without those that are None."""
+        given = zip(self.slots, tensors, strict=True)
+        named = [(self._names[id(slot.parameter)], tensor) for slot, tensor in given]
+        return {name: t for names, t in named if t is not None for name in names}
+
+    def _in_two(
+        self,
+        loss: Callable[[Mapping[str, Tensor]], Any],
+        stacks: Sequence[Tensor | None],
+        inputs: Mapping[str, Tensor],
+        answers: Sequence[bool],
+    ) -> list[float]:
+        """What `evaluated` finds where the loss goes one way for some rows, another for others."""
+        values = dict.fromkeys(range(len(answers)), 0.0)
+        for way in (True, False):
+            rows = [row for row, answer in enumerate(answers) if answer is way]
+            own = [None if stack is None else stack[rows] for stack in stacks]
+            found = self.evaluated(loss, own, len(rows), {k: t[rows] for k, t in inputs.items()})
+            values |= zip(rows, found, strict=True)
+        return list(values.values())
 
 
 class _Holder(nn.Module):
@@ -99,18 +144,23 @@ def stacked(slot: Slot, sampler: Sampler, points: Sequence[Point]) -> Tensor | N
     None where the sampler leaves the slot out.
     """
     keys = dict.fromkeys(key for point in points for key in point)
-    drawn = {k: z for k in keys if (z := sampler.direction(slot, k)) is not None}
-    if not drawn:
+    if all(sampler.direction(slot, key) is None for key in keys):
         return None
     clean = slot.parameter.detach()
     stack = torch.empty((len(points), *clean.shape), dtype=clean.dtype, device=clean.device)
-    moves = []
-    for copy, point in zip(stack, points, strict=True):
-        terms = [Term(drawn[k], scale) for k, scale in point.items() if scale and k in drawn]
-        rounding, out = slot.rounding, copy.view(-1)
-        moves.append(Move(slot.flat, slot.row, terms, rounding=rounding, out=out))
-    carry_out(moves)
+    carry_out(copying(slot, sampler, points, stack))
     return stack
+
+
+def copying(
+    slot: Slot, sampler: Sampler, points: Sequence[Point], copies: Iterable[Tensor]
+) -> Iterator[Move]:
+    """The moves that make each copy the slot's weights at its point."""
+    keys = dict.fromkeys(key for point in points for key in point)
+    drawn = {k: z for k in keys if (z := sampler.direction(slot, k)) is not None}
+    for copy, point in zip(copies, points, strict=True):
+        terms = [Term(drawn[k], scale) for k, scale in point.items() if scale and k in drawn]
+        yield Move(slot.flat, slot.row, terms, rounding=slot.rounding, out=copy.view(-1))
 
 
 def _attention(device: torch.device) -> AbstractContextManager[Any]:

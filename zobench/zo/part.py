@@ -6,11 +6,14 @@ from zobench.zo.space import Slot
 class Part:
     """A third of a method. Parts are put together when each finds what it `needs` in another.
 
-    needs, gives: names from `zobench.zo.feedback`: feedback channels and abilities.
+    needs, gives: names from `zobench.zo.feedback`: feedback channels and abilities. deferred: an
+    estimator or rule that only adds, subtracts, multiplies and divides its scalars, so that they
+    may be numbers that only the device knows (`zobench.zo.scalars`).
     """
 
     needs: frozenset[str] = frozenset()
     gives: frozenset[str] = frozenset()
+    deferred: bool = False
 
     def state_bytes(self, slot: Slot) -> int:
         """Bytes kept in the slot's buffers from step to step."""

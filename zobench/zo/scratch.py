@@ -9,6 +9,7 @@ reads a tensor outside its own module's forward gets no loss, instead of one of 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -20,8 +21,12 @@ from torch.nn.modules.module import (
 )
 
 from zobench.zo.feedback import Point, Request
+from zobench.zo.passes import fused
 from zobench.zo.passes.move import Move, Term, carry_out
+from zobench.zo.passes.tables import Tables
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.sheet import Sheet
+from zobench.zo.sheets import Sheets
 from zobench.zo.space import Slot
 
 _ALIGNED = 64  # bytes: where a tensor may begin
@@ -35,14 +40,15 @@ class Scratch:
         " arithmetic.walk=inplace"
     )
 
-    def __init__(self, slots: Sequence[Slot], sampler: Sampler) -> None:
-        self.slots, self.sampler = slots, sampler
+    def __init__(self, slots: Sequence[Slot], sampler: Sampler, sheets: Sheets) -> None:
+        self.slots, self.sampler, self.sheets = slots, sampler, sheets
         self.at: Point = {}  # the weights are always clean
         self._by_parameter = {id(slot.parameter): slot for slot in slots}
         self._owned: WeakKeyDictionary[nn.Module, list[Slot]] = WeakKeyDictionary()
         self._room = _Room()
         self._clean: dict[int, Tensor] = {}
         self._terms: dict[int, list[Term]] = {}
+        self._together: tuple[Sheet, Tables] | None = None
         self._open: list[_Inside] = []
 
     @contextmanager
@@ -51,7 +57,10 @@ class Scratch:
             yield
             return
         # before the weights are hidden: a sampler may look at them
-        self._terms = {slot.id: self._terms_of(slot, request.point) for slot in self.slots}
+        self._together = self.sheets.point(request.point)
+        known = self._together[0].places if self._together else {}
+        asked = [slot for slot in self.slots if slot.id not in known]
+        self._terms = {slot.id: self._terms_of(slot, request.point) for slot in asked}
         self._clean = {slot.id: slot.parameter.data for slot in self.slots}
         hooks = [
             register_module_forward_pre_hook(self._enter),  # type: ignore[arg-type]
@@ -95,19 +104,37 @@ class Scratch:
         half = _half_inputs(inputs) if _of_vectors(module, slots) else None
         self._open.append(_Inside(self._room.used, half))
         rows = _rows_read(module, inputs)
+        self._displace(slots, None if half is None else torch.float32, rows)
+        return None if half is None else tuple(x.float() if _is_half(x) else x for x in inputs)
+
+    def _displace(
+        self, slots: Sequence[Slot], dtype: torch.dtype | None, rows: Tensor | None
+    ) -> None:
+        """Give the slots displaced copies. dtype: of the copies; rows: those that are needed."""
+        if self._together is not None:
+            sheet, tables = self._together
+            known = [slot for slot in slots if slot.id in sheet.places]
+            slots = [slot for slot in slots if slot.id not in sheet.places]
+            if known:
+                out = [self._copy(slot, dtype) for slot in known]
+                places = tuple(sheet.places[slot.id] for slot in known)
+                fused.run(sheet.part(tables, places, out, rows))
         moves = []
         for slot in slots:
             terms, clean = self._terms[slot.id], self._clean[slot.id]
-            if not terms and half is None:
+            if not terms and dtype is None:
                 slot.parameter.data = clean
                 continue
-            dtype = clean.dtype if half is None else torch.float32
-            copy = self._room.take(clean.numel(), dtype, clean.device)
-            slot.parameter.data = copy.view(clean.shape)
-            flat = clean.view(-1)
+            flat, copy = clean.view(-1), self._copy(slot, dtype)
             moves.append(Move(flat, slot.row, terms, rounding=slot.rounding, out=copy, rows=rows))
         carry_out(moves)
-        return None if half is None else tuple(x.float() if _is_half(x) else x for x in inputs)
+
+    def _copy(self, slot: Slot, dtype: torch.dtype | None) -> Tensor:
+        """Room for the slot's weights, which it has from now on; flat."""
+        clean = self._clean[slot.id]
+        copy = self._room.take(clean.numel(), dtype or clean.dtype, clean.device)
+        slot.parameter.data = copy.view(clean.shape)
+        return copy
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         del inputs
@@ -130,7 +157,12 @@ class _Inside(NamedTuple):
 
 def _nowhere(like: Tensor) -> Tensor:
     """NaN of a tensor's shape and dtype, in no memory."""
-    return torch.full((), float("nan"), dtype=like.dtype, device=like.device).expand(like.shape)
+    return _nan(like.dtype, like.device).expand(like.shape)
+
+
+@cache
+def _nan(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((), float("nan"), dtype=dtype, device=device)
 
 
 def _is_half(value: Any) -> bool:
@@ -149,10 +181,15 @@ def _of_vectors(module: nn.Module, slots: Sequence[Slot]) -> bool:
 
 
 def _rows_read(module: nn.Module, inputs: tuple[Any, ...]) -> Tensor | None:
-    """The rows of an embedding that its input asks for; None where all may be needed."""
+    """The rows of an embedding that its input asks for; None where all may be needed.
+
+    On a GPU as they stand there, some twice: to count the distinct ones would be to wait for it.
+    """
     if type(module) is not nn.Embedding or module.max_norm is not None or not inputs:
         return None
-    return torch.unique(inputs[0])
+    if inputs[0].device.type == "cpu":
+        return torch.unique(inputs[0])
+    return inputs[0].long().reshape(-1) if inputs[0].numel() < module.num_embeddings else None
 
 
 class _Room:

@@ -6,6 +6,7 @@ one pass does to it is done, and the result is rounded once, as the slot's round
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class Slot:
     buffers: dict[str, Tensor] = field(default_factory=dict)
     core: tuple[int, ...] | None = None  # shape of z's coordinates, where a sampler has such
     rounding: Rounding = NEAREST  # of 16-bit weights
-    _clean: Tensor | None = None
+    away: bool = False  # whether its weights are displaced and `kept` has the clean ones
 
     @property
     def numel(self) -> int:
@@ -93,22 +94,29 @@ class Slot:
         return square
 
     def restore(self) -> bool:
-        """Copy a displaced float32 vector back; False for a slot that must walk back by itself.
-
-        Normalisation weights sit at 1, where the spacing of floats changes: walking would drift.
-        A model's vectors are a thousandth of it, so their clean values are simply kept.
-        """
-        if self._clean is None:
+        """Copy a displaced float32 vector back; False for a slot that must walk back by itself."""
+        if not self.away or self.kept is None:
             return False
-        self.flat.copy_(self._clean)
-        self._clean = None
+        self.flat.copy_(self.kept)
+        self.away = False
         return True
 
     def keep(self) -> None:
         """Before leaving the clean point: note it, if the slot is one to restore by copy."""
+        if self.kept is not None:
+            self.kept.copy_(self.flat)
+            self.away = True
+
+    @cached_property
+    def kept(self) -> Tensor | None:
+        """Room for the clean weights of a float32 vector while it is displaced; None for others.
+
+        Normalisation weights sit at 1, where the spacing of floats changes: walking would drift.
+        A model's vectors are a thousandth of it, so their clean values are simply kept.
+        """
         vector = self.parameter.dim() <= 1 and self.numel <= BLOCK
-        if vector and self.parameter.dtype == torch.float32:
-            self._clean = self.flat.clone()
+        single = self.parameter.dtype == torch.float32
+        return torch.empty_like(self.flat) if vector and single else None
 
     def move(
         self, terms: Sequence[Term], *, keep: float = 1.0, through: Through | None = None

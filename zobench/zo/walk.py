@@ -13,6 +13,7 @@ from typing import Protocol
 from zobench.zo.feedback import Point, Request
 from zobench.zo.passes.move import Term, carry_out
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.sheets import Sheets
 from zobench.zo.space import Slot
 
 
@@ -38,8 +39,8 @@ class InPlace:
 
     doubt = ""
 
-    def __init__(self, slots: Sequence[Slot], sampler: Sampler) -> None:
-        self.slots, self.sampler = slots, sampler
+    def __init__(self, slots: Sequence[Slot], sampler: Sampler, sheets: Sheets) -> None:
+        self.slots, self.sampler, self.sheets = slots, sampler, sheets
         self.at: Point = {}
 
     @contextmanager
@@ -55,6 +56,11 @@ class InPlace:
         target = {key: scale for key, scale in point.items() if scale != 0.0}
         if target == self.at:
             return
+        if not self.sheets.walk(self.at, target):
+            self._one_by_one(target)
+        self.at = target
+
+    def _one_by_one(self, target: Point) -> None:
         keys = {**self.at, **target}
         moves = []
         for slot in self.slots:
@@ -67,4 +73,3 @@ class InPlace:
             terms = [Term(z, -at.get(k, 0.0), target.get(k, 0.0)) for k, z in drawn]
             moves.append(slot.move(terms))
         carry_out(moves)
-        self.at = target

@@ -7,8 +7,8 @@ from typing import Any
 from zobench.zo.feedback import Feedback, Point, Request, Step
 from zobench.zo.part import Part
 
-Asked = Point | Request | list[Point]
-Plan = Generator[Asked, Any, Feedback]
+Question = Point | Request | list[Point]
+Plan = Generator[Question, Any, Feedback]
 
 
 class Estimator(Part, ABC):

@@ -11,6 +11,7 @@ class OneSided(Estimator):
     """
 
     gives = frozenset({GRAD, CLEAN})
+    deferred = True
 
     def __init__(self, *, queries: int = 1) -> None:
         if queries < 1:

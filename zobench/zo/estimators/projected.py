@@ -10,7 +10,7 @@ How many such iterations a projection takes is not known to us.
 from statistics import NormalDist
 
 from zobench.zo import noise
-from zobench.zo.estimators.base import Asked, Estimator, Plan
+from zobench.zo.estimators.base import Estimator, Plan, Question
 from zobench.zo.feedback import CLEAN, LAYERS, MOVE, Feedback, Key, Point, Request, Step
 
 _GAMMA = 14  # stream number of u
@@ -94,7 +94,7 @@ def _shifted(plan: Plan, shifts: Point) -> Plan:
             return found
 
 
-def _from(shifts: Point, asked: Asked) -> Asked:
+def _from(shifts: Point, asked: Question) -> Question:
     """What was asked, with its points moved on from the shifts."""
     if isinstance(asked, list):
         return [{**shifts, **point} for point in asked]

@@ -12,6 +12,7 @@ class RLOO(Estimator):
     """
 
     gives = frozenset({GRAD, POLICY})
+    deferred = True
 
     def __init__(self, *, queries: int = 6) -> None:
         if queries < 2:

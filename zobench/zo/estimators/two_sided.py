@@ -11,6 +11,7 @@ class TwoSided(Estimator):
     """
 
     gives = frozenset({GRAD})
+    deferred = True
 
     def __init__(self, *, queries: int = 1) -> None:
         if queries < 1:

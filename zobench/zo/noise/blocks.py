@@ -137,19 +137,19 @@ def _box_muller(words, z):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def draw_blocks(z, law, first, k0, k1, tensor, stream, table, words):  # type: ignore[no-untyped-def]
-    """Whole blocks of a law from block `first` on into z, whose length is a multiple of 4096.
+def draw_blocks(z, count, law, first, k0, k1, tensor, stream, table, words):  # type: ignore[no-untyped-def]
+    """At least `count` elements of a law from block `first` on into z, which has room for 4096s.
 
     law: its number in LAWS. `first`: a multiple of 4. table: of normal16. words: room for 1024.
     """
-    for at in range(0, z.shape[0], 4096):
+    for at in range(0, count, 4096):
         block = first + at // 1024
         if law == 1:
             _words32(words, block, k0, k1, tensor, stream)
             _by_block(words, words[512:])
             _signs(words[512:], z[at : at + 4096].view(np.uint32))
             continue
-        for b in range(4):
+        for b in range(min(4, (count - at + 1023) // 1024)):
             part = z[at + 1024 * b : at + 1024 * b + 1024]
             if law == 0:
                 _words128(words, block + b, k0, k1, tensor, stream)

@@ -25,8 +25,8 @@ def _add(out, law, start, first, second, k0, k1, tensor, stream, table):  # type
     words, z = np.empty(1024, _u32), np.empty(4096, _f32)
     stop = start + out.shape[0]
     for group in range(start // 4096 * 4096, stop, 4096):
-        draw_blocks(z, law, group // 1024, k0, k1, tensor, stream, table, words)
         low, high = max(group, start), min(group + 4096, stop)
+        draw_blocks(z, high - group, law, group // 1024, k0, k1, tensor, stream, table, words)
         _add_twice(out[low - start : high - start], first, second, z[low - group : high - group])
 
 

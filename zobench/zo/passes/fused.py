@@ -1,12 +1,12 @@
-"""Fused passes on a CPU: tables for the kernel, and threads to share the pieces among."""
+"""Fused passes on a CPU: the kernel over tables, its pieces shared among threads."""
 
-import math
 import os
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,23 +14,15 @@ import torch
 from torch import Tensor
 
 from zobench.zo.directions import Recipe
-from zobench.zo.noise.blocks import LAWS
 from zobench.zo.noise.quantiles import normal16_table
-from zobench.zo.passes import kernel
-from zobench.zo.passes.storage import BFLOAT16, FLOAT16, FLOAT32
-from zobench.zo.passes.storage import NEAREST as TO_NEAREST
-from zobench.zo.passes.storage import REMAINDER as WITH_REMAINDER
-from zobench.zo.passes.storage import STOCHASTIC as BY_CHANCE
-from zobench.zo.rounding import Rounding
+from zobench.zo.passes import drawing, kernel
+from zobench.zo.passes.tables import DTYPES, PIECE, Tables, tables_of, term_row
 
 if TYPE_CHECKING:
     from zobench.zo.passes.move import Move
 
-Table = npt.NDArray[np.void]
+Places = npt.NDArray[np.intp]
 
-_DTYPES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
-_PIECE = 4096  # elements: two float32 buffers of it fit the first-level cache
-_LONGEST = 65536  # elements of a piece of several rows
 _SHARES = 4  # to each thread, so that a late one is not waited for
 _ALONE = 1 << 16  # elements that are not worth a second thread
 
@@ -38,35 +30,53 @@ _ALONE = 1 << 16  # elements that are not worth a second thread
 def able(move: "Move") -> bool:
     """Whether the kernel can carry out the move."""
     tensors = (move.target,) if move.out is None else (move.target, move.out)
-    if move.target.device.type != "cpu" or any(t.dtype not in _DTYPES for t in tensors):
-        return False
-    return all(term.direction.recipe is not None for term in move.terms)
+    return all(map(stored, tensors)) and all(t.direction.recipe is not None for t in move.terms)
+
+
+def stored(tensor: Tensor) -> bool:
+    """Whether the kernel can read and write the tensor."""
+    return tensor.device.type == "cpu" and tensor.dtype in DTYPES
 
 
 def carry_out(moves: Sequence["Move"]) -> None:
     """All moves in one pass over their memory, on torch's number of threads."""
-    recipes = [[_recipe(term.direction.recipe) for term in move.terms] for move in moves]
-    counts = [0, *accumulate(map(len, recipes))]
-    targets = np.zeros(len(moves), kernel.TARGET)
-    terms = np.zeros(counts[-1], kernel.TERM)
-    for i, (move, own) in enumerate(zip(moves, recipes, strict=True)):
-        targets[i] = _target(move, counts[i], counts[i + 1])
-        for j, (term, recipe) in enumerate(zip(move.terms, own, strict=True), counts[i]):
-            terms[j] = _term(recipe, term.first, term.second)
-    pieces, longest = _pieces(moves, recipes)
-    total = int((pieces["stop"] - pieces["start"]).sum())
+    run(tables_of(moves))
+
+
+def run(tables: Tables) -> None:
+    """One pass. What the tables point to has to be alive."""
+    pieces = tables.pieces
+    sizes = np.cumsum(pieces["stop"] - pieces["start"])
+    total = int(sizes[-1]) if len(sizes) else 0
     threads = 1 if total < _ALONE else torch.get_num_threads()
-    shared = (targets, terms, longest, normal16_table())
+    shared = (tables.targets, tables.terms, tables.longest, tables.widest, normal16_table())
     if threads == 1:
         kernel.carry_out(pieces, *shared)
         return
-    ends = np.searchsorted(
-        np.cumsum(pieces["stop"] - pieces["start"]),
-        np.linspace(0, total, threads * _SHARES + 1)[1:-1],
-    )
-    parts = [part for part in np.split(pieces, ends) if len(part)]
-    for done in [_pool(threads).submit(kernel.carry_out, part, *shared) for part in parts]:
+    number = min(threads * _SHARES, max(threads, total // _ALONE))
+    ends = np.searchsorted(sizes, np.linspace(0, total, number + 1)[1:-1])
+    parts = deque(part for part in np.split(pieces, _between_groups(ends, tables)) if len(part))
+
+    def work() -> None:
+        with suppress(IndexError):  # until nothing is left
+            while True:
+                kernel.carry_out(parts.popleft(), *shared)
+
+    others = [_pool(threads).submit(work) for _ in range(threads - 1)]
+    work()
+    for done in others:
         done.result()
+
+
+def _between_groups(ends: Places, tables: Tables) -> Places:
+    """The ends moved on, where need be, to where a group of tallied pieces ends."""
+    pieces = tables.pieces
+    if not tables.targets["outer"].any():
+        return ends
+    tallied = tables.targets["outer"][pieces["target"]] != 0
+    same = (np.diff(pieces["target"]) == 0) & (np.diff(pieces["group"]) == 0)
+    free = np.flatnonzero(np.concatenate([[True], ~(same & tallied[1:]), [True]]))
+    return free[np.searchsorted(free, ends)]
 
 
 @cache
@@ -77,93 +87,11 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads stay behind in the parent
 
 
-def _recipe(recipe: Recipe | None) -> Recipe:
-    assert recipe is not None, "`able` has looked"
-    return recipe
-
-
-def _pieces(moves: Sequence["Move"], recipes: Sequence[Sequence[Recipe]]) -> tuple[Table, int]:
-    """Spans of the targets, and the length of the longest one."""
-    found, longest = [], 1
-    for i, (move, own) in enumerate(zip(moves, recipes, strict=True)):
-        numel = move.target.numel()
-        widths = {recipe.width for recipe in own if recipe.row is not None}
-        size = min(_length(widths), numel)
-        starts = np.arange(0, numel, max(1, size))
-        if move.rows is not None and not widths and move.row <= _LONGEST:
-            size, starts = move.row, move.rows.numpy() * move.row
-        part = np.zeros(len(starts), kernel.PIECE)
-        part["target"], part["start"] = i, starts
-        part["stop"] = np.minimum(starts + size, numel)
-        found.append(part)
-        longest = max(longest, size)
-    return np.concatenate(found), longest
-
-
-def _length(widths: set[int]) -> int:
-    """Elements of a piece: whole rows, and whole groups of blocks where the rows allow it."""
-    if not widths:
-        return _PIECE
-    row = math.lcm(*widths)
-    even = math.lcm(row, _PIECE)
-    return even if even <= _LONGEST else max(1, _LONGEST // 4 // row) * row
-
-
-def _target(move: "Move", first: int, last: int) -> tuple[Any, ...]:
-    through = move.through
-    states = [state.data_ptr() for state in through.buffers] if through else []
-    scalars = list(through.scalars) if through else []
-    out = move.target if move.out is None else move.out
-    return (
-        move.target.data_ptr(),
-        out.data_ptr(),
-        _DTYPES[move.target.dtype],
-        _DTYPES[out.dtype],
-        *_rounding(move.rounding),
-        move.keep,
-        first,
-        last,
-        through.kernel if through else kernel.PLAIN,
-        *states,
-        *[0] * (2 - len(states)),
-        *scalars,
-        *[0.0] * (5 - len(scalars)),
-        *_words(move.rounding.stream),
-    )
-
-
-def _rounding(rounding: Rounding) -> tuple[int, int]:
-    if rounding.remainder is not None:
-        return WITH_REMAINDER, rounding.remainder.data_ptr()
-    return (TO_NEAREST if rounding.stream is None else BY_CHANCE), 0
-
-
-def _words(stream: Any) -> tuple[int, int, int, int]:
-    if stream is None:
-        return 0, 0, 0, 0
-    return stream.key & 0xFFFFFFFF, stream.key >> 32, stream.tensor_id, stream.number
-
-
-def _term(recipe: Recipe, first: float, second: float) -> tuple[Any, ...]:
-    vector, row = recipe.vector, recipe.row
-    return (
-        -1 if recipe.stream is None else LAWS[recipe.law],
-        *_words(recipe.stream),
-        recipe.sigma,
-        0 if vector is None else vector.data_ptr(),
-        FLOAT32 if vector is None else _DTYPES[vector.dtype],
-        *((row[0].data_ptr(), row[1].data_ptr(), recipe.width) if row else (0, 0, 1)),
-        recipe.row_scale,
-        first * recipe.scale,
-        second * recipe.scale,
-    )
-
-
 def drawn(recipe: Recipe, start: int, count: int) -> Tensor:
     """A recipe's direction, without its `scale`, as float32; start is a row's where it has rows."""
-    terms = np.zeros(1, kernel.TERM)
-    terms[0] = _term(recipe, 1.0, 0.0)
-    room = np.empty(count + 2 * _PIECE, np.float32)
+    terms = np.array([term_row(recipe, 1.0, 0.0)], kernel.TERM)
+    room = np.empty(count + 2 * PIECE, np.float32)
     words = np.empty(1024, np.uint32)
-    spare = np.empty(count, np.float32)
-    return torch.from_numpy(kernel.draw(room, terms[0], start, normal16_table(), words, spare))
+    spare, sums = np.empty(count, np.float32), np.empty(0, np.float32)
+    z, _ = drawing.draw(room, terms[0], start, normal16_table(), words, spare, sums)
+    return torch.from_numpy(z)

@@ -8,11 +8,22 @@ the order of the terms.
 
 import numpy as np
 
-from zobench.zo.noise.blocks import compiled, draw_blocks, fill_sixteen_bits
-from zobench.zo.passes.storage import FLOAT32, NEAREST, STOCHASTIC, floats_at, load, scale, store
+from zobench.zo.noise.blocks import compiled, fill_sixteen_bits
+from zobench.zo.passes.drawing import add_scaled, draw
+from zobench.zo.passes.storage import (
+    FLOAT32,
+    NEAREST,
+    STOCHASTIC,
+    doubles_at,
+    floats_at,
+    load,
+    scale,
+    store,
+)
 
 PLAIN, MOMENTUM, ADAM = 0, 1, 2  # what becomes of the sum of second * z
 
+SCALARS = tuple(f"scalar{i}" for i in range(5))  # of a Through
 TARGET = np.dtype(
     [
         ("source", "i8"),  # addresses
@@ -25,9 +36,11 @@ TARGET = np.dtype(
         ("first_term", "i4"),
         ("last_term", "i4"),
         ("through", "i4"),
+        ("outer", "i8"),  # addresses of what is tallied, by group; 0: nothing
+        ("energy", "i8"),
         ("state0", "i8"),
         ("state1", "i8"),
-        *((f"scalar{i}", "f4") for i in range(5)),
+        *((name, "f4") for name in SCALARS),
         *((name, "u4") for name in ("key0", "key1", "tensor", "stream")),  # of the rounding
     ]
 )
@@ -44,71 +57,18 @@ TERM = np.dtype(
         ("scale", "f4"),
         ("first", "f4"),
         ("second", "f4"),
+        ("tally", "f4"),  # weight of <u, a> u and <u, a>^2 in what is tallied
     ]
 )
-PIECE = np.dtype([("target", "i4"), ("start", "i8"), ("stop", "i8")])
+PIECE = np.dtype([("target", "i4"), ("group", "i4"), ("start", "i8"), ("stop", "i8")])
 
 _u32, _u64, _f32 = np.uint32, np.uint64, np.float32
 
 
 @compiled
-def dot(u, a):  # type: ignore[no-untyped-def]
-    """<u, a> in float32 by sixteen partial sums: vectorised, and in the same order everywhere."""
-    parts = np.zeros(16, _f32)
-    whole = u.shape[0] // 16 * 16
-    for at in range(_u64(0), _u64(whole), _u64(16)):
-        for e in range(_u64(16)):
-            parts[e] += u[at + e] * a[at + e]
-    total = _f32(0.0)
-    for e in range(16):
-        total += parts[e]
-    for e in range(whole, u.shape[0]):
-        total += u[e] * a[e]
-    return total
-
-
-@compiled
-def add_scaled(out, factor, z):  # type: ignore[no-untyped-def]
+def _add_twice(out, first, second, z):  # type: ignore[no-untyped-def]
     for e in range(_u64(out.shape[0])):
-        out[e] = out[e] + factor * z[e]
-
-
-@compiled
-def draw(z, term, start, table, words, spare):  # type: ignore[no-untyped-def]
-    """One term's direction from element `start` on, into z. Rows are whole: start is a row's.
-
-    z must have room for whole groups of 4096 elements around the span; returns the span's part.
-    """
-    first = start // 4096 * 4096
-    count = spare.shape[0]
-    part = z[start - first : start - first + count]
-    if term.law >= 0:
-        groups = (start + count - first + 4095) // 4096
-        draw_blocks(
-            z[: 4096 * groups],
-            term.law,
-            first // 1024,
-            term.key0,
-            term.key1,
-            term.tensor,
-            term.stream,
-            table,
-            words,
-        )
-    if term.vector != 0:
-        if term.law >= 0:
-            load(spare, term.vector, term.vector_dtype, start, NEAREST, 0, spare)
-            add_scaled(spare, term.sigma, part)
-            part[:] = spare
-        else:
-            load(part, term.vector, term.vector_dtype, start, NEAREST, 0, spare)
-    if term.row != 0:
-        row, pull = floats_at(term.row, 0, term.width), floats_at(term.pull, 0, term.width)
-        for at in range(0, count, term.width):
-            u = part[at : at + term.width]
-            add_scaled(u, -dot(u, row), pull)
-            scale(u, term.scale)
-    return part
+        out[e] = (out[e] + first * z[e]) + second * z[e]
 
 
 @compiled
@@ -147,30 +107,65 @@ def _rounding_bits(out, target, start, count, words):  # type: ignore[no-untyped
 
 
 @compiled
-def carry_out(pieces, targets, terms, longest, table):  # type: ignore[no-untyped-def]
-    """Move every piece; longest: elements of the longest one. Pieces may run in any order."""
+def _tally(target, group, sums, energy):  # type: ignore[no-untyped-def]
+    """Add a piece's sums to its group's, in float64, and clear them."""
+    outer = doubles_at(target.outer, group * sums.shape[0], sums.shape[0])
+    for e in range(_u64(sums.shape[0])):
+        outer[e] += sums[e]
+        sums[e] = _f32(0.0)
+    doubles_at(target.energy, group, 1)[0] += energy
+
+
+@compiled
+def carry_out(pieces, targets, terms, longest, widest, table):  # type: ignore[no-untyped-def]
+    """Move every piece. longest: elements of the longest one; widest: of the longest row.
+
+    Pieces may run in any order, but those of one group one after another, as they stand.
+    """
     words = np.empty(1024, _u32)
     room = np.empty(longest, _f32)
     spare_room = np.empty(longest, _f32)
     estimates = np.empty(longest, _f32)
     noise = np.empty(longest + 8192, _f32)
+    sums = np.zeros(widest, _f32)
     for number in range(pieces.shape[0]):
         piece = pieces[number]
         target = targets[piece.target]
         count = piece.stop - piece.start
-        w, spare, estimate = room[:count], spare_room[:count], estimates[:count]
-        load(w, target.source, target.dtype, piece.start, target.rounding, target.remainder, spare)
+        spare, estimate = spare_room[:count], estimates[:count]
+        if target.dtype == FLOAT32 and target.source == target.address:
+            w = floats_at(target.source, piece.start, count)
+        else:
+            w = room[:count]
+            load(
+                w,
+                target.source,
+                target.dtype,
+                piece.start,
+                target.rounding,
+                target.remainder,
+                spare,
+            )
         if target.keep != _f32(1.0):
             scale(w, target.keep)
         if target.through != PLAIN:
             estimate[:] = _f32(0.0)
+        energy, width = 0.0, 0
         for t in range(target.first_term, target.last_term):
             term = terms[t]
-            z = draw(noise, term, piece.start, table, words, spare)
+            if term.first == _f32(0.0) and term.second == _f32(0.0) and term.tally == _f32(0.0):
+                continue
+            z, own = draw(noise, term, piece.start, table, words, spare, sums)
+            energy, width = energy + term.tally * own, max(width, term.width)
+            if target.through == PLAIN and term.first != _f32(0.0) and term.second != _f32(0.0):
+                _add_twice(w, term.first, term.second, z)
+                continue
             if term.first != _f32(0.0):
                 add_scaled(w, term.first, z)
             if term.second != _f32(0.0):
                 add_scaled(w if target.through == PLAIN else estimate, term.second, z)
+        if target.outer != 0:
+            _tally(target, piece.group, sums[:width], energy)
         if target.through == MOMENTUM:
             m = floats_at(target.state0, piece.start, count)
             _momentum(w, estimate, m, target.scalar0, target.scalar1, target.scalar2)
@@ -178,10 +173,12 @@ def carry_out(pieces, targets, terms, longest, table):  # type: ignore[no-untype
             m = floats_at(target.state0, piece.start, count)
             v = floats_at(target.state1, piece.start, count)
             _adam(w, estimate, m, v, target)
+        if target.dtype == FLOAT32 and target.source == target.address:
+            continue
         bits, rounding = noise.view(_u32), target.rounding
         if target.source != target.address:
             rounding = NEAREST
-        elif rounding == STOCHASTIC and target.dtype != FLOAT32:
+        elif rounding == STOCHASTIC:
             bits = _rounding_bits(bits, target, piece.start, count, words)
         store(
             w,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zobench.zo.directions import Direction
-from zobench.zo.passes import fused
+from zobench.zo.passes import fused, gpu
 from zobench.zo.passes.blocks import edit
 from zobench.zo.rounding import NEAREST, Rounding
 
@@ -39,13 +39,26 @@ class Through(Protocol):
         """The same on one block, in torch."""
 
 
+class Tally(NamedTuple):
+    """Sums over the raw rows u of directions that have rows, taken while a pass draws them.
+
+    weights: one per term. outer: float64, (groups, width), += weight <u, a> u; energy: float64,
+    (groups,), += weight <u, a>^2. groups: `tables.groups_of` the tensor.
+    """
+
+    weights: Sequence[float]
+    outer: Tensor
+    energy: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Move:
     """w <- keep * w + sum of (first + second) * z, on a flat tensor, block by block.
 
     row: elements that blocks are not cut within. through: where the sum of second * z goes instead
     of to the weights. rounding: of 16-bit storage. out: where the result goes instead of the
-    tensor, of any dtype and rounded to nearest; rows: those that are needed there.
+    tensor, of any dtype and rounded to nearest; rows: those that are needed there. tally: only for
+    what the fused pass is `able` to carry out.
     """
 
     target: Tensor
@@ -56,18 +69,23 @@ class Move:
     rounding: Rounding = NEAREST
     out: Tensor | None = None
     rows: Tensor | None = None
+    tally: Tally | None = None
 
 
 def carry_out(moves: Iterable[Move]) -> None:
     """All moves in one pass: fused where the back end can, tensor by tensor elsewhere."""
-    together = []
+    here, there = [], []
     for move in moves:
-        if fused.able(move):
-            together.append(move)
+        if gpu.able(move):
+            there.append(move)
+        elif fused.able(move):
+            here.append(move)
         else:
             _alone(move)
-    if together:
-        fused.carry_out(together)
+    if here:
+        fused.carry_out(here)
+    if there:
+        gpu.carry_out(there)
 
 
 def _alone(move: Move) -> None:

@@ -45,6 +45,7 @@ class Moments:
 class Adam(Rule):
     """Bias-corrected Adam. State: two float32 vectors per slot (8 bytes a parameter)."""
 
+    alike = True
     linear = ("adam_mean",)
 
     def __init__(self, *, beta1: float = 0.9, beta2: float = 0.999, adam_eps: float = 1e-8) -> None:

@@ -16,6 +16,7 @@ class Rule(Part, ABC):
     """Moves one slot by the estimate g = sum of coefficient * z, restoring it in the same pass."""
 
     needs = frozenset({GRAD})
+    alike: bool = False  # matrices have the same scales, and so have vectors; one move for each
     linear: tuple[str, ...] = ()  # buffers that are linear in the estimate, as a momentum is
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:

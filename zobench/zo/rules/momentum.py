@@ -57,6 +57,7 @@ class Momentum(Rule):
         if not 0.0 <= beta < 1.0:
             raise ValueError(f"rule.beta={beta}: must be in [0, 1)")
         self.beta, self.per_query, self.vectors = beta, per_query, vectors
+        self.alike = self.deferred = not per_query  # which is not one move
         self.gain = 1.0 - beta if damped else 1.0
         if vectors and not per_query and not damped:
             self.gives = frozenset({MOMENTUM})

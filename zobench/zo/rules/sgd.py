@@ -15,6 +15,8 @@ class SGD(Rule):
     one draw of each direction, and g is never formed.
     """
 
+    alike = deferred = True
+
     def __init__(self, *, weight_decay: float = 0.0) -> None:
         self.weight_decay = weight_decay
         self.gives = frozenset() if weight_decay else frozenset({PLAIN})

@@ -21,6 +21,14 @@ class ReplayClass(StrEnum):
     DATA = "data"  # activations of its batch: the ledger alone does not do
 
 
+class Steady(StrEnum):
+    """How long directions stay what they are but for the key of their noise (see `sheets`)."""
+
+    NEVER = "never"
+    STEP = "step"  # until the next begin_step
+    RUN = "run"
+
+
 class Sampler(Part, ABC):
     """Draws directions by key; the same key gives the same direction until the next `begin_step`.
 
@@ -29,6 +37,7 @@ class Sampler(Part, ABC):
     """
 
     replay_class: ReplayClass = ReplayClass.STATE
+    steady: Steady = Steady.NEVER  # the same recipe for all keys of a step
     weighted: bool = False  # whether `weight` may differ from 1
     most_directions: int | None = None  # a step; None is any number
     layers: int = 0  # of its LAYERS directions, with the queries -1, -2, ...; known once bound
@@ -60,6 +69,11 @@ class Sampler(Part, ABC):
         """What the rule gets instead: for released code that updates along another z."""
         del slot
         return replays
+
+    def ride(self, slot: Slot, move: Move, replays: Sequence[Replay]) -> Move:
+        """The rule's move on the slot, with a tally of directions that `observe` will ask for."""
+        del slot, replays
+        return move
 
     def observe(self, slot: Slot, replays: Sequence[Replay]) -> Move | None:
         """Stage what this step teaches about the slot; the law must stay as it is.

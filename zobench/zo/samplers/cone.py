@@ -18,7 +18,7 @@ import torch
 from zobench.zo.directions import Around, Dense, Direction, Multiple
 from zobench.zo.feedback import Key, Replay
 from zobench.zo.passes.move import Term, carry_out
-from zobench.zo.samplers.base import Sampler, against_walk
+from zobench.zo.samplers.base import Sampler, Steady, against_walk
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of the momentum's random start
@@ -51,6 +51,7 @@ class Cone(Sampler):
     """
 
     most_directions = 1
+    steady = Steady.STEP
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from zobench.zo import noise
 from zobench.zo.directions import Dense
 from zobench.zo.feedback import Key
-from zobench.zo.samplers.base import ReplayClass, Sampler
+from zobench.zo.samplers.base import ReplayClass, Sampler, Steady
 from zobench.zo.space import Slot
 
 
@@ -14,6 +14,7 @@ class Gaussian(Sampler):
     """
 
     replay_class = ReplayClass.PURE
+    steady = Steady.RUN
 
     def __init__(self, *, law: str = "normal16") -> None:
         if law not in (noise.Law.NORMAL16, noise.Law.NORMAL):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from zobench.zo.directions import Around, Dense, Direction, Multiple
 from zobench.zo.feedback import POLICY, Key, Replay
 from zobench.zo.passes.move import Move, Term, carry_out
-from zobench.zo.samplers.base import Sampler, against_walk
+from zobench.zo.samplers.base import Sampler, Steady, against_walk
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of mu's random start
@@ -27,6 +27,7 @@ class LearnedMean(Sampler):
     """
 
     needs = frozenset({POLICY})
+    steady = Steady.RUN
 
     def __init__(self, *, gamma_mu: float, sigma: float = 1.0, init: str = "zero") -> None:
         if sigma <= 0.0 or gamma_mu < 0.0:

@@ -3,7 +3,7 @@
 from zobench.zo import noise
 from zobench.zo.directions import Dense
 from zobench.zo.feedback import Key
-from zobench.zo.samplers.base import ReplayClass, Sampler
+from zobench.zo.samplers.base import ReplayClass, Sampler, Steady
 from zobench.zo.space import Slot
 
 
@@ -11,6 +11,7 @@ class Rademacher(Sampler):
     """z uniform on {-1, +1}^d: the same mean and covariance as N(0, I), and ||z||^2 = d exactly."""
 
     replay_class = ReplayClass.PURE
+    steady = Steady.RUN
 
     def direction(self, slot: Slot, key: Key) -> Dense:
         return Dense(noise.Stream(noise.mix(*key), slot.id), noise.Law.RADEMACHER)

@@ -14,7 +14,7 @@ they were drawn with; `tiled` takes sqrt(rho) times that score, as released. A v
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +22,10 @@ from torch import Tensor
 from zobench.zo.directions import Dense, Direction, Recipe
 from zobench.zo.feedback import POLICY, Key, Replay
 from zobench.zo.passes import fused
-from zobench.zo.samplers.base import Sampler, against_walk
+from zobench.zo.passes.blocks import spans
+from zobench.zo.passes.move import Move, Tally
+from zobench.zo.passes.tables import groups_of
+from zobench.zo.samplers.base import Sampler, Steady, against_walk
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of a's random start
@@ -85,6 +88,7 @@ class RankOneCurvature(Sampler):
     """
 
     needs = frozenset({POLICY})
+    steady = Steady.STEP
 
     def __init__(
         self,
@@ -133,6 +137,7 @@ class RankOneCurvature(Sampler):
         del step
         self._shapes = {slot.id: self._shape(slot) for slot in self.slots}
         self._dots: dict[tuple[int, Key], Tensor] = {}
+        self._tallies: dict[int, Tally] = {}
 
     def _shape(self, slot: Slot) -> _Shape:
         vector = slot.buffers["curvature"]
@@ -162,31 +167,56 @@ class RankOneCurvature(Sampler):
         if (slot.id, key) not in self._dots:
             vector = slot.buffers["curvature"]
             total = torch.zeros((), dtype=torch.float64, device=vector.device)
-            for span in slot.spans():
+            for span in spans(slot.numel, vector.numel()):
                 total += (self._rows(slot, key, *span) @ vector).sum(dtype=torch.float64)
             self._dots[slot.id, key] = total.to(vector.dtype)
         return self._dots[slot.id, key]
 
     def score(self, slot: Slot, weights: Mapping[Key, float]) -> Tensor:
         """sum of weight * grad_a log p over directions (`tiled`: times sqrt(rho)), float64."""
-        shape = self._shapes[slot.id]
-        outer = torch.zeros_like(shape.vector, dtype=torch.float64)
-        energy = torch.zeros_like(shape.inner)
+        vector = slot.buffers["curvature"]
+        outer = torch.zeros_like(vector, dtype=torch.float64)
+        energy = torch.zeros((), dtype=torch.float64, device=vector.device)
         for key, weight in weights.items():
-            for span in slot.spans():
+            for span in spans(slot.numel, vector.numel()):
                 u = self._rows(slot, key, *span)
-                p = self._dot(slot, key).expand(len(u)) if self.tiled else u @ shape.vector
+                p = self._dot(slot, key).expand(len(u)) if self.tiled else u @ vector
                 outer.add_(p @ u, alpha=weight)
                 energy.add_(p @ p, alpha=weight)
+        return self._score(slot, weights, outer, energy)
+
+    def _score(
+        self, slot: Slot, weights: Mapping[Key, float], outer: Tensor, energy: Tensor
+    ) -> Tensor:
+        """From the sums of weight * U^T p and weight * |p|^2."""
+        shape = self._shapes[slot.id]
         inner = shape.inner * sum(weights.values()) + shape.energy * energy
         return shape.score * (outer - inner * shape.vector)
+
+    def ride(self, slot: Slot, move: Move, replays: Sequence[Replay]) -> Move:
+        """Take the sums of the score where the update draws the directions anyway."""
+        weights = _policy(replays)
+        keys = {id(r.direction): r.key for r in replays}
+        drawn = [keys.get(id(term.direction)) for term in move.terms]
+        if self.lr_cov == 0.0 or self.tiled or not fused.able(move) or weights.keys() - {*drawn}:
+            return move
+        groups, width = groups_of(slot.numel), slot.buffers["curvature"].numel()
+        outer = torch.zeros(groups, width, dtype=torch.float64)
+        tallied = [weights.get(key, 0.0) if key else 0.0 for key in drawn]
+        tally = Tally(tallied, outer, torch.zeros(groups, dtype=torch.float64))
+        self._tallies[slot.id] = tally
+        return replace(move, tally=tally)
 
     def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
         """Move the slot's a: every direction of this step has been drawn on it."""
         if self.lr_cov == 0.0:
             return
-        weights = {r.key: r.coefficients[POLICY] for r in replays if POLICY in r.coefficients}
-        move = self.lr_cov * self.eps**2 * self.score(slot, weights)
+        weights = _policy(replays)
+        if tally := self._tallies.pop(slot.id, None):
+            score = self._score(slot, weights, tally.outer.sum(0), tally.energy.sum())
+        else:
+            score = self.score(slot, weights)
+        move = self.lr_cov * self.eps**2 * score
         self._walk[slot.name] += move.square().sum()
         slot.buffers["curvature"].sub_(move)
 
@@ -209,3 +239,8 @@ class RankOneCurvature(Sampler):
     def load_state_dict(self, state: dict[str, object]) -> None:
         for name, square in state["walk"].items():  # type: ignore[attr-defined]
             self._walk[name].fill_(square)
+
+
+def _policy(replays: Sequence[Replay]) -> dict[Key, float]:
+    """The weights of the directions that were evaluated."""
+    return {r.key: r.coefficients[POLICY] for r in replays if POLICY in r.coefficients}

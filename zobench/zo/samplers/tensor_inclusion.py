@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from zobench.zo import noise
 from zobench.zo.directions import Dense
 from zobench.zo.feedback import Key, Replay
-from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.base import Sampler, Steady
 from zobench.zo.samplers.inclusion import saturated, target_ratio, unsaturated
 from zobench.zo.space import Slot
 
@@ -37,6 +37,7 @@ class TensorInclusion(Sampler):
     """
 
     most_directions = 1
+    steady = Steady.STEP
     weighted = True
 
     def __init__(

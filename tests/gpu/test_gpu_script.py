@@ -1,0 +1,100 @@
+"""`make gpu`: every section with sizes that a CPU can carry, what it prints, and how it fails."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.gpu.interpreted import triton_or_skip
+from zobench.bench import gpu, gpu_sections
+from zobench.bench.gaussians import WAYS, race
+
+CPU = torch.device("cpu")
+SIZES = {
+    "vocab_size": 96,
+    "max_position_embeddings": 32,
+    "hidden_size": 16,
+    "word_embed_proj_dim": 16,
+    "ffn_dim": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+SMALL = [f"model.architecture.{name}={size}" for name, size in SIZES.items()]
+
+
+def test_without_a_gpu_nothing_is_measured_and_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, status 2, no file."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("ZOBENCH_RUNS", str(tmp_path))
+    assert gpu.main([]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "there is no CUDA device here: nothing was measured\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_steps_are_those_of_the_bench(tmp_path: Path) -> None:
+    """A row for the forward, the plain step and each optimizer, per list of overrides."""
+    benches = [
+        ["model=opt_125m", *SMALL, "batch_size=2", f"tokens={n}", "rounds=1"] for n in (8, 9)
+    ]
+    rows = list(gpu_sections.steps(CPU, benches, ["mezo", "'mezo arithmetic=exact'"], tmp_path))
+    assert [(row["tokens"], row["step"]) for row in rows] == [
+        (2 * n, step)
+        for n in (8, 9)
+        for step in ("forward", "plain MeZO", "mezo", "mezo arithmetic=exact")
+    ]
+    assert len(list(tmp_path.iterdir())) == 2
+    assert all(row["ms"] > 0 and row["peak / a forward's"] > 0 for row in rows)
+
+
+def test_memory_and_seconds_are_of_each_model_and_arithmetic() -> None:
+    """A forward and a step in each arithmetic; MeZO's own seconds where it has some."""
+    half = [*SMALL, "model.dtype=bfloat16"]
+    rows = list(gpu_sections.memory(CPU, [("opt_125m", 2, 8), ("opt_13b", 16, 8)], 1, half))
+    found = [(row["model"], row["what"], row.get("MeZO's paper (A100), s")) for row in rows]
+    assert found == [
+        (model, what, seconds if what != "forward" else None)
+        for model, seconds in (("opt_125m", None), ("opt_13b", 2.702))
+        for what in ("forward", "mezo, inplace", "mezo, stochastic", "mezo, exact")
+    ]
+    assert {row["dtype"] for row in rows} == {"bfloat16"}
+
+
+def test_a_device_that_agrees_agrees() -> None:
+    """A CPU beside itself: equal z, equal losses, equal weights."""
+    [row] = gpu_sections.agreement(CPU, "opt_125m", 2, 8, 3, SMALL)
+    assert row["z is equal to the bit"] is True
+    assert (row["largest loss gap"], row["weights apart, relative"]) == (0.0, 0.0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is in `make gpu` itself")
+def test_ways_to_a_gaussian_have_mean_0_and_variance_1() -> None:
+    """Each way of the race, with the kurtosis that it is known for."""
+    triton_or_skip()
+    rows = list(race(CPU, 20_000, (torch.float32,), 1))
+    assert [row["law"] for row in rows] == list(WAYS)
+    for row, kurtosis in zip(rows, (3.0, 1.0, 3.0, 3.0, 2.70, 2.94), strict=True):
+        assert abs(row["mean"]) < 0.03 and abs(row["variance"] - 1) < 0.04, row
+        assert row["kurtosis"] == pytest.approx(kurtosis, abs=0.15), row
+
+
+def test_a_section_that_fails_keeps_what_it_had(tmp_path: Path) -> None:
+    """Its rows and its error are written, and both are in the Markdown."""
+
+    def measure(device: torch.device, folder: Path) -> Iterator[dict[str, Any]]:
+        del device, folder
+        yield {"what": "first", "ms": 1.23456}
+        raise RuntimeError("out of memory")
+
+    section = gpu.Section("Sizes", 1, measure)
+    out = tmp_path / "rows.json"
+    assert gpu.measured(section, CPU, tmp_path, out) == 1
+    found = {"title": "Sizes", **json.loads(out.read_text())}
+    about = {"gpu": "G", "cpu": "C", "torch": "T", "python": "P", "date": "D"}
+    text = gpu.shown({**about, "sections": {"sizes": found}})
+    assert "| first | 1.235 |" in text and "FAILED: RuntimeError: out of memory" in text

@@ -1,0 +1,176 @@
+"""Everything about GPUs that has to be measured on one: `make gpu`, in less than nine minutes.
+
+Each section is a process with a limit of its own, so that one that fails, hangs or loses the device
+leaves the others alone. Needs torch, triton, transformers, numba and hydra-core; no network.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+
+from zobench.bench import gpu_sections
+from zobench.bench.gaussians import race
+from zobench.bench.hardware import hardware
+from zobench.bench.rounds import say
+from zobench.bench.table import grid
+from zobench.errors import UserError
+
+Rows = Iterator[dict[str, Any]]
+_NAME = "gpu"
+
+
+class Section(NamedTuple):
+    """title; seconds: its process's limit; measure: of the device and the folder of results."""
+
+    title: str
+    seconds: int
+    measure: Callable[[torch.device, Path], Rows]
+
+
+def _steps(device: torch.device, folder: Path) -> Rows:
+    small, large = ["model=opt_125m"], ["model=opt_1_3b", "dtype=bfloat16", "rounds=3"]
+    lengths = (["tokens=64"], ["tokens=256"])
+    benches = [[*large, *n, "seconds=15"] for n in lengths]
+    benches += [
+        [*small, f"dtype={dtype}", *n, "seconds=8"]
+        for dtype in ("float32", "bfloat16")
+        for n in lengths
+    ]
+    return gpu_sections.steps(device, benches, gpu_sections.STEPS, folder)
+
+
+def _graphs(device: torch.device, folder: Path) -> Rows:
+    benches = [
+        ["model=opt_125m", f"dtype={dtype}", "tokens=32", "rounds=15", "logits=labels"]
+        for dtype in ("float32", "bfloat16")
+    ]
+    return gpu_sections.steps(device, benches, gpu_sections.GRAPHS, folder)
+
+
+def _memory(device: torch.device, folder: Path) -> Rows:
+    del folder
+    half = ["model.dtype=bfloat16"]
+    models = [("opt_13b", 16, 400), ("opt_1_3b", 16, 400), ("opt_125m", 16, 400)]
+    return gpu_sections.memory(device, [*models, ("roberta_large", 16, 128)], 5, half)
+
+
+SECTIONS = {
+    "kernels": Section(
+        "Kernels against the CPU's", 100, lambda device, _: gpu_sections.kernels(device)
+    ),
+    "graph": Section("Launch by launch against a graph, 16 x 32 tokens", 60, _graphs),
+    "steps": Section("Steps over their forwards, 16 examples", 165, _steps),
+    "gaussians": Section(
+        "Gaussian transforms, one pass over 2^28 numbers",
+        40,
+        lambda device, _: race(device, 1 << 28, (torch.float32, torch.bfloat16), 20),
+    ),
+    "memory": Section("Memory and seconds of a step", 115, _memory),
+    "agreement": Section(
+        "CPU against GPU, float32",
+        55,
+        lambda device, _: gpu_sections.agreement(device, "opt_125m", 4, 32, 50),
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """All sections, or those named; 2 where there is no GPU, 1 where one failed."""
+    parser = argparse.ArgumentParser(prog="python -m zobench.bench.gpu", description=__doc__)
+    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; all by default")
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # where a section writes
+    given = parser.parse_args(arguments)
+    if unknown := set(given.sections) - SECTIONS.keys():
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    if not torch.cuda.is_available():
+        print("there is no CUDA device here: nothing was measured", file=sys.stderr)
+        return 2
+    folder = Path(os.environ.get("ZOBENCH_RUNS") or "runs") / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda", 0)
+    if given.inside is not None:
+        return measured(SECTIONS[given.sections[0]], device, folder, given.inside)
+    found = {name: apart(name) for name in given.sections or SECTIONS}
+    record = {"date": date.today().isoformat(), **hardware(device), "sections": found}
+    (folder / f"{_NAME}.json").write_text(json.dumps(record, indent=1) + "\n")
+    text = shown(record)
+    (folder / f"{_NAME}.md").write_text(text)
+    print(text, end="")
+    print(f"written: {folder / _NAME}.json and .md")
+    return int(any(section["error"] for section in found.values()))
+
+
+def apart(name: str) -> dict[str, Any]:
+    """What a section found in a process of its own, and how it failed if it did."""
+    say(f"{name}, at most {SECTIONS[name].seconds} s")
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", "zobench.bench.gpu", name, "--inside", str(out)]
+        error = None
+        try:
+            status = subprocess.run(
+                command, timeout=SECTIONS[name].seconds, check=False, stdout=sys.stderr
+            ).returncode
+            error = f"the process ended with status {status}" if status else None
+        except subprocess.TimeoutExpired:
+            error = f"not done after {SECTIONS[name].seconds} s; what there was by then is shown"
+        found = json.loads(out.read_text()) if out.exists() else {"rows": [], "error": None}
+    return {"title": SECTIONS[name].title, **found, "error": found["error"] or error}
+
+
+def measured(section: Section, device: torch.device, folder: Path, out: Path) -> int:
+    """Carry out a section in this process; every row is written when it is there."""
+    rows: list[dict[str, Any]] = []
+    error = None
+    try:
+        for row in section.measure(device, folder):
+            rows.append(row)
+            _write(out, {"rows": rows, "error": None})
+    except UserError as refused:
+        error = str(refused)
+    except Exception as failed:  # reported; the other sections go on
+        error = f"{type(failed).__name__}: {failed}"
+    _write(out, {"rows": rows, "error": error})
+    return int(error is not None)
+
+
+def _write(out: Path, found: Mapping[str, Any]) -> None:
+    """Whole or not at all: the process may be stopped at any time."""
+    part = out.with_suffix(".part")
+    part.write_text(json.dumps(found))
+    part.replace(out)
+
+
+def shown(record: Mapping[str, Any]) -> str:
+    """The record as Markdown."""
+    lines = [
+        f"{record['gpu']}; {record['cpu']}; torch {record['torch']}, Python {record['python']};"
+        f" {record['date']}; `make gpu`"
+    ]
+    for section in record["sections"].values():
+        lines += ["", f"## {section['title']}", ""]
+        if rows := section["rows"]:
+            head = list(dict.fromkeys(name for row in rows for name in row))
+            lines += grid(head, [[_cell(row.get(name)) for name in head] for row in rows])
+        if section["error"]:
+            lines += ["", f"FAILED: {section['error']}"]
+    return "\n".join([*lines, ""])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""What `make gpu` measures, a function for each section, which yields one flat row at a time.
+
+Each takes the device and its sizes, so that a CPU with tiny ones can try it.
+"""
+
+import csv
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zobench.bench.kernel_checks import CHECKS
+from zobench.bench.rounds import synchronize
+from zobench.bench.subject import Subject, subject_of
+from zobench.build import build_optimizer
+from zobench.paths import PACKAGE_DIR
+from zobench.run.closure import step_of
+from zobench.run.meter import Meter
+from zobench.schema import composed
+from zobench.zo.feedback import Key
+from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.passes.move import Move, Term, carry_out
+from zobench.zo.samplers.gaussian import Gaussian
+from zobench.zo.space import Slot
+
+Row = dict[str, Any]
+STEPS = (
+    "mezo",
+    "'mezo arithmetic=inplace'",
+    "'mezo sampler=rademacher arithmetic=inplace'",
+    "'mezo arithmetic=inplace optimizer.graph=true'",
+)
+GRAPHS = ("mezo", "'mezo optimizer.graph=true'")
+
+
+def kernels(device: torch.device, names: Sequence[str] = tuple(CHECKS)) -> Iterator[Row]:
+    """Every check of the passes against the CPU's."""
+    for name in names:
+        start = time.perf_counter()
+        try:
+            CHECKS[name](device)
+            found = "passed"
+        except Exception as error:  # what is wrong is the result
+            found = f"FAILED: {type(error).__name__}: {error}".splitlines()[0]
+        said = (CHECKS[name].__doc__ or "").strip()
+        yield {"check": said, "result": found, "seconds": time.perf_counter() - start}
+
+
+def steps(
+    device: torch.device, benches: Sequence[Sequence[str]], rows: Sequence[str], folder: Path
+) -> Iterator[Row]:
+    """`zobench bench` of those rows, once for each list of overrides; its own files in `folder`."""
+    from zobench.bench import app
+
+    for number, overrides in enumerate(benches):
+        out = folder / f"gpu-steps-{len(rows)}-{number}.json"
+        listed = f"optimizers=[{','.join(rows)}]"
+        _empty(device)  # the last model
+        app.main([*overrides, f"device={device.type}", "noise=0", listed, f"out={out}"])
+        record = json.loads(out.read_text())
+        for row in record["rows"]:
+            yield {
+                "model": f"{record['model']['kind']} {record['model']['parameters'] / 1e6:.4g} M",
+                "dtype": record["dtype"],
+                "tokens": row["tokens_per_forward"],
+                "step": row["row"],
+                "ms": 1e3 * statistics.median(row["seconds"]),
+                "step / its forwards": statistics.median(row["ratios"]),
+                "from": min(row["ratios"]),
+                "to": max(row["ratios"]),
+                "peak / a forward's": row["memory_over_forward"],
+            }
+
+
+def memory(
+    device: torch.device,
+    subjects: Sequence[tuple[str, int, int]],
+    number: int,
+    more: Sequence[str] = (),
+) -> Iterator[Row]:
+    """Peak and seconds of a step in each arithmetic, beside a forward of the same loss.
+
+    subjects: model, examples and tokens of a batch, logits at label places. number: of steps timed.
+    more: overrides of all models.
+    """
+    for model, batch, tokens in subjects:
+        subject = _subject(device, model, batch, tokens, more)
+        loss, meter = subject.counted(), Meter(device)
+        shown = {"model": model, "dtype": _dtype(subject), "batch": f"{batch} x {tokens}"}
+        once = torch.no_grad()(partial(_read, loss, subject.batch))
+        pure = _measured(device, meter, "forward", once, number)
+        yield shown | {"what": "forward"} | pure | {"peak / a forward's": 1.0}
+        for arithmetic in ("inplace", "stochastic", "exact"):
+            take = step_of(_optimizer(subject, model, arithmetic), subject.counted())
+            step = partial(take, subject.batch)
+            row = _measured(device, meter, arithmetic, step, number)
+            row["peak / a forward's"] = row["peak GiB"] / pure["peak GiB"]
+            if published := _published(model, batch):
+                row["MeZO's paper (A100), s"] = published
+            yield shown | {"what": f"mezo, {arithmetic}"} | row
+            del step, take
+            _empty(device)
+        del subject, loss, once
+        _empty(device)
+
+
+def agreement(
+    device: torch.device, model: str, batch: int, tokens: int, number: int, more: Sequence[str] = ()
+) -> Iterator[Row]:
+    """float32 steps on a CPU and on the device from the same weights: z, losses and weights."""
+    here = _subject(torch.device("cpu"), model, batch, tokens, [*more, "model.dtype=float32"])
+    there = _subject(device, model, batch, tokens, [*more, "model.dtype=float32"])
+    tensors = [
+        (ours.data, theirs.data)
+        for (_, ours), (_, theirs) in zip(here.trainable, there.trainable, strict=True)
+    ]
+    for ours, theirs in tensors:
+        theirs.copy_(ours)
+    pair = [(subject, _optimizer(subject, model, "inplace")) for subject in (here, there)]
+    drawn = [list(map(_z, optimizer.engine.slots)) for _, optimizer in pair]
+    losses: list[list[float]] = []
+    for subject, optimizer in pair:
+        take = step_of(optimizer, subject.counted())
+        losses.append([take(subject.batch) for _ in range(number)])
+    gaps = [abs(a - b) for a, b in zip(*losses, strict=True)]
+    far = sum(float((a.double() - b.double().cpu()).square().sum()) for a, b in tensors)
+    near = sum(float(a.double().square().sum()) for a, _ in tensors)
+    yield {
+        "model": model,
+        "steps": number,
+        "z is equal to the bit": all(map(torch.equal, *drawn)),
+        "largest loss gap": max(gaps),
+        "last loss on the CPU": losses[0][-1],
+        "last on the device": losses[1][-1],
+        "weights apart, relative": (far / near) ** 0.5,
+    }
+
+
+def _subject(
+    device: torch.device, model: str, batch: int, tokens: int, more: Sequence[str]
+) -> Subject:
+    """A model of random weights and its batch."""
+    wanted = [f"model={model}", "++model.path=null", "model.weights=random", "tuning=full"]
+    wanted += ["model.labels=[0,1]", f"model.weights_device={device.type}", *more]
+    settings = composed(*wanted)
+    sizes = {"batch_size": batch, "tokens": tokens, "logits": "labels", "seed": 0}
+    return subject_of({**settings, **sizes}, device)
+
+
+def _optimizer(subject: Subject, model: str, arithmetic: str) -> ZOOptimizer:
+    settings = composed(f"model={model}", "++model.path=null", f"arithmetic={arithmetic}")
+    optimizer = build_optimizer(settings["optimizer"], subject.trainable, subject.model)
+    assert isinstance(optimizer, ZOOptimizer)
+    return optimizer
+
+
+def _read(loss: Callable[[Any], Any], batch: Any) -> float:
+    return float(loss(batch))
+
+
+def _measured(
+    device: torch.device, meter: Meter, name: str, once: Callable[[], object], number: int
+) -> Row:
+    """Peak GiB and the median of seconds, after a first one that is not counted."""
+    once()
+    _empty(device)
+    times = []
+    with meter.phase(name):
+        for _ in range(number):
+            synchronize(device)
+            start = time.perf_counter()
+            once()
+            synchronize(device)
+            times.append(time.perf_counter() - start)
+    return {"peak GiB": meter.peak_gib(name), "seconds": statistics.median(times)}
+
+
+def _empty(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _dtype(subject: Subject) -> str:
+    return str(subject.trainable[0][1].dtype).removeprefix("torch.")
+
+
+def _published(model: str, batch: int) -> float | None:
+    """Seconds per step of MeZO's table 23, which is MultiRC on an A100."""
+    name = model.replace("opt_1_3b", "opt-1.3b").replace("_", "-")
+    with (PACKAGE_DIR / "published" / "published.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            asked = row["table"], row["model"], row["method"], row["setting"].split(";")[0]
+            if asked == ("T23", name, "mezo", f"bs{batch}"):
+                return float(row["value"])
+    return None
+
+
+def _z(slot: Slot) -> torch.Tensor:
+    """The pass's own z of step 0 on the slot."""
+    z = torch.zeros(slot.numel, device=slot.parameter.device)
+    direction = Gaussian().direction(slot, Key(0, 0, 0))
+    carry_out([Move(z, 1, [Term(direction, 1.0)])])
+    return z.cpu()

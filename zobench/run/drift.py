@@ -1,0 +1,32 @@
+"""What a run tells of 16-bit weights that are perturbed in place."""
+
+import torch
+
+from zobench.zo.feedback import PLAIN
+from zobench.zo.optimizer import ZOOptimizer
+
+
+class Drift:
+    """Findings of the optimizer's drift meter; one line the first time that updates are too small.
+
+    There are none for weights of 32 bits, or left clean, or moved otherwise than by plain descent.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        plain = isinstance(optimizer, ZOOptimizer) and PLAIN in optimizer.rule.gives
+        self._meter = optimizer.engine.drift if plain else None  # type: ignore[attr-defined]
+        self._said = False
+
+    def __call__(self) -> dict[str, float]:
+        if self._meter is None:
+            return {}
+        found: dict[str, float] = self._meter.findings()
+        if found["drift/update_in_spacings"] < 1.0 and not self._said:
+            self._said = True
+            print(
+                "warning: an update changes a weight of median size by"
+                f" {found['drift/update_in_spacings']:.2g} of half its 16-bit spacing, so that"
+                " rounding decides what is learnt; arithmetic=exact loses nothing",
+                flush=True,
+            )
+        return found

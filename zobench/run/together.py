@@ -1,0 +1,132 @@
+"""Several runs in one process, side by side: their steps are rows of one batch.
+
+The runs differ in their optimizers and seeds (`zobench.run.kin`). Each has its folder, data order,
+evaluations, selection and result as if it were alone; the frozen model is in memory once. Seconds
+are those of a run's own turns and its share of the common steps; a peak of memory is the process's.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zobench.build import build, build_optimizer
+from zobench.errors import UserError
+from zobench.run.base import device_for, tuned_of
+from zobench.run.folder import RunFolder
+from zobench.run.kin import kin
+from zobench.run.loggers.afterwards import Afterwards
+from zobench.run.meter import Meter
+from zobench.run.runner import Made, check_gradient, made_of, recorded
+from zobench.run.turns import Clock, put
+from zobench.run.work import Wanted, Work
+from zobench.tasks.side_by_side import side_by_side
+from zobench.zo.engine import Diverged
+from zobench.zo.fleet import Fleet, copies_of
+from zobench.zo.optimizer import ZOOptimizer
+
+Place = tuple[int, Any]  # a row's batch: the number of its run, and the batch itself
+
+
+class Member(NamedTuple):
+    """One of the runs: its time, its weights, and what it does with them."""
+
+    clock: Clock
+    weights: Mapping[str, Tensor]
+    optimizer: ZOOptimizer
+    work: Work
+
+
+def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
+    """Carry out the runs of these folders; what their results hold, in the same order.
+
+    Raises UserError, before any file of results is opened, for runs that cannot go together.
+    """
+    settings = [folder.settings() for folder in folders]
+    if len({kin(own) for own in settings} | {None}) != 2:
+        raise UserError("pack_runs: these runs differ in more than seed and optimizer")
+    device = device_for(settings[0])
+    clocks = [Clock() for _ in folders]
+    meters = [Meter(device, clock) for clock in clocks]
+    with clocks[0].turn(), meters[0].phase("load"):
+        made = made_of(settings[0], device)
+    members = []
+    for folder, own, clock, meter in zip(folders, settings, clocks, meters, strict=True):
+        with clock.turn(), meter.phase("load"):
+            weights = _first_weights(own, settings[0], made, device)
+            optimizer = _optimizer(own["optimizer"], weights)
+        check_gradient(own["train"], made.problem, optimizer)
+        logger = Afterwards(build(own["logger"]))
+        its = made._replace(trainable=list(weights.items()), base=None)
+        work = recorded(folder, own, its, optimizer, meter, logger)
+        members.append(Member(clock, weights, optimizer, work))
+    if not made.problem.differentiable:
+        raise UserError("pack_runs: this task's loss is not one computation on tensors")
+    rows = sum(own["optimizer"].get("pack") or 1 for own in settings)
+    try:
+        fleet = Fleet[Place](made.model, [member.optimizer for member in members], max(rows, 2))
+    except ValueError as error:
+        raise UserError(f"pack_runs: {error}") from error
+    with ExitStack() as stack:
+        for member in members:
+            stack.enter_context(closing(member.work))
+        return _results(fleet, made.model, members)
+
+
+def _first_weights(
+    own: Mapping[str, Any], first: Mapping[str, Any], made: Made, device: torch.device
+) -> dict[str, torch.nn.Parameter]:
+    """What trains, as the run alone would find it: drawn by its own tuning's seed."""
+    model = made.model if own["tuning"] == first["tuning"] else tuned_of(own)[1]
+    return copies_of(model, device)
+
+
+def _optimizer(node: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ZOOptimizer:
+    """The run's optimizer over its own weights; the fleet does the packing."""
+    alone = {key: value for key, value in node.items() if key != "pack"}
+    optimizer = build_optimizer(alone, weights.items())
+    if not isinstance(optimizer, ZOOptimizer):
+        raise UserError("pack_runs: only zeroth-order optimizers step side by side")
+    return optimizer
+
+
+def _results(fleet: Fleet[Place], model: Any, members: Sequence[Member]) -> list[dict[str, Any]]:
+    """Let every run go on to its next step, take the steps together, and so on to the last."""
+    wanted: dict[int, Wanted] = {}
+    results: dict[int, dict[str, Any]] = {}
+
+    def go_on(number: int, go: Callable[[Any], Wanted], value: object) -> None:
+        """The run's turn: the model is its own until it wants its next step."""
+        put(model, members[number].weights)
+        with members[number].clock.turn():
+            try:
+                wanted[number] = go(value)
+            except StopIteration as stop:
+                results[number] = stop.value
+
+    def losses(places: Sequence[Place]) -> Any:
+        for number, batch in places:
+            wants[number].loss.count(batch)
+        loss = wants[places[0][0]].loss.part
+        return side_by_side([batch for _, batch in places], loss)
+
+    def anchor(number: int, nth: int) -> Place:
+        return number, wants[number].anchor(nth)
+
+    for number, member in enumerate(members):
+        go_on(number, member.work.send, None)
+    while wanted:
+        wants = {number: want.steps for number, want in wanted.items()}
+        batches = {number: (number, want.batch) for number, want in wanted.items()}
+        wanted.clear()
+        begun = time.perf_counter()
+        ends = fleet.step(batches, losses, anchor)
+        share = (time.perf_counter() - begun) / len(ends)
+        for number, end in ends.items():
+            members[number].clock.add(share)
+            work = members[number].work
+            go_on(number, work.throw if isinstance(end, Diverged) else work.send, end)
+    return [results[number] for number in range(len(members))]

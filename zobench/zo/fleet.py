@@ -1,0 +1,174 @@
+"""Several runs side by side: all that they ask for in one call, as rows of one batch.
+
+Each run is an optimizer of its own over copies of what trains; the frozen model is shared. They
+step together: the points that their estimators ask for at a time, whoever asks, are evaluated by
+one vmapped call (`zobench.zo.packing`), each with the batch of its run, until the last is answered.
+Noise, state and order of what is evaluated are those of the run alone, and so are losses but for
+the rounding of a batched matrix product.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from zobench.zo.engine import Diverged
+from zobench.zo.feedback import Request
+from zobench.zo.forward_mode import loss_and_slope
+from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.packing import Packing, copying
+from zobench.zo.passes.move import Move, carry_out
+from zobench.zo.samplers.base import ReplayClass
+from zobench.zo.space import slots_of
+
+Batch = TypeVar("Batch")
+Tensors = Mapping[str, Tensor]
+# For the batches of some rows: their tensors, one row of them per batch, and the loss of a row.
+Losses = Callable[[Sequence[Batch]], tuple[Tensors, Callable[[Tensors], Tensor]]]
+
+
+class Row(NamedTuple, Generic[Batch]):
+    """A request of one member, and the batch that it is about."""
+
+    member: int
+    request: Request
+    batch: Batch
+
+
+def copies_of(model: nn.Module, device: torch.device | None = None) -> dict[str, nn.Parameter]:
+    """Copies of what the model trains, by its names: what one member of a fleet is made over.
+
+    device: theirs; that of each tensor unless given.
+    """
+    trained = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+    return {name: nn.Parameter(p.to(device or p.device, copy=True)) for name, p in trained}
+
+
+class Fleet(Generic[Batch]):
+    """Optimizers over `copies_of` one model, which stays as it is.
+
+    most: rows of one call, at least 2. A member's points are evaluated from clean weights, as with
+    `pack=most` alone. Raises ValueError for a member over other names or shapes, one that watches
+    activations, and copies that would outweigh the model.
+    """
+
+    def __init__(self, model: nn.Module, members: Sequence[ZOOptimizer], most: int) -> None:
+        if most < 2:
+            raise ValueError(f"pack={most}: a fleet evaluates at least 2 points at a time")
+        slots = slots_of(model.named_parameters())
+        self.members, self.most = members, most
+        self._model, self._packing = model, Packing(model, slots, most)
+        shapes = [(slot.name, slot.parameter.shape, slot.parameter.dtype) for slot in slots]
+        for member in members:
+            engine = member.engine
+            own = [(slot.name, slot.parameter.shape, slot.parameter.dtype) for slot in engine.slots]
+            if own != shapes:
+                raise ValueError("a fleet's members train copies of the model's tensors, all alike")
+            if engine.sampler.replay_class is ReplayClass.DATA:
+                raise ValueError(
+                    f"sampler {type(engine.sampler).__name__} watches the activations of a forward"
+                    " of its own, which a fleet does not make"
+                )
+            engine.pack = most
+
+    @torch.no_grad()
+    def step(
+        self,
+        batches: Mapping[int, Batch],
+        losses: Losses[Batch],
+        anchor: Callable[[int, int], Batch] | None = None,
+    ) -> dict[int, float | Diverged]:
+        """One step of each member that has a batch: its loss, or why it made no step.
+
+        losses: stacks the batches of some rows, which are at most `most`, and says what the loss of
+        a row is. anchor: (member, n) gives the member's n-th batch of the training set, where its
+        estimator asks for others than the step's. Whatever is raised, all weights are clean.
+        """
+        dialogues = {n: self.members[n].stepping() for n in batches}
+        values: dict[int, Sequence[float] | None] = dict.fromkeys(batches)
+        ends: dict[int, float | Diverged] = {}
+        with ExitStack() as stack:
+            for dialogue in dialogues.values():
+                stack.enter_context(closing(dialogue))
+            while values:
+                asked: list[Row[Batch]] = []
+                for n, told in values.items():
+                    try:
+                        requests = dialogues[n].send(told)  # type: ignore[arg-type]
+                    except StopIteration as stop:
+                        ends[n] = stop.value
+                    except Diverged as error:
+                        ends[n] = error
+                    else:
+                        asked += [Row(n, r, self._batch(n, r, batches, anchor)) for r in requests]
+                values = self._answers(asked, losses)
+        return {n: ends[n] for n in batches}
+
+    def _batch(
+        self,
+        member: int,
+        request: Request,
+        batches: Mapping[int, Batch],
+        anchor: Callable[[int, int], Batch] | None,
+    ) -> Batch:
+        if request.batch is None:
+            return batches[member]
+        if anchor is None:
+            raise ValueError(
+                f"estimator {type(self.members[member].estimator).__name__} evaluates other batches"
+                " than the step's: call step(batches, losses, anchor)"
+            )
+        return anchor(member, request.batch)
+
+    def _answers(
+        self, rows: Sequence[Row[Batch]], losses: Losses[Batch]
+    ) -> dict[int, Sequence[float] | None]:
+        """What each member is told, in the order of its questions."""
+        told: dict[int, list[float]] = {row.member: [] for row in rows}
+        together = [row for row in rows if row.request.along is None]
+        for at in range(0, len(together), self.most):
+            group = together[at : at + self.most]
+            inputs, loss = losses([row.batch for row in group])
+            found = self._packing.evaluated(loss, self._stacks(group), len(group), inputs)
+            for row, value in zip(group, found, strict=True):
+                told[row.member].append(value)
+        for row in rows:
+            if row.request.along is not None:
+                told[row.member] += self._slope(row, losses)
+        return dict(told)
+
+    def _stacks(self, rows: Sequence[Row[Batch]]) -> list[Tensor]:
+        """Of each slot the weights of every row, all made in one pass."""
+        points: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            points.setdefault(row.member, []).append(place)
+        stacks: list[Tensor] = []
+        moves: list[Move] = []
+        for number, slot in enumerate(self._packing.slots):
+            like = slot.parameter.detach()
+            stack = like.new_empty((len(rows), *like.shape))
+            for member, places in points.items():
+                engine = self.members[member].engine
+                at = [rows[place].request.point for place in places]
+                copies = (stack[place] for place in places)
+                moves += copying(engine.slots[number], engine.sampler, at, copies)
+            stacks.append(stack)
+        carry_out(moves)
+        return stacks
+
+    def _slope(self, row: Row[Batch], losses: Losses[Batch]) -> tuple[float, float]:
+        """Loss and slope of a request `along`, which is evaluated by itself."""
+        engine = self.members[row.member].engine
+        inputs, loss = losses([row.batch])
+        weights = [slot.parameter for slot in engine.slots]
+        one = {name: stack[0] for name, stack in inputs.items()}
+        assert row.request.along is not None
+        return loss_and_slope(
+            partial(self._packing.with_weights, weights, partial(loss, one)),
+            engine.slots,
+            engine.sampler,
+            row.request.along,
+        )

@@ -1,0 +1,181 @@
+"""A whole step as one CUDA graph: its forwards, passes and scalars, launched at once.
+
+Nothing in a captured step waits for the device, and what changes from step to step, the rate, the
+radius and the keys of the noise, is read from a buffer that is filled before. So the law of z and
+the estimator have to be such that the host has nothing to decide: `check` says which are. The
+losses come back at the end; one that is not finite has changed nothing by then.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zobench.zo import noise
+from zobench.zo.directions import Dense
+from zobench.zo.engine import Diverged, answered
+from zobench.zo.estimators.base import Estimator
+from zobench.zo.feedback import GRAD, Key, Request
+from zobench.zo.ledger import Record
+from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.rules.base import Rule
+from zobench.zo.samplers.base import ReplayClass, Sampler
+from zobench.zo.scalars import Scalar, Scalars
+
+
+def check_graph(optimizer: ZOOptimizer) -> None:
+    """Raise ValueError in one sentence for an optimizer whose steps cannot be captured."""
+    engine = optimizer.engine
+    _check_parts(engine.sampler, optimizer.estimator, optimizer.rule)
+    if engine.pack > 1:
+        raise ValueError("graph: a captured step evaluates one point at a time; set pack=1")
+    devices = {slot.parameter.device for slot in engine.slots}
+    if len(devices) > 1 or {device.type for device in devices} != {"cuda"}:
+        raise ValueError(
+            "graph: only steps of weights on one CUDA device are captured, and these are on"
+            f" {', '.join(sorted(map(str, devices)))}"
+        )
+
+
+def _check_parts(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:
+    named = {part: type(part).__name__ for part in (sampler, estimator, rule)}
+    if not _same_at_every_step(sampler):
+        raise ValueError(
+            f"graph: sampler {named[sampler]} decides anew at every step what it draws, which a"
+            " captured step cannot; choose gaussian or rademacher"
+        )
+    if not estimator.deferred:
+        raise ValueError(
+            f"graph: estimator {named[estimator]} has to see its losses while the step goes on,"
+            " which a captured step cannot show; choose two_sided, one_sided or rloo"
+        )
+    if not rule.deferred:
+        raise ValueError(
+            f"graph: rule {named[rule]} cannot be captured; choose sgd, or momentum with"
+            " per_query=false"
+        )
+
+
+def _same_at_every_step(sampler: Sampler) -> bool:
+    """Whether directions are plain noise on every slot, with nothing but the key to choose."""
+    if sampler.replay_class is not ReplayClass.PURE or sampler.weighted:
+        return False
+    if type(sampler).begin_step is not Sampler.begin_step:
+        return False
+    drawn = [sampler.direction(slot, Key(0, step, 0)) for step, slot in enumerate(sampler.slots)]
+    return all(isinstance(z, Dense) and z.factor == 1.0 for z in drawn)
+
+
+class StepGraph:
+    """Steps of an optimizer on one closure, which looks at tensors that stay where they are.
+
+    The first step is taken launch by launch, which compiles the kernels and makes all state; then
+    one is captured, and from the second on steps are replayed. On a CPU nothing can be captured:
+    every step is taken like the first. pool: memory shared with other
+    graphs of the same device, of which one runs at a time.
+    """
+
+    def __init__(
+        self, optimizer: ZOOptimizer, closure: Callable[[], Tensor], pool: Any = None
+    ) -> None:
+        self.optimizer, self._closure, self._pool = optimizer, closure, pool
+        self._device = optimizer.engine.slots[0].parameter.device
+        self._queries = range(optimizer.estimator.directions)
+        count, pinned = 2 + 2 * len(self._queries), self._device.type == "cuda"
+        self._host = torch.empty(count, dtype=torch.float64, pin_memory=pinned)
+        self._inputs = torch.empty(count, dtype=torch.float64, device=self._device)
+        self._tables: dict[bytes, Tensor] = {}  # of the passes, for as long as the graph reads them
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._stream = torch.cuda.Stream(self._device) if pinned else None
+        self._results = self._inputs
+        self._forwards = self._losses = 0  # of a step
+
+    @torch.no_grad()
+    def step(self) -> float:
+        """One step; returns the loss. It waits for the device once, at its end.
+
+        Raises Diverged when a loss is not finite, with weights and state as before the step.
+        """
+        self._refresh()
+        if self._graph is not None:
+            self._graph.replay()
+            self.optimizer.engine.forwards += self._forwards
+            return self._read(self._results)
+        with self._beside():
+            results = self._body()
+        loss = self._read(results)
+        if self._stream is not None:
+            self._capture(self._stream)
+        return loss
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """On the stream that will be captured, where there is one."""
+        if self._stream is None:
+            yield
+            return
+        usual = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(usual)
+        with torch.cuda.stream(self._stream):
+            yield
+        usual.wait_stream(self._stream)
+
+    def _refresh(self) -> None:
+        """Rate, radius and keys of this step; the last step's copy has been made when it ended."""
+        optimizer, group = self.optimizer, self.optimizer.param_groups[0]
+        keys = [noise.mix(optimizer.engine.seed, optimizer.steps, query) for query in self._queries]
+        words = chain.from_iterable((key & 0xFFFFFFFF, key >> 32) for key in keys)
+        self._host.copy_(torch.tensor([group["eps"], group["lr"], *words], dtype=torch.float64))
+        self._inputs.copy_(self._host, non_blocking=True)
+
+    def _capture(self, stream: torch.cuda.Stream) -> None:
+        """Record the next step, without taking it."""
+        graph, forwards = torch.cuda.CUDAGraph(), self.optimizer.engine.forwards
+        # relaxed: tables are copied to the device beside it
+        with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="relaxed"):
+            self._results = self._body()
+        self._graph, self.optimizer.engine.forwards = graph, forwards
+
+    def _body(self) -> Tensor:
+        """Launch the step; returns the loss to report, all losses and the coefficients."""
+        optimizer, engine, step = self.optimizer, self.optimizer.engine, self.optimizer.steps
+        before = engine.forwards
+        with Scalars(self._device, self._tables) as scalars:
+            eps, lr, *words = map(scalars.of, self._inputs.unbind())
+            for query, low, high in zip(self._queries, words[::2], words[1::2], strict=True):
+                scalars.keys[noise.mix(engine.seed, step, query)] = low, high
+
+            def answer(requests: Sequence[Request]) -> Sequence[Any]:
+                del requests  # one, of the step's own batch
+                return (scalars.of(self._closure().double()),)
+
+            given: Any = {"eps": eps, "lr": lr}  # scalars take the place of floats
+            asked = engine.evaluation(optimizer.estimator, step=step, **given)
+            feedback: Any = answered(asked, answer)
+            losses: list[Any] = list(engine.losses)
+            sound = torch.stack([loss.tensor for loss in losses]).isfinite().all()
+            scalars.gate = scalars.of(sound.double())
+            rate: Any = lr.gated(scalars.gate)
+            engine.update(feedback, optimizer.rule, step=step, lr=rate)
+            made: list[Scalar] = [feedback.loss, *losses, *feedback.channels[GRAD].values()]
+            self._forwards, self._losses = engine.forwards - before, len(losses)
+            return torch.stack([scalar.tensor for scalar in made])
+
+    def _read(self, results: Tensor) -> float:
+        """Wait for the results, and note the step as an optimizer does."""
+        optimizer = self.optimizer
+        loss, *others = results.tolist()
+        losses = tuple(others[: self._losses])
+        optimizer.engine.losses = list(losses)
+        if bad := [value for value in losses if not math.isfinite(value)]:
+            doubt = "" if optimizer.steps else optimizer.engine.walk.doubt
+            raise Diverged(f"the loss is {bad[0]} at step {optimizer.steps}{doubt}")
+        optimizer.record = Record(
+            optimizer.param_groups[0]["lr"], losses, tuple(others[self._losses :])
+        )
+        optimizer.steps += 1
+        return float(loss)

@@ -1,0 +1,161 @@
+"""The rows of a fused pass's tables for all slots that take part in a step's directions."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zobench.zo import noise
+from zobench.zo.directions import Direction, Recipe
+from zobench.zo.feedback import Key
+from zobench.zo.passes import fused, gpu, kernel
+from zobench.zo.passes.gpu_tables import gpu_tables_from
+from zobench.zo.passes.move import Move
+from zobench.zo.passes.tables import (
+    DTYPES,
+    Table,
+    Tables,
+    piece_length,
+    pieces_of,
+    target_row,
+    term_row,
+)
+from zobench.zo.samplers.base import Sampler
+from zobench.zo.space import Slot
+
+
+class Sheet:
+    """Rows by slot; passes are written into copies of them.
+
+    scales: of the recipes. kept: addresses of the slots' kept vectors, 0 for those without.
+    keepers: slots with such. kinds: the places of slots that a rule treats alike.
+    """
+
+    def __init__(self, slots: Sequence[Slot], recipes: Sequence[Recipe]) -> None:
+        self.slots, self._device = slots, slots[0].parameter.device
+        self.on_gpu = gpu.able(slots[0].move([]))
+        self._alive: list[Any] = [*recipes]  # what the tables point to
+        self._terms = np.array([term_row(r, 0.0, 0.0) for r in recipes], kernel.TERM)
+        self._targets = np.array([target_row(s.move([]), 0, 0) for s in slots], kernel.TARGET)
+        widths = [{r.width} if r.row is not None else set() for r in recipes]
+        self._lengths = [piece_length(w) for w in widths]
+        self._pieces, self._longest = pieces_of([slot.numel for slot in slots], self._lengths)
+        self._widest = max((w for own in widths for w in own), default=1)
+        self._places = self._addresses()
+        self._parts: dict[tuple[int, ...], tuple[Table, int]] = {}
+        self.places = {slot.id: place for place, slot in enumerate(slots)}
+        self.scales = np.array([r.scale for r in recipes])
+        self.kept = np.array([0 if s.kept is None else s.kept.data_ptr() for s in slots])
+        self.keepers = [slot for slot in slots if slot.kept is not None]
+        kind = [(slot.parameter.dim() <= 1, slot.kept is None) for slot in slots]
+        ordered = sorted(range(len(slots)), key=lambda i: kind[i])
+        self.kinds = [np.array([*same]) for _, same in groupby(ordered, lambda i: kind[i])]
+
+    @classmethod
+    def of(cls, slots: Sequence[Slot], sampler: Sampler, key: Key) -> "Sheet | None":
+        """The sheet of a step's law; None where a fused pass cannot draw or store its directions.
+
+        Raises ValueError for a sampler that says it is steady and has other keys in its noise.
+        """
+        drawn = [(slot, z) for slot in slots if (z := sampler.direction(slot, key)) is not None]
+        recipes = [z.recipe for _, z in drawn if z.recipe is not None]
+        able = {_back_end(slot) for slot, _ in drawn}
+        if len(recipes) < max(1, len(drawn)) or len(able) > 1 or None in able:
+            return None
+        if any(r.stream and r.stream.key != noise.mix(*key) for r in recipes):
+            raise ValueError(f"{type(sampler).__name__}.steady: its noise has a key of its own")
+        return cls([slot for slot, _ in drawn], recipes)
+
+    def stale(self) -> bool:
+        """Whether somebody has put the weights elsewhere since."""
+        return self._places != self._addresses()
+
+    def _addresses(self) -> list[int]:
+        return [slot.parameter.data_ptr() for slot in self.slots]
+
+    def tables(self, keys: Sequence[Key]) -> Tables:
+        """A pass along the keys, from the clean weights where those are kept.
+
+        Its terms stand by (slot, key), and their scales are 0.
+        """
+        count, number = len(self.slots), len(keys)
+        terms = np.repeat(self._terms, number).reshape(count, number)
+        for place, key in enumerate(keys):
+            mixed = noise.mix(*key)
+            terms["key0"][:, place], terms["key1"][:, place] = mixed & 0xFFFFFFFF, mixed >> 32
+        targets = self._targets.copy()
+        targets["first_term"] = number * np.arange(count)
+        targets["last_term"] = targets["first_term"] + number
+        if any(slot.away for slot in self.keepers):
+            targets["source"] = np.where(self.kept != 0, self.kept, targets["source"])
+        return Tables(targets, terms, self._pieces, self._longest, self._widest)
+
+    def part(
+        self, tables: Tables, places: tuple[int, ...], out: Sequence[Tensor], rows: Tensor | None
+    ) -> Tables:
+        """The pass over a few slots alone, from where they are into other tensors.
+
+        rows: those of each slot that are needed there; more may be written.
+        """
+        targets = tables.targets[[*places]]
+        targets["address"] = [tensor.data_ptr() for tensor in out]
+        targets["out_dtype"] = [DTYPES[tensor.dtype] for tensor in out]
+        numels = [self.slots[place].numel for place in places]
+        if rows is not None and self._widest == 1:
+            lengths = [self.slots[place].row for place in places]
+            pieces, longest = pieces_of(numels, lengths, [rows.numpy()] * len(places))
+        else:
+            if places not in self._parts:
+                self._parts[places] = pieces_of(numels, [self._lengths[p] for p in places])
+            pieces, longest = self._parts[places]
+        return tables._replace(targets=targets, pieces=pieces, longest=longest)
+
+    def add_state(self, moves: Sequence[Move]) -> None:
+        """Take in the state that the slots' updates go through."""
+        self._state = np.array([target_row(move, 0, 0) for move in moves], kernel.TARGET)
+        self._alive += [move.through for move in moves]
+
+    def write(
+        self, tables: Tables, kind: npt.NDArray[np.intp], move: Move, drawn: Sequence[Direction]
+    ) -> None:
+        """Update the slots of a kind as one of them. drawn: its directions, in the keys' order."""
+        one = np.array([target_row(move, 0, 0)], kernel.TARGET)[0]
+        for name in ("keep", *kernel.SCALARS):
+            tables.targets[name][kind] = one[name]
+        for name in ("through", "state0", "state1"):
+            tables.targets[name][kind] = self._state[name][kind]
+        places = {id(direction): place for place, direction in enumerate(drawn)}
+        for term in move.terms:
+            place = places[id(term.direction)]
+            tables.terms["first"][kind, place] = term.first * self.scales[kind]
+            tables.terms["second"][kind, place] = term.second * self.scales[kind]
+
+    def keep(self) -> None:
+        """Note the clean weights of those that are restored by copy."""
+        if self.keepers:
+            kept = [slot.kept for slot in self.keepers if slot.kept is not None]
+            torch._foreach_copy_(kept, [slot.flat for slot in self.keepers])
+        self._leave(True)
+
+    def run(self, tables: Tables, *, away: bool) -> None:
+        """Carry out a pass. away: whether the weights are displaced after it."""
+        tables = tables._replace(terms=tables.terms.reshape(-1))
+        if self.on_gpu:
+            gpu.launch(gpu_tables_from(tables, [slot.numel for slot in self.slots]), self._device)
+        else:
+            fused.run(tables)
+        self._leave(away)
+
+    def _leave(self, away: bool) -> None:
+        for slot in self.keepers:
+            slot.away = away
+
+
+def _back_end(slot: Slot) -> torch.device | None:
+    """Where a fused pass can store the slot's weights."""
+    move = slot.move([])
+    return slot.parameter.device if gpu.able(move) or fused.able(move) else None
