@@ -28,7 +28,8 @@ class Killer(NoLogger):
 
     def begin(self, folder: Any, *_: Any) -> None:
         self.folder: Path = folder.path
-        self._around(Steps, "take")
+        self._around(Steps, "prepare")
+        self._around(Steps, "taken")
         self._around(Path, "replace")
         self._around(Path, "unlink")
         self._around(_Summed, "write", every=40)

@@ -177,7 +177,7 @@ def test_a_logger_hears_of_a_run_at_its_end(tmp_path: Path) -> None:
 
     for status in ("failed", "done"):
         logger = Afterwards(Loud())
-        logger.begin(RunFolder(tmp_path), {}, {})
+        logger.begin(RunFolder(tmp_path), {}, {}, [])
         logger.log({"step": 0})
         logger.log({"step": 1})
         assert not heard
