@@ -18,6 +18,7 @@ records = st.lists(
         lr=st.sampled_from([1e-3, 1e-4, 0.0, -0.0]) | finite,
         losses=st.lists(st.floats(width=32, allow_nan=False) | finite, max_size=5).map(tuple),
         coefficients=st.lists(finite, max_size=200).map(tuple),
+        packed=st.booleans(),
     )
     | st.builds(Mark, st.integers(0, 2**64 - 1)),
     max_size=8,

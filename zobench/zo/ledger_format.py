@@ -1,7 +1,8 @@
 """Bytes of a ledger, version 2 (docs/ledger.md): a header, then one entry per step.
 
     header   b"ZOLEDGER", version uint16, run seed uint64
-    flags    uint8      1: a rate follows; 2: losses are float64; 4: counts follow; 8: a mark
+    flags    uint8      1: a rate follows; 2: losses are float64; 4: counts follow; 8: a mark;
+                        16: the weights stayed clean, as several points were evaluated at once
     rate     varint     zigzag of the second difference of the float64's bits, as integers
     counts   2 varints  losses, coefficients; where they are not those of the step before
     losses   float32 or float64 each, in the order of evaluation
@@ -20,17 +21,21 @@ from pathlib import Path
 _HEADER = struct.Struct("<8sHQ")
 _MAGIC, VERSION = b"ZOLEDGER", 2
 HEADER_BYTES = _HEADER.size
-_RATE, _WIDE, _COUNTS, _MARK = 1, 2, 4, 8
+_RATE, _WIDE, _COUNTS, _MARK, _PACKED = 1, 2, 4, 8, 16
 _LONGEST = 10  # bytes of a varint: 64 bits, seven in each
 
 
 @dataclass(frozen=True)
 class Record:
-    """One step: the learning rate, the losses as evaluated, the coefficients as applied."""
+    """One step: the learning rate, the losses as evaluated, the coefficients as applied.
+
+    packed: several points were evaluated in one call, for which the weights stay where they are.
+    """
 
     lr: float
     losses: tuple[float, ...]
     coefficients: tuple[float, ...]
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Codec:
         bend = rate - self._rate - self._slope
         counts = len(entry.losses), len(entry.coefficients)
         flags = _RATE * (bend != 0) | _WIDE * (not narrow) | _COUNTS * (counts != self._counts)
+        flags |= _PACKED * entry.packed
         body = bytes([flags])
         if flags & _RATE:
             body += _varint(_zigzag(_wrapped(bend)))
@@ -76,7 +82,7 @@ class Codec:
         entry: Record | Mark
         try:
             flags, at = data[start], start + 1
-            if flags & ~(_RATE | _WIDE | _COUNTS) and flags != _MARK:
+            if flags & ~(_RATE | _WIDE | _COUNTS | _PACKED) and flags != _MARK:
                 raise ValueError("is damaged in the entry")
             if flags == _MARK:
                 entry, at = Mark(*struct.unpack_from("<Q", data, at)), at + 8
@@ -95,6 +101,7 @@ class Codec:
                     _rate_of(rate),
                     _unpacked(data, at, counts[0], kind),
                     _unpacked(data, at + counts[0] * size, counts[1], "d"),
+                    bool(flags & _PACKED),
                 )
                 at += counts[0] * size + counts[1] * 8
             (check,) = struct.unpack_from("<I", data, at)

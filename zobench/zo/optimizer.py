@@ -112,7 +112,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.engine.update(feedback, self.rule, step=step, lr=lr)
         self.steps += 1
         applied = [c for name in (GRAD, MOVE) for c in feedback.channels.get(name, {}).values()]
-        self.record = Record(lr, tuple(self.engine.losses), tuple(applied))
+        packed = self.engine.pack > 1
+        self.record = Record(lr, tuple(self.engine.losses), tuple(applied), packed)
         return feedback.loss
 
     @torch.no_grad()
@@ -138,8 +139,13 @@ class ZOOptimizer(torch.optim.Optimizer):
                 seen(asked)
             return tuple(islice(losses, len(asked) + (asked[0].along is not None)))
 
-        loss = answered(self.stepping(), answer)
-        self.engine.forwards = forwards
+        pack = self.engine.pack
+        # the walk's rounding is the step's: whoever packed its points left the weights alone
+        self.engine.pack = max(pack, 2) if record.packed else 1
+        try:
+            loss = answered(self.stepping(), answer)
+        finally:
+            self.engine.pack, self.engine.forwards = pack, forwards
         if self.record != record:
             raise ValueError(f"the ledger's step {self.steps - 1} is not one of these settings")
         return loss
