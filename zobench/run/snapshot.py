@@ -50,8 +50,9 @@ def go_on(loop: Loop, state: Mapping[str, Any]) -> None:
         setattr(loop, name, value)
     loop.steps.loss.tokens = state["cost"]["tokens"]
     loop.steps.loss.forwards = state["cost"]["forwards"]
-    for name, seconds in state["seconds"].items():
-        loop.meter.recall(name, seconds, state["peaks"].get(name))
+    for name, peaks in state["peaks"].items():
+        if name in _PHASES:
+            loop.meter.recall(name, state["seconds"][name], peaks)
     if loop.diagnosis is not None and state["diagnosis"] is not None:
         loop.diagnosis.load_state_dict(state["diagnosis"])
     for row in loop.journal.about("dev"):
