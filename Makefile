@@ -32,6 +32,9 @@ test-real: $(STAMP)  ## run every task on real rows, where ZOBENCH_TEST_DATA has
 test-smoke: $(STAMP)  ## run every paper's table on the tiny model
 	$(BIN)/python -m pytest tests/smoke -m smoke --numprocesses auto
 
+test-faults: $(STAMP)  ## kill runs at many instants and see them go on
+	$(BIN)/python -m pytest -m faults --numprocesses auto
+
 test-kernels: $(STAMP)  ## run the GPU's kernels, in Triton's interpreter where there is no GPU
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
 	$(BIN)/python -m pytest tests/gpu
@@ -57,4 +60,4 @@ clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zobench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test test-real test-smoke test-kernels check format bench gpu clean
+.PHONY: help install demo test test-real test-smoke test-faults test-kernels check format bench gpu clean

@@ -90,10 +90,10 @@ def test_no_method_imports_another() -> None:
 
 
 def test_the_global_random_state_has_one_reader() -> None:
-    """Nothing but the runner (for dropout) and pretraining (in a fork) seeds a global generator."""
+    """Only a run's beginning (for dropout) and pretraining (in a fork) seed a global generator."""
     seeds = re.compile(r"manual_seed\(|np\.random\.seed|random\.seed\(|torch\.randn?\(")
     allowed = {
-        "run/runner.py",
+        "run/base.py",
         "models/pretrain.py",
         "bench/memory.py",
         "seeded.py",

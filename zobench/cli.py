@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ Do the rest with a sub-command:
   zobench report SUITE       all of it as one HTML page        zobench report quickstart
   zobench dashboard SUITE    a W&B report of it, --dry-run     zobench dashboard quickstart
   zobench sync [SUITE]       upload offline W&B runs           zobench sync quickstart
+  zobench replay FOLDER      weights from a run's ledger       zobench replay runs/S/RUN --step best
+  zobench verify FOLDER      a result, checked by replaying    zobench verify runs/S/RUN
   zobench methods            what every method is and costs    zobench methods
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
   zobench bench ...          steps against their forwards      zobench bench optimizers=[mezo,loren]
@@ -42,7 +45,7 @@ Runs land in runs/, or in $ZOBENCH_RUNS. ZOBENCH_TRACE=1 shows tracebacks.
 
 
 def main() -> None:
-    """Entry point; exit status 0, or 1 when a run or the input failed."""
+    """Entry point; exit status 0, 1 when a run or the input failed, 75 when asked to stop."""
     if "OMP_WAIT_POLICY" not in os.environ:
         # how long torch's idle threads (GNU OpenMP) keep a core from ours, in turns of a loop: by
         # default about as long as a pass over a module takes. Read when torch is loaded.
@@ -64,6 +67,8 @@ def run_command(arguments: Sequence[str]) -> int:
         "report": _module("zobench.report.page.build"),
         "dashboard": _module("zobench.report.dashboard"),
         "sync": _module("zobench.report.sync"),
+        "replay": _module("zobench.run.replay"),
+        "verify": _module("zobench.run.verify"),
         "methods": _module("zobench.methods"),
         "pretrain": _pretrain,
         "bench": _module("zobench.bench.app"),
@@ -107,6 +112,7 @@ def _runs(arguments: list[str]) -> int:
     from zobench.hydra_app import hydra_app
     from zobench.run.launch import LAUNCH_FILE, Job, launch, summary
     from zobench.run.packs import launch_in_packs
+    from zobench.run.stop import REQUEUE, Stop, Stopped
 
     packs: dict[int, list[Job]] = {}  # by how many go together
 
@@ -122,9 +128,13 @@ def _runs(arguments: list[str]) -> int:
         notes = Path(folder) / "outcomes.jsonl"
         os.environ[LAUNCH_FILE] = str(notes)
         try:
-            hydra_app(arguments, "config", job_of)
-            for most, jobs in packs.items():
-                launch_in_packs(jobs, most)
+            with Stop((signal.SIGTERM, signal.SIGUSR1)):
+                hydra_app(arguments, "config", job_of)
+                for most, jobs in packs.items():
+                    launch_in_packs(jobs, most)
+        except Stopped as asked:
+            print(f"stopped by {asked}; launched again, the runs go on", file=sys.stderr)
+            return REQUEUE
         finally:
             del os.environ[LAUNCH_FILE]
         return summary(notes)

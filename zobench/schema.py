@@ -40,6 +40,15 @@ class Train:
 
 
 @dataclass
+class Checkpoint:
+    """What a run that was killed goes on from where its ledger cannot be replayed."""
+
+    steps: int | None = None  # between two of them
+    minutes: float | None = 10.0  # between two of them
+    beside_ledger: bool = False  # also where it can: a long replay then begins at the last one
+
+
+@dataclass
 class Evaluation:
     """How dev and test are evaluated."""
 
@@ -105,6 +114,7 @@ class Config:
     logger: Any = MISSING
     budget: Budget = field(default_factory=Budget)
     train: Train = field(default_factory=Train)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     evaluation: Evaluation = field(default_factory=Evaluation)
     table: Table = field(default_factory=Table)
     published: Published = field(default_factory=Published)
@@ -192,6 +202,9 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         raise UserError(f"train.select={chosen}: choose last, or null for the best on dev")
     if (norm := settings["train"]["grad_clip"]) is not None and not norm > 0:
         raise UserError(f"train.grad_clip={norm}: must be above 0, or null")
+    for name, between in settings["checkpoint"].items():
+        if between is not None and name != "beside_ledger" and not between > 0:
+            raise UserError(f"checkpoint.{name}={between}: must be above 0, or null")
     every = settings["diagnose"]["every"]
     if every is not None and every < 1:
         raise UserError(f"diagnose.every={every}: must be at least 1, or null")

@@ -9,6 +9,7 @@ import torch
 
 from zobench import methods
 from zobench.run.folder import RunFolder
+from zobench.run.replay import Replayed, differing
 from zobench.run.runner import run
 from zobench.zo import noise
 from zobench.zo.noise import Law, Stream
@@ -46,6 +47,43 @@ def test_a_run_on_cuda_repeats_and_measures_memory(
         assert set(result["memory"]["phases"]) == {"load", "train", "eval"}
         weights.append(folder.weights.read_bytes())
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("optimizer=mezo",),
+        ("optimizer=mezo", "optimizer.graph=true"),
+        ("optimizer=ldsd_adamm", "model.dtype=bfloat16"),
+        ("optimizer=loren",),
+    ],
+    ids=" ".join,
+)
+def test_a_run_on_cuda_is_replayed_and_goes_on(
+    compose: Callable[..., dict[str, Any]], tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    """Its ledger gives the same bits; cut in the middle, the run ends with them, too."""
+    folders = {at: RunFolder(tmp_path / at) for at in ("whole", "cut")}
+    short = ("logger=none", "device=cuda", "budget.steps=12", "train.eval_every=4")
+    settings = compose(*short, "train.select=last", *overrides)
+    choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "o"}
+    for at, folder in folders.items():
+        meta = {"id": "0", "name": at, "suite": "s", "choices": choices}
+        folder.begin(settings, meta)
+        run(folder)
+        replayed = Replayed(folder)
+        replayed.to(12)
+        assert not differing(folder, replayed.model)
+        if at == "cut":
+            folder.result.unlink()
+            folder.ledger.write_bytes(folder.ledger.read_bytes()[:-90])
+            folder.begin(settings, meta)
+            run(folder)
+    for name in ("ledger", "weights"):
+        assert (
+            getattr(folders["cut"], name).read_bytes()
+            == getattr(folders["whole"], name).read_bytes()
+        )
 
 
 def test_every_row_repeats_on_cuda() -> None:

@@ -13,7 +13,7 @@ Settings = dict[str, Any]
 Path = tuple[str | int, ...]
 # where and how a run is carried out and shown; everything else is what is carried out
 WHERE = ("suite", "device", "threads", "runs_root", "pack_runs")
-PLACE = ("plot", "published", "logger", "table", *WHERE)
+PLACE = ("checkpoint", "plot", "published", "logger", "table", *WHERE)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_every_setting_that_describes_the_run_renames_it(base: Settings) -> None
 
 
 def test_place_and_presentation_do_not_rename_a_run(base: Settings) -> None:
-    """Suite, device, threads, logger, runs_root and the suite's table."""
+    """Suite, device, threads, logger, checkpoints, runs_root and the suite's table."""
     for path, value in leaves({k: v for k, v in base.items() if k in PLACE}):
         assert identity(changed(base, path, other(value))) == identity(base), path
     assert set(PLACE) <= base.keys()

@@ -23,8 +23,7 @@ def test_a_failure_has_a_kind_and_one_line(
     """What the user can mend, what the machine lacks, and what is a defect are told apart."""
     error, begins = CASES[kind]
 
-    def failing(folder: object) -> None:
-        del folder
+    def failing(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(command, "run", failing)

@@ -185,7 +185,7 @@ def test_a_model_of_nans_is_diverged_and_valid_json(
     prepare: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing is finite the files hold null, not NaN, and the status says why."""
-    import zobench.run.runner as runner
+    import zobench.run.base as base
 
     def broken(node: Any) -> Any:
         built = build(node)
@@ -193,7 +193,7 @@ def test_a_model_of_nans_is_diverged_and_valid_json(
             torch.nn.init.constant_(next(built.model.parameters()), math.nan)
         return built
 
-    monkeypatch.setattr(runner, "build", broken)
+    monkeypatch.setattr(base, "build", broken)
     folder = prepare("optimizer=zero_shot")
     result = run(folder)
     assert result["status"] == "diverged"

@@ -1,6 +1,7 @@
 """Runs side by side in one process: each folder holds what the run alone would have left."""
 
 import gzip
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +19,10 @@ from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.kin import kin
 from zobench.run.launch import Job
 from zobench.run.loggers.afterwards import Afterwards
+from zobench.run.replay import Replayed, differing
 from zobench.run.runner import run
 from zobench.run.together import run_together
+from zobench.zo.fleet import Fleet
 from zobench.zo.ledger import read
 
 Compose = Callable[..., dict[str, Any]]
@@ -97,6 +100,38 @@ def test_every_folder_holds_what_the_run_alone_leaves(
         assert read_json(one.meta) == read_json(other.meta)
         tests.append(packed["test"]["loss"])
     assert len(set(tests)) == len(MIXED)
+
+
+def test_runs_that_were_interrupted_go_on_together_or_alone(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After their fourth step they are gone; each goes on from its ledger, and replays from it."""
+    settings = [compose(*OPTIONS, *own, "train.select=last") for own in MIXED]
+    folders = [begun(own, tmp_path / f"packed{n}") for n, own in enumerate(settings)]
+    steps = itertools.count()
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(steps) == 4:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    whole = Fleet.step
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Fleet, "step", interrupted)
+        run_together(folders)
+    before = [list(read(folder.ledger)) for folder in folders]
+    assert {len(records) for records in before} == {4}
+    for own, folder in zip(settings, folders, strict=True):
+        begun(own, folder.path)
+    run_together(folders[:3])
+    run(folders[3])
+    for folder, records in zip(folders, before, strict=True):
+        assert list(read(folder.ledger))[:4] == records
+        assert [row["step"] for row in rows(folder) if "train/loss" in row] == [2, 3, 4, 6]
+        assert read_json(folder.result)["steps"] == 6
+        replayed = Replayed(folder)
+        replayed.to(6)
+        assert not differing(folder, replayed.model)
 
 
 def test_a_run_that_diverges_ends_by_itself(compose: Compose, tmp_path: Path) -> None:
@@ -177,7 +212,7 @@ def test_a_logger_hears_of_a_run_at_its_end(tmp_path: Path) -> None:
 
     for status in ("failed", "done"):
         logger = Afterwards(Loud())
-        logger.begin(RunFolder(tmp_path), {}, {})
+        logger.begin(RunFolder(tmp_path), {}, {}, [])
         logger.log({"step": 0})
         logger.log({"step": 1})
         assert not heard

@@ -41,7 +41,7 @@ def mirrored(
     folder.path.mkdir()
     write_predictions(folder.predictions, ANSWERS)
     logger = WandbLogger(project="p", entity=None, mode="offline", tags=["mine"], predictions=True)
-    logger.begin(folder, settings, META)
+    logger.begin(folder, settings, META, [])
     for step, loss in enumerate((0.5, 0.2, 0.4)):
         costs = {"cost/forwards": 2 * step, "cost/tokens": 9 * step, "time/train_s": 0.1 * step}
         row = {"dev/loss": loss, "dev/accuracy": 1 - loss, "memory/peak_gib": 1 + loss}
@@ -152,12 +152,64 @@ def test_an_aborted_run_is_closed_with_what_it_had(
     """Its rows are on disk, and W&B sees a failure."""
     (tmp_path / "run").mkdir()
     logger = WandbLogger(project="p", entity=None, mode="offline", tags=[], predictions=True)
-    logger.begin(RunFolder(tmp_path / "run"), compose(), META)
+    logger.begin(RunFolder(tmp_path / "run"), compose(), META, [])
     logger.log({"step": 0, "dev/loss": 0.5})
     logger.abort()
     found = list(records(tmp_path / "run"))
     assert [items(m.item)["dev/loss"] for kind, m in found if kind == "history"] == [0.5]
     assert [message.exit_code for kind, message in found if kind == "exit"] == [1]
+
+
+def test_a_run_that_goes_on_offline_has_every_row_once(
+    compose: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """The killed attempt's file gives way to one of all rows: `zobench sync` sends one run."""
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    rows = [{"step": step, "dev/loss": 0.5 - step / 10} for step in range(4)]
+    for known, new in ((rows[:0], rows[:2]), (rows[:2], rows[2:])):
+        logger = WandbLogger(project="p", entity=None, mode="offline", tags=[])
+        logger.begin(folder, compose(), META, known)
+        for row in new:
+            logger.log(row)
+        logger.abort()
+    found = [items(m.item) for kind, m in records(folder.path) if kind == "history"]
+    assert [{k: row[k] for k in ("step", "dev/loss")} for row in found] == rows
+    assert [m.run_id for kind, m in records(folder.path) if kind == "run"] == ["00000000"]
+
+
+@pytest.mark.parametrize(("there", "known"), [(0, 2), (1, 2), (2, 2), (3, 2), (5, 2), (3, 0)])
+def test_a_run_that_goes_on_online_sends_what_the_server_has_not(
+    compose: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: int,
+    known: int,
+) -> None:
+    """It is resumed under its id; the server ends up with every row once, whatever it had."""
+    import wandb
+
+    class Server:
+        step = there
+
+        def __init__(self) -> None:
+            self.rows: list[Any] = [{"step": step} for step in range(there)]
+
+        def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+        def log(self, row: Any) -> None:
+            self.rows.append(row)
+
+    server, asked = Server(), {}
+    monkeypatch.setattr(wandb, "init", lambda **settings: asked.update(settings) or server)
+    (tmp_path / "run").mkdir()
+    rows: list[dict[str, float | None]] = [{"step": step} for step in range(6)]
+    logger = WandbLogger(project="p", entity=None, mode="online", tags=[])
+    logger.begin(RunFolder(tmp_path / "run"), compose(), META, rows[:known])
+    for row in rows[known:]:
+        logger.log(row)
+    assert server.rows == rows
+    assert (asked["id"], asked["resume"]) == ("00000000", "allow")
 
 
 def test_the_yaml_asks_for_no_table_by_default() -> None:

@@ -187,7 +187,6 @@ def test_the_ledger_of_a_member_is_that_of_a_packed_run_and_its_state_goes_on_al
     for run in runs:
         own = copies_of(subject.model)
         again = Run(run.number, run.method).optimizer_over(own.items())
-        again.engine.pack = 64
         for record in run.records:
             again.replay(record)
         for value, end in zip(own.values(), run.ends, strict=True):

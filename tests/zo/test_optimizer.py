@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -286,21 +287,30 @@ def test_replaying_the_records_gives_the_same_bits(combination: tuple[object, ..
     assert other.engine.forwards == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @each
-def test_state_dict_continues_the_same_bits(combination: tuple[object, ...]) -> None:
-    """Saved and loaded in the middle, a run ends with the bits of an uninterrupted one."""
-    net = network()
+def test_state_dict_continues_the_same_bits(
+    combination: tuple[object, ...], dtype: torch.dtype
+) -> None:
+    """Saved to a file and loaded in the middle, a run ends with an uninterrupted one's bits."""
+    net = network(dtype)
     optimizer = optimizer_of(net, combination)
     for _ in range(3):
         step(optimizer, net)
-    copy = network()
+    copy = network(dtype)
     copy.load_state_dict(net.state_dict())
     other = optimizer_of(copy, combination)
-    other.load_state_dict(optimizer.state_dict())
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
     for _ in range(3):
         step(optimizer, net)
         step(other, copy)
     assert all(map(torch.equal, weights_of(net), weights_of(copy)))
+    for mine, theirs in zip(optimizer.engine.slots, other.engine.slots, strict=True):
+        assert mine.buffers.keys() == theirs.buffers.keys()
+        assert all(torch.equal(mine.buffers[k], theirs.buffers[k]) for k in mine.buffers)
     assert other.engine.forwards == optimizer.engine.forwards
 
 

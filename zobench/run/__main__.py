@@ -13,21 +13,29 @@ import torch
 from zobench.errors import UserError
 from zobench.run.folder import RunFolder, write_json
 from zobench.run.runner import run
+from zobench.run.stop import REQUEUE, Stop, Stopped
 from zobench.run.together import run_together
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0 for results, 1 for a failure, which `failure.json` and stderr describe."""
+    """Exit status 0 for results, 1 for a failure, which `failure.json` and stderr describe.
+
+    75 (EX_TEMPFAIL) for what was asked to stop, and goes on when it is started again.
+    """
     folders = [RunFolder(Path(path)) for path in argv]
     if not folders or not all(folder.config.is_file() for folder in folders):
         print("usage: python -m zobench.run FOLDER ... (with a config.yaml)", file=sys.stderr)
         return 2
     faulthandler.enable()
     try:
-        if len(folders) == 1:
-            run(folders[0])
-        else:
-            run_together(folders)
+        with Stop() as stop:
+            if len(folders) == 1:
+                run(folders[0], stop)
+            else:
+                run_together(folders)
+    except Stopped as asked:
+        print(f"stopped by {asked}; started again, the run goes on", file=sys.stderr)
+        return REQUEUE
     except Exception as error:
         kind, reason = _described(error)
         failure = {"kind": kind, "reason": reason, "log": str(folders[0].log)}

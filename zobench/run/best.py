@@ -1,52 +1,93 @@
 """Which weights a run tests: those with the lowest dev loss, kept on disk, or the last ones."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+
+from zobench.errors import UserError
+from zobench.run.durable import UNFINISHED, sync
 
 
 class Best:
     """Watches the evaluations of dev. last: the last weights are the ones to test.
 
-    Of the last weights nothing is written before the end, which matters where they take gigabytes.
+    The file says of which step it is, and takes its name only once the evaluation is in the
+    journal, so that the two agree whenever a run is killed. Of the last weights nothing is written
+    before the end, which matters where they take gigabytes.
     """
 
     def __init__(self, path: Path, model: Any, *, last: bool) -> None:
         self.path, self.model, self.last = path, model, last
+        self._next = path.with_suffix(".partial")
         self.dev: dict[str, float] = {}
         self.step = 0
+        self.stored = step_in(path)
 
-    def evaluated(self, step: int, dev: Mapping[str, float]) -> None:
-        """Take note of an evaluation, and keep the weights if they are the best so far."""
+    def recover(self, evaluated: Callable[[int], bool]) -> None:
+        """Finish what a killed attempt began, if the journal has its evaluation."""
+        step = step_in(self._next)
+        if step >= 0 and evaluated(step):
+            self.keep()
+        self._next.unlink(missing_ok=True)
+
+    def evaluated(self, step: int, dev: Mapping[str, float], *, save: bool = True) -> None:
+        """Take note of an evaluation, and write the weights if they are the best so far."""
         if not math.isfinite(dev["loss"]):
             return
         if self.last or not self.dev or dev["loss"] < self.dev["loss"]:
             self.dev, self.step = dict(dev), step
-            if not self.last:
-                self._save()
+            if save and not self.last and self.stored < step:
+                self._save(self._next)
+
+    def keep(self) -> None:
+        """The evaluation is in the journal: the weights written for it are the best."""
+        if self._next.is_file():
+            self._next.replace(self.path)
+            sync(self.path.parent)
+            self.stored = step_in(self.path)
 
     @torch.no_grad()
     def restore(self, *, keep: bool) -> None:
-        """Put the weights to test into the model, and leave their file only if they are to be kept.
+        """Put the weights to test into the model; those of the last step are written if kept.
 
-        If no dev loss was ever finite they are those of the last clean point.
+        If no dev loss was ever finite they are those of the last clean point. Raises UserError
+        where the file has been lost or changed.
         """
         if self.last and keep:
-            self._save()
-        elif self.path.is_file() and not self.last:
-            weights = load_file(self.path)
-            for name, parameter in self.model.named_parameters():
-                if name in weights:
-                    parameter.copy_(weights[name])
-        if not keep:
-            self.path.unlink(missing_ok=True)
+            self._save(self.path)
+        elif self.dev and not self.last:
+            if self.stored != self.step:
+                raise UserError(
+                    f"{self.path}: the best weights, of step {self.step}, are not there any more;"
+                    " remove the run's folder to begin anew"
+                )
+            put(load_file(self.path), self.model)
 
-    def _save(self) -> None:
+    def _save(self, path: Path) -> None:
         weights = {n: p.data for n, p in self.model.named_parameters() if p.requires_grad}
-        temporary = self.path.with_suffix(".partial")
-        save_file(weights, temporary)
-        temporary.replace(self.path)
+        temporary = path.with_name(f".{path.name}{UNFINISHED}")
+        save_file(weights, temporary, metadata={"step": str(self.step)})
+        sync(temporary)
+        temporary.replace(path)
+
+
+@torch.no_grad()
+def put(weights: Mapping[str, torch.Tensor], model: Any) -> None:
+    """Copy weights into the parameters of their names."""
+    for name, parameter in model.named_parameters():
+        if name in weights:
+            parameter.copy_(weights[name])
+
+
+def step_in(path: Path) -> int:
+    """The step whose weights a file holds; -1 where there is none that can be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return int((file.metadata() or {}).get("step", -1))
+    except (FileNotFoundError, SafetensorError):
+        return -1

@@ -5,10 +5,12 @@ whether it is there. A diagnosed step is the step it would have been: only the g
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from zobench.run.journal import value_of
 from zobench.zo.directions import Direction
 from zobench.zo.feedback import GRAD, Key, Replay
 from zobench.zo.optimizer import ZOOptimizer
@@ -68,6 +70,25 @@ class Diagnosis:
         self.findings = {f"diagnose/{k}": v for k, v in found_here.items()}
         self.findings["diagnose/forwards"] = self.forwards
         return value
+
+    def recall(self, row: Mapping[str, float | None]) -> None:
+        """Take the findings of a step that was diagnosed before from its row of metrics."""
+        found = {k.removeprefix("diagnose/"): value_of(v) for k, v in row.items() if _is_ours(k)}
+        self.forwards = int(found.pop("forwards"))
+        found.pop("seconds")
+        for name, number in found.items():
+            self._history.setdefault(name, []).append(number)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("forwards", "findings", "_history")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def _is_ours(key: str) -> bool:
+    return key.startswith("diagnose/")
 
 
 class _Watched(Rule):

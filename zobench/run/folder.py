@@ -1,13 +1,15 @@
 """The files of one run; the folder is the record, everything else is a mirror of it."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from zobench.run.durable import UNFINISHED, write_durably
+from zobench.run.identity import identity
 
 
 class RunFolder:
@@ -28,23 +30,31 @@ class RunFolder:
         self.result = path / "result.json"
         self.failure = path / "failure.json"
         self.log = path / "stderr.log"
+        self.mirroring = path / ".mirroring"  # while the logger has not heard the run's end
 
     def begin(self, settings: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-        """Make the folder, or clear what an unfinished attempt left in it."""
+        """Make the folder; what an unfinished attempt at the same run left in it stays.
+
+        Of the earlier meta.json the hash of the base weights is kept, to be compared with.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        for stale in (
-            self.metrics,
-            self.ledger,
-            self.weights,
-            self.predictions,
-            self.failure,
-            self.log,
-        ):
+        if self.config.is_file() and identity(self.settings()) != identity(settings):
+            self.clear()
+        kept = {"base": read_json(self.meta).get("base")} if self.meta.is_file() else {}
+        for stale in (self.failure, self.log, *self.path.glob(f".*{UNFINISHED}")):
             stale.unlink(missing_ok=True)
+        write_atomically(self.config, yaml.safe_dump(dict(settings), sort_keys=False))
+        write_json(self.meta, {**meta, **{k: v for k, v in kept.items() if v is not None}})
+
+    def clear(self) -> None:
+        """Remove all results, whole or not: the run begins anew."""
+        for stale in (self.result, self.metrics, self.ledger, self.weights, self.predictions):
+            stale.unlink(missing_ok=True)
+        for pattern in ("checkpoint-*.pt", self.weights.with_suffix(".partial").name):
+            for part in self.path.glob(pattern):
+                part.unlink(missing_ok=True)
         for stale in (self.model, self.path / "wandb"):
             shutil.rmtree(stale, ignore_errors=True)
-        write_atomically(self.config, yaml.safe_dump(dict(settings), sort_keys=False))
-        write_json(self.meta, meta)
 
     def settings(self) -> dict[str, Any]:
         """The resolved settings; floats such as 1e-6 come back as floats."""
@@ -54,9 +64,8 @@ class RunFolder:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """The file holds all of the content or what it held before, whatever happens."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+    data = content.encode() if isinstance(content, str) else content
+    write_durably(path, lambda file: file.write(data))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

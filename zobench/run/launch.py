@@ -15,12 +15,13 @@ from zobench.paths import PACKAGE_DIR
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.identity import identity
 from zobench.run.nursery import carry_out
+from zobench.run.stop import REQUEUE
 
 LAUNCH_FILE = "ZOBENCH_LAUNCH"  # environment variable: where the jobs of one command report
 
 
 class Outcome(NamedTuple):
-    """How one run of a launch ended: done, skipped, diverged or failed."""
+    """How one run of a launch ended: done, skipped, diverged, failed, or stopped to go on later."""
 
     status: str
     folder: str
@@ -49,7 +50,7 @@ class Job(NamedTuple):
         return RunFolder(Path(self.settings["runs_root"]) / self.settings["suite"] / name)
 
     def begin(self, folder: RunFolder) -> None:
-        """Make the folder as it is before the run."""
+        """Make the folder as it is before the run, or before it goes on."""
         seed, suite = self.settings["seed"], self.settings["suite"]
         meta = {"id": identity(self.settings), "setting": identity(self.base)}
         meta |= {"name": folder.path.name, "suite": suite, "seed": seed}
@@ -57,9 +58,9 @@ class Job(NamedTuple):
 
 
 def launch(job: Job) -> Outcome:
-    """Run the settings unless their result exists. Failed and unfinished runs start anew."""
+    """Run the settings unless their result exists. Failed and unfinished runs go on."""
     folder = job.folder
-    if folder.result.is_file():
+    if folder.result.is_file() and not folder.mirroring.exists():
         result = read_json(folder.result)
         done = result["status"] == "done"
         status = "skipped" if done else result["status"]
@@ -76,10 +77,17 @@ def _spawn(folder: RunFolder) -> Outcome:
     code = carry_out(folder)
     if folder.result.is_file():
         return ended(folder)
+    if code == REQUEUE:
+        return stopped(folder)
     if not folder.failure.is_file():
         reason = f"killed by signal {-code}" if code < 0 else f"exited with status {code}"
         write_json(folder.failure, {"kind": "killed", "reason": reason, "log": str(folder.log)})
     return Outcome("failed", folder.path.name, read_json(folder.failure)["reason"])
+
+
+def stopped(folder: RunFolder) -> Outcome:
+    """A run that has saved what it had."""
+    return Outcome("stopped", folder.path.name, "asked to stop; launched again, it goes on")
 
 
 def ended(folder: RunFolder) -> Outcome:
@@ -137,7 +145,10 @@ def _commit() -> str | None:
 
 
 def summary(notes: Path) -> int:
-    """The exit status of one command; of a sweep also its counts and, again, its bad runs."""
+    """The exit status of one command; of a sweep also its counts and, again, its bad runs.
+
+    1 for a failed run, 75 where some were only stopped.
+    """
     rows = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
     outcomes = [(Outcome(*row[:3]), row[3]) for row in rows]
     bad = [(outcome, log) for outcome, log in outcomes if not outcome.good]
@@ -146,4 +157,5 @@ def summary(notes: Path) -> int:
         print(f"{len(outcomes)} runs: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
         for outcome, log in bad:
             print(_sentence(outcome) + (f"\n  log: {log}" if log else ""), file=sys.stderr)
-    return 1 if bad else 0
+    failed = [outcome for outcome, _ in bad if outcome.status != "stopped"]
+    return 1 if failed else REQUEUE if bad else 0

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Meter:
         self.peaks: dict[str, dict[str, float]] = {}
         self._seconds: dict[str, float] = {}
         self._open: tuple[str, float] | None = None
+        self.recalled = 0.0  # seconds of earlier attempts
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -49,6 +50,14 @@ class Meter:
         if self._open is not None and self._open[0] == name:
             return done + self.clock() - self._open[1]
         return done
+
+    def recall(self, name: str, seconds: float, peaks: Mapping[str, float] | None = None) -> None:
+        """Begin where an earlier attempt ended: at so many seconds, with its peaks at least."""
+        self.recalled += seconds - self._seconds.get(name, 0.0)
+        self._seconds[name] = seconds
+        before = self.peaks.setdefault(name, {})
+        for key, value in (peaks or {}).items():
+            before[key] = max(before.get(key, 0.0), value)
 
     def peak_gib(self, name: str) -> float:
         """Peak GiB of the phase so far, also while it lasts; 0 for one that never began."""

@@ -3,6 +3,7 @@
 A run remains a process of its own, which may crash, run out of memory or poison its CUDA context
 alone: the nursery imports and forks, and does nothing else. Without it a run spends four seconds on
 imports; a sweep of small runs, half its time. Where forking is not safe, runs start from nothing.
+A run does not outlive the process that wanted it: when that is gone, it is asked to stop.
 """
 
 import atexit
@@ -10,14 +11,17 @@ import contextlib
 import importlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from zobench.run.folder import RunFolder
+from zobench.run.stop import SIGNALS
 
 
 class Nursery:
@@ -33,7 +37,7 @@ class Nursery:
         self._answers = os.fdopen(answers)
 
     def close(self) -> None:
-        """End the process; a run that it waits for comes to its own end first."""
+        """End the process; a run that it waits for is asked to stop, and saves first."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -62,8 +66,12 @@ def carry_out(*folders: RunFolder) -> int:
     global _nursery
     if sys.platform != "linux":  # other systems' libraries start threads that a fork would break
         command = [sys.executable, "-m", "zobench.run", *_paths(folders)]
-        with folders[0].log.open("w") as log:
-            return subprocess.run(command, stderr=log, check=False).returncode
+        with folders[0].log.open("w") as log, subprocess.Popen(command, stderr=log) as process:
+            try:
+                return process.wait()
+            except BaseException:
+                process.terminate()
+                raise
     if _nursery is None:
         _nursery = Nursery()
         atexit.register(_nursery.close)
@@ -78,14 +86,17 @@ def carry_out(*folders: RunFolder) -> int:
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Fork a process for the folders that a line names, and answer with its exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the run and the sweep
+    for number in SIGNALS:  # they are for the run, and for the process that wanted it
+        signal.signal(number, signal.SIG_IGN)
     for line in requests:
         folders = [RunFolder(Path(path)) for path in json.loads(line)]
         for folder in folders:
             _import_for(folder)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the run listens
         child = os.fork()
         if child == 0:
-            _become_run(folders)
+            _become_run(folders, requests.fileno())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
@@ -113,10 +124,11 @@ def _targets(node: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
-def _become_run(folders: Sequence[RunFolder]) -> None:
+def _become_run(folders: Sequence[RunFolder], requests: int) -> None:
     from zobench.run.__main__ import main
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    wanted = os.dup(requests)
+    threading.Thread(target=_stop_without, args=(wanted,), daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(os.open(folders[0].log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
     status = 1
@@ -128,10 +140,21 @@ def _become_run(folders: Sequence[RunFolder]) -> None:
         os._exit(status)
 
 
+def _stop_without(requests: int) -> None:
+    """Wait until nobody holds the other end of the pipe, and ask this process to stop."""
+    gone = select.poll()
+    gone.register(requests, 0)  # that the other end is closed is always told
+    gone.poll()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 if __name__ == "__main__":
     import torch._dynamo  # noqa: F401  torch's optimizers import it when the first is made
 
     import zobench.run.runner  # noqa: F401
 
-    with os.fdopen(int(sys.argv[1]), "w") as out:
-        serve(sys.stdin, out)
+    try:
+        with os.fdopen(int(sys.argv[1]), "w") as out:
+            serve(sys.stdin, out)
+    except BrokenPipeError:  # whoever wanted the run is gone
+        os._exit(0)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.kin import kin
-from zobench.run.launch import Job, ended, launch, report
+from zobench.run.launch import Job, ended, launch, report, stopped
 from zobench.run.nursery import carry_out
+from zobench.run.stop import REQUEUE
 
 
 def launch_in_packs(jobs: Sequence[Job], most: int) -> None:
@@ -26,6 +27,8 @@ def launch_in_packs(jobs: Sequence[Job], most: int) -> None:
         for job, folder in zip(pack, folders, strict=True):
             if folder.result.is_file():
                 report(ended(folder), folder)
+            elif code == REQUEUE:
+                report(stopped(folder), folder)
             else:
                 print(f"{folder.path.name}: alone, {_why(folder, code)}", file=sys.stderr)
                 launch(job)

@@ -12,8 +12,13 @@ from zobench.tasks.problem import Answer
 
 def write_predictions(path: Path, answers: Sequence[Answer]) -> None:
     """Columns row (of the test split), answer, gold, score; the same bytes for the same answers."""
+    write_atomically(path, gzip.compress(csv_of(answers).encode(), mtime=0))
+
+
+def csv_of(answers: Sequence[Answer]) -> str:
+    """The file's text."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["row", *Answer._fields])
     table.writerows([n, a.answer, a.gold, f"{a.score:.6g}"] for n, a in enumerate(answers))
-    write_atomically(path, gzip.compress(text.getvalue().encode(), mtime=0))
+    return text.getvalue()

@@ -8,17 +8,21 @@ import torch
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
-from zobench.models.loaded import LoadedModel
-from zobench.run.device import device_named
+from zobench.run.base import base_of, check_base, device_for, digest_of
+from zobench.run.checkpoint import Checkpoints
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.graphed import check_captured
+from zobench.run.journal import Journal
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
 from zobench.run.loop import Loop
 from zobench.run.meter import Meter
 from zobench.run.pace import Pace
+from zobench.run.past import past_of, why_not_replayed
 from zobench.run.progress import RunProgress
+from zobench.run.steps import Steps
+from zobench.run.stop import Stop
 from zobench.run.work import Work, done
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Problem
@@ -28,20 +32,28 @@ from zobench.zo.optimizer import ZOOptimizer
 
 
 class Made(NamedTuple):
-    """What a run's settings describe: a model, what of it trains, and its task."""
+    """What a run's settings describe: a model, what of it trains, and its task.
+
+    base: the hash of the model; None for one whose weights are still to be put into it.
+    """
 
     model: Any
     tokenizer: Any
     problem: Problem
     trainable: list[tuple[str, torch.nn.Parameter]]
+    base: str | None
 
 
-def run(folder: RunFolder) -> dict[str, Any]:
+def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
     """Carry out the run that the folder's config.yaml describes; returns what result.json holds.
 
-    Everything that bad input can spoil happens before the first file of results is opened.
+    What earlier attempts have done is not done again; a run that has its result only tells the
+    logger of it, if that is not known to have happened. Everything that bad input can spoil happens
+    before the first file of results is opened. Raises Stopped when `stop` is asked.
     """
     settings = folder.settings()
+    if folder.result.is_file():
+        return _told(folder, settings)
     device = device_for(settings)
     meter = Meter(device)
     with meter.phase("load"):
@@ -54,31 +66,18 @@ def run(folder: RunFolder) -> dict[str, Any]:
             optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])
     if settings["train"]["checkpointing"]:
         _checkpoint_activations(made.model)
-    return done(recorded(folder, settings, made, optimizer, meter, build(settings["logger"])))
-
-
-def device_for(settings: Mapping[str, Any]) -> torch.device:
-    """The run's device, after its threads are set."""
-    if settings["threads"]:
-        torch.set_num_threads(settings["threads"])
-    return device_named(settings["device"])
+    logger: Logger = build(settings["logger"])
+    return done(recorded(folder, settings, made, optimizer, meter, logger, stop or Stop()))
 
 
 def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
     """Load model and data, the model to the device."""
-    loaded, model = tuned_of(settings)
-    if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
-        model.to(device)
-    problem = build(settings["task"]).prepare(loaded._replace(model=model), device)
+    loaded = base_of(settings, device)
+    model = loaded.model
+    base = digest_of(model)
+    problem = build(settings["task"]).prepare(loaded, device)
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    return Made(model, loaded.tokenizer, problem, trainable)
-
-
-def tuned_of(settings: Mapping[str, Any]) -> tuple[LoadedModel, Any]:
-    """The model as it is loaded, and as it is tuned; the global random state is the seed's."""
-    torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
-    loaded: LoadedModel = build(settings["model"])
-    return loaded, build(settings["tuning"])(loaded.model)
+    return Made(model, loaded.tokenizer, problem, trainable, base)
 
 
 def recorded(
@@ -88,37 +87,83 @@ def recorded(
     optimizer: torch.optim.Optimizer,
     meter: Meter,
     logger: Logger,
-    *,
-    alone: bool = True,
+    stop: Stop | None = None,
 ) -> Work:
-    """Train, with everything that the folder and the logger are to hold; the result, in the end."""
+    """Train, with everything that the folder and the logger are to hold; the result, in the end.
+
+    stop: None for one of several runs in a process, which end where they are.
+    """
     budget = {"steps": 0} if isinstance(optimizer, ZeroShot) else settings["budget"]
     pace = Pace(budget, meter)
     diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
+    checkpoints = _checkpoints(folder, settings["checkpoint"], optimizer)
+    past = past_of(folder, settings["seed"], optimizer, checkpoints)
     device, meta = meter.device, read_json(folder.meta)
+    base = made.base or digest_of(made.model)
+    if past.end:
+        check_base(meta, base)
     meta["data"] = dict(made.problem.sizes)
     meta["parameters"] = sum(p.numel() for _, p in made.trainable)
     meta["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    meta["base"] = base
     write_json(folder.meta, meta)
-    logger.begin(folder, settings, meta)
+    journal = Journal(folder.metrics, logger)
+    folder.mirroring.touch()
+    logger.begin(folder, settings, meta, journal.rows)
     try:
         with ExitStack() as stack:
-            metrics = stack.enter_context(folder.metrics.open("w"))
-            progress = stack.enter_context(RunProgress(meta["name"], pace, lines=not alone))
-            parts = (made.model, made.problem, optimizer, meter, pace, logger, progress, metrics)
-            loop = Loop(folder, settings, *parts)
-            loop.diagnosis = diagnosis
+            stack.enter_context(journal)
+            lines = stop is None
+            progress = stack.enter_context(RunProgress(meta["name"], pace, lines=lines))
+            steps = Steps(settings, made.model, made.problem, optimizer, pace, past)
             if isinstance(optimizer, ZOOptimizer):
-                loop.ledger = stack.enter_context(Ledger(folder.ledger, settings["seed"]))
+                ledger = Ledger(folder.ledger, settings["seed"], past.ledger)
+                steps.ledger = stack.enter_context(ledger)
+            parts = (steps, journal, meter, pace, progress, checkpoints, stop or Stop())
+            loop = Loop(folder, settings, made.model, made.problem, *parts)
+            loop.diagnosis = diagnosis
             result = yield from loop.work()
         if settings["train"]["export"]:
             save(made.model, made.tokenizer, folder.model)
+        write_json(folder.result, result)
     except BaseException:
         logger.abort()
         raise
-    logger.end(result)
-    write_json(folder.result, result)
+    _end(folder, settings, logger, result)
     return result
+
+
+def _told(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a run that has it, after the logger has heard of it."""
+    result = read_json(folder.result)
+    if folder.mirroring.exists():
+        logger: Logger = build(settings["logger"])
+        rows = Journal(folder.metrics, logger).rows
+        logger.begin(folder, settings, read_json(folder.meta), rows)
+        _end(folder, settings, logger, result)
+    return result
+
+
+def _end(
+    folder: RunFolder, settings: Mapping[str, Any], logger: Logger, result: Mapping[str, Any]
+) -> None:
+    """The result is written: what only a later attempt would need goes, and the logger hears."""
+    if not settings["train"]["keep_weights"]:
+        folder.weights.unlink(missing_ok=True)
+    Checkpoints(folder.path, None, None).clear()
+    logger.end(result)
+    folder.mirroring.unlink()
+
+
+def _checkpoints(
+    folder: RunFolder, wanted: Mapping[str, Any], optimizer: torch.optim.Optimizer
+) -> Checkpoints | None:
+    """None where the ledger does without them, unless they are wanted beside it."""
+    if isinstance(optimizer, ZeroShot):
+        return None
+    if why_not_replayed(optimizer) is None and not wanted["beside_ledger"]:
+        return None
+    return Checkpoints(folder.path, wanted["steps"], wanted["minutes"])
 
 
 def check_gradient(

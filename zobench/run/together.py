@@ -15,11 +15,12 @@ from torch import Tensor
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
+from zobench.run.base import device_for, tuned_of
 from zobench.run.folder import RunFolder
 from zobench.run.kin import kin
 from zobench.run.loggers.afterwards import Afterwards
 from zobench.run.meter import Meter
-from zobench.run.runner import Made, check_gradient, device_for, made_of, recorded, tuned_of
+from zobench.run.runner import Made, check_gradient, made_of, recorded
 from zobench.run.turns import Clock, put
 from zobench.run.work import Wanted, Work
 from zobench.tasks.side_by_side import side_by_side
@@ -59,8 +60,8 @@ def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
             optimizer = _optimizer(own["optimizer"], weights)
         check_gradient(own["train"], made.problem, optimizer)
         logger = Afterwards(build(own["logger"]))
-        its = made._replace(trainable=list(weights.items()))
-        work = recorded(folder, own, its, optimizer, meter, logger, alone=False)
+        its = made._replace(trainable=list(weights.items()), base=None)
+        work = recorded(folder, own, its, optimizer, meter, logger)
         members.append(Member(clock, weights, optimizer, work))
     if not made.problem.differentiable:
         raise UserError("pack_runs: this task's loss is not one computation on tensors")
@@ -108,17 +109,17 @@ def _results(fleet: Fleet[Place], model: Any, members: Sequence[Member]) -> list
 
     def losses(places: Sequence[Place]) -> Any:
         for number, batch in places:
-            loops[number].loss.count(batch)
-        loss = loops[places[0][0]].loss.part
+            wants[number].loss.count(batch)
+        loss = wants[places[0][0]].loss.part
         return side_by_side([batch for _, batch in places], loss)
 
     def anchor(number: int, nth: int) -> Place:
-        return number, loops[number].anchor(nth)
+        return number, wants[number].anchor(nth)
 
     for number, member in enumerate(members):
         go_on(number, member.work.send, None)
     while wanted:
-        loops = {number: want.loop for number, want in wanted.items()}
+        wants = {number: want.steps for number, want in wanted.items()}
         batches = {number: (number, want.batch) for number, want in wanted.items()}
         wanted.clear()
         begun = time.perf_counter()

@@ -4,7 +4,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from zobench.run.loop import Loop
+    from zobench.run.steps import Steps
 
 
 class Wanted(NamedTuple):
@@ -13,7 +13,7 @@ class Wanted(NamedTuple):
     Whatever the step raises, such as Diverged, is thrown into the loop.
     """
 
-    loop: "Loop"
+    steps: "Steps"
     batch: Any
 
 
@@ -30,6 +30,6 @@ def done(work: Work) -> dict[str, Any]:
             result: dict[str, Any] = stop.value
             return result
         try:
-            go, value = work.send, wanted.loop.take_step(wanted.batch)
+            go, value = work.send, wanted.steps.live(wanted.batch)
         except BaseException as error:
             go, value = work.throw, error  # type: ignore[assignment]

@@ -1,78 +1,76 @@
 """The ledger: what a step needs to happen again, without data and without a forward pass.
 
-File: the 8 bytes b"ZOLEDGER", then a little-endian uint16 version and uint64 run seed; then one
-record per step:
-
-    flags    uint8     bit 0: a learning rate follows; bit 1: losses are float64, else float32
-    counts   2 varints (LEB128): losses, coefficients
-    lr       float64   only when it differs from the record before
-    losses   float32 or float64 each, in the order of evaluation
-    coefs    float64 each, the `grad` channel in the order it was applied
-    check    uint32    CRC-32 of the record's bytes before it, seeded with the CRC before
-
 Losses are kept beside the coefficients that were applied because the in-place walk rounds: only
 the same walk gives the same bits, and the estimator rebuilds it, and every learnt law, from them.
+The file grows by whole entries, each handed to the system in one write as soon as its step is done:
+a killed process loses none of them. Its bytes are described in `zobench.zo.ledger_format`.
 """
 
-import struct
-import zlib
+import os
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
-_HEADER = struct.Struct("<8sHQ")
-_MAGIC, _VERSION = b"ZOLEDGER", 1
+from zobench.zo.ledger_format import HEADER_BYTES, Codec, Mark, Record, header, seed_of
 
+_SYNC_SECONDS = 5.0  # so long a machine that loses its power may forget
 
-@dataclass(frozen=True)
-class Record:
-    """One step: the learning rate, the losses as evaluated, the coefficients as applied."""
-
-    lr: float
-    losses: tuple[float, ...]
-    coefficients: tuple[float, ...]
+__all__ = ["Ledger", "Mark", "Record", "Recovered", "read", "recover"]
 
 
-def _fits_float32(value: float) -> bool:
-    try:
-        return bool(struct.unpack("<f", struct.pack("<f", value))[0] == value)
-    except OverflowError:
-        return False
+@dataclass
+class Recovered:
+    """The whole entries of a file, up to its end or to where it is cut or damaged.
 
+    marks: fingerprints of the weights after so many steps. size: bytes up to the damage, which
+    `damage` describes in one sentence; None where there is none.
+    """
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    seed: int
+    records: list[Record] = field(default_factory=list)
+    marks: dict[int, int] = field(default_factory=dict)
+    size: int = HEADER_BYTES
+    damage: str | None = None
+    codec: Codec = field(default_factory=lambda: Codec(b""))
 
 
 class Ledger:
-    """Appends records to a file; a context manager."""
+    """Appends entries to a file; a context manager.
 
-    def __init__(self, path: Path, seed: int) -> None:
-        self._file: BinaryIO = path.open("wb")
-        header = _HEADER.pack(_MAGIC, _VERSION, seed % 2**64)
-        self._file.write(header)
-        self._crc = zlib.crc32(header)
-        self._lr: float | None = None
+    recovered: what `recover` found in the file, which then goes on after it, without the damage.
+    """
+
+    def __init__(self, path: Path, seed: int, recovered: Recovered | None = None) -> None:
+        self._file = path.open("wb" if recovered is None else "r+b", buffering=0)
+        if recovered is None:
+            self._codec = Codec(header(seed))
+            self._write(header(seed))
+        else:
+            self._codec = recovered.codec
+            self._file.truncate(recovered.size)
+            self._file.seek(recovered.size)
+        self._synced = time.monotonic()
 
     def append(self, record: Record) -> None:
-        narrow = all(map(_fits_float32, record.losses))
-        new_lr = record.lr != self._lr
-        kind = "f" if narrow else "d"
-        body = bytes([new_lr | (not narrow) << 1])
-        body += _varint(len(record.losses)) + _varint(len(record.coefficients))
-        body += struct.pack("<d", record.lr) if new_lr else b""
-        body += struct.pack(f"<{len(record.losses)}{kind}", *record.losses)
-        body += struct.pack(f"<{len(record.coefficients)}d", *record.coefficients)
-        self._crc = zlib.crc32(body, self._crc)
-        self._file.write(body + struct.pack("<I", self._crc))
-        self._lr = record.lr
+        self._write(self._codec.encoded(record))
+        if time.monotonic() - self._synced > _SYNC_SECONDS:
+            self.sync()
+
+    def mark(self, fingerprint: int) -> None:
+        """Note the fingerprint of the weights after the last step."""
+        self._write(self._codec.encoded(Mark(fingerprint)))
+
+    def sync(self) -> None:
+        """Wait until the disk has it all."""
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def _write(self, entry: bytes) -> None:
+        written = self._file.write(entry)
+        if written != len(entry):
+            raise OSError(f"{self._file.name}: {written} of {len(entry)} bytes were written")
 
     def __enter__(self) -> "Ledger":
         return self
@@ -86,43 +84,36 @@ class Ledger:
         self._file.close()
 
 
+def recover(path: Path, steps: int | None = None) -> Recovered:
+    """Everything in the file that is whole; what follows a cut or damage is never read.
+
+    steps: read no more of them, nor what comes after. Raises ValueError where the file is no
+    ledger, one of another version, or cut in its header.
+    """
+    data = path.read_bytes()
+    found = Recovered(seed_of(data, path))
+    codec = Codec(data[:HEADER_BYTES])
+    while found.size < len(data) and len(found.records) != steps:
+        # The codec changes only when an entry is whole, hence is the writer's state after it.
+        try:
+            entry, found.size = codec.decoded(data, found.size)
+        except ValueError as error:
+            found.damage = f"{path} {error} at byte {found.size}"
+            break
+        if isinstance(entry, Record):
+            found.records.append(entry)
+        else:
+            found.marks[len(found.records)] = entry.fingerprint
+    found.codec = codec
+    return found
+
+
 def read(path: Path) -> Iterator[Record]:
     """The records of a ledger file, in order.
 
     Raises ValueError naming the byte where the file is not a ledger, is cut or is damaged.
     """
-    data = path.read_bytes()
-    if len(data) < _HEADER.size or data[:8] != _MAGIC:
-        raise ValueError(f"{path} is not a zobench ledger")
-    if (version := _HEADER.unpack_from(data)[1]) != _VERSION:
-        raise ValueError(f"{path} is a ledger of version {version}; this zobench reads {_VERSION}")
-    at, crc, lr = _HEADER.size, zlib.crc32(data[: _HEADER.size]), 0.0
-    while at < len(data):
-        start = at
-        try:
-            flags, at = data[at], at + 1
-            num_losses, at = _read_varint(data, at)
-            num_coefficients, at = _read_varint(data, at)
-            if flags & 1:
-                (lr,), at = struct.unpack_from("<d", data, at), at + 8
-            kind, size = ("d", 8) if flags & 2 else ("f", 4)
-            losses = struct.unpack_from(f"<{num_losses}{kind}", data, at)
-            at += num_losses * size
-            coefficients = struct.unpack_from(f"<{num_coefficients}d", data, at)
-            at += num_coefficients * 8
-            (check,) = struct.unpack_from("<I", data, at)
-        except (struct.error, IndexError):
-            raise ValueError(f"{path} is cut off in the record at byte {start}") from None
-        crc = zlib.crc32(data[start:at], crc)
-        if check != crc:
-            raise ValueError(f"{path} is damaged in the record at byte {start}")
-        at += 4
-        yield Record(lr, losses, coefficients)
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while data[at] & 128:
-        value |= (data[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-    return value | data[at] << shift, at + 1
+    found = recover(path)
+    yield from found.records
+    if found.damage:
+        raise ValueError(found.damage)

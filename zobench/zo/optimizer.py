@@ -112,15 +112,19 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.engine.update(feedback, self.rule, step=step, lr=lr)
         self.steps += 1
         applied = [c for name in (GRAD, MOVE) for c in feedback.channels.get(name, {}).values()]
-        self.record = Record(lr, tuple(self.engine.losses), tuple(applied))
+        packed = self.engine.pack > 1
+        self.record = Record(lr, tuple(self.engine.losses), tuple(applied), packed)
         return feedback.loss
 
     @torch.no_grad()
-    def replay(self, record: Record) -> None:
+    def replay(
+        self, record: Record, seen: Callable[[Sequence[Request]], None] | None = None
+    ) -> float:
         """Take the step that a ledger record describes: same bits, no forward pass.
 
-        Raises ValueError when the record belongs to other settings than this optimizer's, or when
-        the law of z depends on activations, which no ledger holds.
+        seen: shown the requests that the step would have evaluated, one call at a time. Returns the
+        estimator's loss, as `step` did. Raises ValueError when the record belongs to other settings
+        than this optimizer's, or when the law of z depends on activations, which no ledger holds.
         """
         if self.engine.sampler.replay_class is ReplayClass.DATA:
             raise ValueError(
@@ -131,12 +135,20 @@ class ZOOptimizer(torch.optim.Optimizer):
         losses, forwards = iter(record.losses), self.engine.forwards
 
         def answer(asked: Sequence[Request]) -> Sequence[float]:
+            if seen is not None:
+                seen(asked)
             return tuple(islice(losses, len(asked) + (asked[0].along is not None)))
 
-        answered(self.stepping(), answer)
-        self.engine.forwards = forwards
+        pack = self.engine.pack
+        # the walk's rounding is the step's: whoever packed its points left the weights alone
+        self.engine.pack = max(pack, 2) if record.packed else 1
+        try:
+            loss = answered(self.stepping(), answer)
+        finally:
+            self.engine.pack, self.engine.forwards = pack, forwards
         if self.record != record:
             raise ValueError(f"the ledger's step {self.steps - 1} is not one of these settings")
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that the next step depends on."""
@@ -155,8 +167,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         for group, saved in zip(self.param_groups, state["groups"], strict=True):
             group.update(saved)
         for slot in self.engine.slots:
-            buffers = state["buffers"][slot.name]
-            slot.buffers = {k: v.to(slot.parameter.device, copy=True) for k, v in buffers.items()}
+            slot.take_buffers(state["buffers"][slot.name])
         for part, saved in zip(self._parts(), state["parts"], strict=True):
             part.load_state_dict(saved)
         if self.engine.drift and state["drift"]:

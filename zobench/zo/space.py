@@ -4,7 +4,7 @@ Weights stored in 16 bits are moved with float32 arithmetic: a block is widened,
 one pass does to it is done, and the result is rounded once, as the slot's rounding says.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -57,6 +57,20 @@ class Slot:
             dtype = dtype or self.state_dtype
             self.buffers[name] = torch.zeros(self.numel, dtype=dtype, device=self.parameter.device)
         return self.buffers[name]
+
+    def take_buffers(self, saved: Mapping[str, Tensor]) -> None:
+        """Hold copies of the saved state vectors and no others.
+
+        One that is there already is overwritten where it lies, since others may hold it, too.
+        """
+        for name in self.buffers.keys() - saved.keys():
+            del self.buffers[name]
+        for name, value in saved.items():
+            mine = self.buffers.get(name)
+            if mine is not None and (mine.shape, mine.dtype) == (value.shape, value.dtype):
+                mine.copy_(value)
+            else:
+                self.buffers[name] = value.to(self.parameter.device, copy=True)
 
     @property
     def row(self) -> int:

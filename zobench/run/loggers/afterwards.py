@@ -1,6 +1,6 @@
 """A logger that is told of a run when it has ended, all at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zobench.run.folder import RunFolder
@@ -18,9 +18,13 @@ class Afterwards:
         self._rows: list[Mapping[str, float | None]] = []
 
     def begin(
-        self, folder: RunFolder, settings: Mapping[str, Any], meta: Mapping[str, Any]
+        self,
+        folder: RunFolder,
+        settings: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        rows: Sequence[Mapping[str, float | None]],
     ) -> None:
-        self._begun = (folder, settings, meta)
+        self._begun = (folder, settings, meta, rows)
 
     def log(self, row: Mapping[str, float | None]) -> None:
         self._rows.append(row)

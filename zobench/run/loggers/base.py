@@ -1,6 +1,6 @@
 """A mirror of the run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from zobench.run.folder import RunFolder
@@ -10,9 +10,13 @@ class Logger(Protocol):
     """Told of a run's beginning, its metric rows and its end; called by the runner alone."""
 
     def begin(
-        self, folder: RunFolder, settings: Mapping[str, Any], meta: Mapping[str, Any]
+        self,
+        folder: RunFolder,
+        settings: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        rows: Sequence[Mapping[str, float | None]],
     ) -> None:
-        """The run starts."""
+        """The run starts, or goes on: these rows of metrics were there before."""
 
     def log(self, row: Mapping[str, float | None]) -> None:
         """One line of metrics.jsonl."""

@@ -1,6 +1,6 @@
 """No mirror: the run folder is all there is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zobench.run.folder import RunFolder
@@ -10,7 +10,11 @@ class NoLogger:
     """Ignores everything it is told."""
 
     def begin(
-        self, folder: RunFolder, settings: Mapping[str, Any], meta: Mapping[str, Any]
+        self,
+        folder: RunFolder,
+        settings: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        rows: Sequence[Mapping[str, float | None]],
     ) -> None: ...
 
     def log(self, row: Mapping[str, float | None]) -> None: ...

@@ -4,6 +4,7 @@ import csv
 import gzip
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ _EXTREMES = {"dev/loss": "min", "dev/accuracy": "max", "memory/peak_gib": "max"}
 
 
 class WandbLogger:
-    """Mirrors a run into W&B under the run's own id, so that relaunching continues it.
+    """Mirrors a run into W&B under the run's own id, so that relaunching continues it: no row
+    is there twice, and none is missing.
 
     mode: online, offline, disabled or null: WANDB_MODE if set, else online with an API key at hand,
     else offline. The suite is the group and the optimizer the job type, so that W&B's own columns
@@ -39,9 +41,17 @@ class WandbLogger:
         self.predictions = predictions
 
     def begin(
-        self, folder: RunFolder, settings: Mapping[str, Any], meta: Mapping[str, Any]
+        self,
+        folder: RunFolder,
+        settings: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        rows: Sequence[Mapping[str, float | None]],
     ) -> None:
         import wandb
+
+        # What an earlier attempt left here is incomplete: the rows are all of it, and are sent
+        # again, but for those that the server has.
+        shutil.rmtree(folder.path / "wandb", ignore_errors=True)
 
         mode: Any = self.mode or os.environ.get("WANDB_MODE") or _default_mode()
         choices = meta["choices"]
@@ -65,8 +75,14 @@ class WandbLogger:
         self._run.define_metric("*", step_metric="step")
         for key, extreme in _EXTREMES.items():
             self._run.define_metric(key, step_metric="step", summary=extreme)
+        self._there = self._run.step  # rows that the server has of a run that is resumed
+        for row in rows:
+            self.log(row)
 
     def log(self, row: Mapping[str, float | None]) -> None:
+        if self._there > 0:
+            self._there -= 1
+            return
         self._run.log({k: math.nan if v is None else v for k, v in row.items()})
 
     def end(self, result: Mapping[str, Any]) -> None:

@@ -70,7 +70,8 @@ class SVRG(Estimator):
         return Feedback((plus + minus) / 2, {GRAD: {key: self.factor * slope}})
 
     def state_dict(self) -> dict[str, object]:
-        return {"anchor": list(self._anchor.items()), "moved": list(self._moved.items())}
+        logs = {"anchor": self._anchor, "moved": self._moved}
+        return {name: [(tuple(k), c) for k, c in log.items()] for name, log in logs.items()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         for name in ("anchor", "moved"):

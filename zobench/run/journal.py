@@ -1,0 +1,107 @@
+"""metrics.jsonl: every row once, whatever was killed in between; the logger mirrors it."""
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from zobench.errors import UserError
+from zobench.run.loggers.base import Logger
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """Writes rows and hands them to the logger; a context manager.
+
+    A row is named by its step and by what its first metric is about: train, dev, test, diagnose.
+    One that an earlier attempt has written is not written again.
+    """
+
+    def __init__(self, path: Path, logger: Logger) -> None:
+        self._path, self._logger = path, logger
+        self.rows, self._size = read_rows(path)
+        self._known = {(row["step"], _about(row)): row for row in self.rows}
+        self._file: TextIO | None = None
+
+    def known(self, step: int, about: str) -> Row | None:
+        """The row that is there already."""
+        return self._known.get((step, about))
+
+    def about(self, what: str) -> list[Row]:
+        """All rows about one thing, oldest first."""
+        return [row for row in self.rows if _about(row) == what]
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a row, unless it is there."""
+        row: Row = {"step": step} | {k: finite(v) for k, v in values.items()}
+        if (step, _about(row)) in self._known:
+            return
+        assert self._file is not None
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        self.rows.append(row)
+        self._known[step, _about(row)] = row
+        self._logger.log(row)
+
+    def __enter__(self) -> "Journal":
+        self._file = self._path.open("a", encoding="utf-8")
+        self._file.truncate(self._size)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._file is not None
+        self._file.close()
+
+
+def read_rows(path: Path) -> tuple[list[Row], int]:
+    """The rows of a file that may have been cut, and the bytes of its whole lines.
+
+    A damaged end is left out and named. Raises UserError for a damaged line before good ones.
+    """
+    rows: list[Row] = []
+    data = path.read_bytes() if path.is_file() else b""
+    lines = data.splitlines(keepends=True)
+    size = 0
+    for number, line in enumerate(lines, 1):
+        row = _parsed(line)
+        if row is None:
+            if any(_parsed(later) for later in lines[number:]):
+                raise UserError(f"{path}:{number}: damaged; repair it or remove the run's folder")
+            print(f"{path}:{number} is cut off and left out", file=sys.stderr, flush=True)
+            break
+        rows.append(row)
+        size += len(line)
+    return rows, size
+
+
+def finite(value: float) -> float | None:
+    """The value, or null where JSON has no number for it."""
+    return value if math.isfinite(value) else None
+
+
+def value_of(number: float | None) -> float:
+    """What `finite` was given, up to which of NaN and the infinities it was."""
+    return math.nan if number is None else number
+
+
+def _about(row: Mapping[str, Any]) -> str:
+    first: str = next(key for key in row if key != "step")
+    return first.split("/")[0]
+
+
+def _parsed(line: bytes) -> Row | None:
+    """The row of a whole line; None for anything else."""
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and len(row) > 1 and "step" in row else None

@@ -1,0 +1,158 @@
+"""`zobench replay RUN_FOLDER`: a step's weights from the base weights and the ledger alone."""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from zobench.build import build_optimizer
+from zobench.errors import UserError
+from zobench.run.base import base_of, check_base, device_for, digest_of
+from zobench.run.best import step_in
+from zobench.run.folder import RunFolder, read_json
+from zobench.run.past import why_not_replayed
+from zobench.tuning.saving import save
+from zobench.zo.fingerprint import fingerprint
+from zobench.zo.ledger import recover
+from zobench.zo.optimizer import ZOOptimizer
+
+
+class Replayed:
+    """A run's model, which `to` takes through the steps of its ledger.
+
+    Raises UserError where the model is not the run's, the method cannot be replayed, or the ledger
+    is not that of these settings; a damaged one has the steps before the damage.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder, self.settings = folder, settings_in(folder)
+        self.device = device_for(self.settings)
+        self.loaded = base_of(self.settings, self.device)
+        self.model: Any = self.loaded.model
+        check_base(read_json(folder.meta), digest_of(self.model))
+        trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(self.settings["optimizer"], trained, self.model)
+        self.why_not = why_not_replayed(self.optimizer)
+        self.step = 0
+        if self.why_not is None:
+            try:
+                self.ledger = recover(folder.ledger)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{folder.ledger}: {error}") from error
+            if self.ledger.seed != self.settings["seed"] % 2**64:
+                raise UserError(f"{folder.ledger}: of seed {self.ledger.seed}, not of this run")
+
+    def to(self, step: int) -> None:
+        """Take all steps up to number `step`, comparing the weights wherever the run noted them.
+
+        Raises UserError for steps that the ledger does not have, and for other weights.
+        """
+        if self.why_not is not None:
+            raise UserError(f"{self.folder.path}: cannot be replayed: {self.why_not}")
+        records = self.ledger.records
+        if not self.step <= step <= len(records):
+            damage = f"; {self.ledger.damage}" if self.ledger.damage else ""
+            raise UserError(f"--step {step}: the ledger has steps 0 to {len(records)}{damage}")
+        assert isinstance(self.optimizer, ZOOptimizer)
+        self._compare()
+        for record in records[self.step : step]:
+            try:
+                self.optimizer.replay(record)
+            except ValueError as error:
+                raise UserError(f"{self.folder.ledger}: {error}") from error
+            self.step += 1
+            self._compare()
+
+    def _compare(self) -> None:
+        assert isinstance(self.optimizer, ZOOptimizer)
+        noted = self.ledger.marks.get(self.step)
+        now = (slot.parameter for slot in self.optimizer.engine.slots)
+        if noted is not None and noted != fingerprint(now):
+            raise UserError(
+                f"{self.folder.ledger}: after {self.step} steps the weights are not the run's:"
+                " another kind of machine, or another version of zobench or torch, wrote it"
+                " (meta.json says which); replay it there"
+            )
+
+
+def settings_in(folder: RunFolder) -> dict[str, Any]:
+    """The settings of a run that has begun; UserError for any other folder."""
+    if not folder.config.is_file() or not folder.meta.is_file():
+        raise UserError(f"{folder.path}: no run folder: it has no config.yaml and meta.json")
+    if "base" not in read_json(folder.meta):
+        raise UserError(f"{folder.path}: the run never began, or zobench was older then")
+    return folder.settings()
+
+
+def best_step(folder: RunFolder) -> int:
+    """The step that a run was tested at; UserError while it is not known."""
+    if not folder.result.is_file():
+        raise UserError(f"--step best: {folder.path} has no result yet; give a number, or last")
+    return int(read_json(folder.result)["best_step"])
+
+
+def write_model(replayed: Replayed, out: Path) -> None:
+    """The model as a Hugging Face folder; of what is no such model the parameters alone."""
+    if out.exists():
+        raise UserError(f"--out {out}: exists already; choose another folder")
+    unfinished = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    if hasattr(replayed.model, "save_pretrained"):
+        save(replayed.model, replayed.loaded.tokenizer, unfinished)
+    else:
+        weights = {n: p.detach().contiguous() for n, p in replayed.model.named_parameters()}
+        save_file(weights, unfinished / "model.safetensors")
+    unfinished.rename(out)
+
+
+def differing(folder: RunFolder, model: Any) -> list[str]:
+    """Names of the parameters whose bits are not those of best.safetensors."""
+    kept = load_file(folder.weights)
+    mine = {n: p.detach().cpu() for n, p in model.named_parameters() if n in kept}
+    names = [n for n, p in mine.items() if not torch.equal(p, kept[n])]
+    return names + sorted(kept.keys() - mine.keys())
+
+
+def main(argv: list[str]) -> int:
+    """Command line of `zobench replay`; exit status 1 when the weights are not the run's."""
+    given = _parser().parse_args(argv)
+    folder = RunFolder(given.folder)
+    replayed = Replayed(folder)
+    if replayed.why_not is None and given.step == "last":
+        step = len(replayed.ledger.records)
+    else:
+        step = best_step(folder) if given.step == "best" else int(given.step)
+    replayed.to(step)
+    if folder.weights.is_file() and step_in(folder.weights) == step:
+        if wrong := differing(folder, replayed.model):
+            raise UserError(f"{folder.weights}: of step {step}, too, but {wrong[0]} differs")
+        print(f"step {step}: the same bits as {folder.weights.name}")
+    if replayed.ledger.damage:
+        print(f"{replayed.ledger.damage}: nothing after it was used")
+    out = given.out or folder.path / f"step-{step}"
+    write_model(replayed, out)
+    print(f"{out}: step {step} of the {len(replayed.ledger.records)} in the ledger")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zobench replay",
+        description="Rebuild the weights that a run had after a step, from its base weights and its"
+        " ledger: no data, no forward pass. The same kind of machine gives the same bits.",
+        epilog="example: zobench replay runs/quickstart/RUN --step best --out tuned",
+    )
+    parser.add_argument("folder", metavar="RUN_FOLDER", type=Path)
+    parser.add_argument("--step", default="last", type=_step, help="a number, last or best (last)")
+    parser.add_argument("--out", type=Path, help="folder to make (default: RUN_FOLDER/step-N)")
+    return parser
+
+
+def _step(text: str) -> str:
+    if text not in ("last", "best") and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: give a number of steps, last or best")
+    return text

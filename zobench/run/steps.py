@@ -1,0 +1,119 @@
+"""One step of a run: its batch, its rate and the optimizer's part; or all that from the ledger."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from zobench.errors import UserError
+from zobench.run.closure import CountedLoss, step_of
+from zobench.run.data_order import batch_of
+from zobench.run.micro import Parts
+from zobench.run.pace import Pace
+from zobench.run.past import Past
+from zobench.tasks.problem import Problem
+from zobench.zo.feedback import Request
+from zobench.zo.fingerprint import fingerprint
+from zobench.zo.ledger import Ledger
+from zobench.zo.optimizer import ZOOptimizer
+
+
+class Steps:
+    """The steps of a run: those that the ledger has are replayed, the others are taken `live`.
+
+    `loss` counts the tokens of both; the optimizer, where it is a zeroth-order one, the forwards.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        model: Any,
+        problem: Problem,
+        optimizer: torch.optim.Optimizer,
+        pace: Pace,
+        past: Past,
+    ) -> None:
+        self.train, self.seed = settings["train"], settings["seed"]
+        self.problem, self.optimizer, self.pace, self.past = problem, optimizer, pace, past
+        self.ledger: Ledger | None = None
+        precision = self.train["precision"]
+        autocast = None if precision is None else getattr(torch, precision)
+        self.loss = CountedLoss(model, problem.loss, autocast)
+        self.anchor = partial(self.batch, stream=1)  # in an order of its own
+        self.live = step_of(optimizer, self.loss, self.anchor, self.train["grad_clip"])
+        self._rates = [group.get("lr") for group in optimizer.param_groups]
+
+    def batch(self, step: int, stream: int = 0) -> Any:
+        """The batch of a step; in parts where `train.micro_batch_size` asks for them."""
+        size, wanted = self.problem.sizes["train"], self.train["batch_size"]
+        indices = batch_of(step, size=size, batch_size=wanted, seed=self.seed, stream=stream)
+        part = self.train["micro_batch_size"] or wanted
+        parts = [indices[at : at + part].tolist() for at in range(0, len(indices), part)]
+        batches = [self.problem.batch(numbers) for numbers in parts]
+        if len(batches) == 1:
+            return batches[0]
+        return Parts(batches, [self.problem.weight(batch) for batch in batches])
+
+    def replayed(self, step: int) -> bool:
+        """Whether the ledger has step number `step`."""
+        return step < self.past.end
+
+    def replay(self, step: int, batch: Any) -> float:
+        """Take it again; returns the loss. Its batch is only counted.
+
+        Raises UserError where the ledger is not that of this run.
+        """
+        assert isinstance(self.optimizer, ZOOptimizer)
+        record = self.past.records[step - self.past.start]
+
+        def seen(asked: Sequence[Request]) -> None:
+            other = asked[0].batch
+            self.loss.count(batch if other is None else self.anchor(other), len(asked))
+
+        try:
+            loss = self.optimizer.replay(record, seen)
+        except ValueError as error:
+            raise UserError(f"ledger.bin: {error}") from error
+        self.optimizer.engine.forwards += len(record.losses)
+        return loss
+
+    def prepare(self, step: int) -> None:
+        """Set the learning rate for a step that somebody is about to take, on its batch."""
+        share = 1.0 + (self.train["final_lr"] - 1.0) * self.pace.share(step)
+        share *= min(1.0, (step + 1) / ((self.train["warmup"] or 0) + 1))
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            if rate is not None:
+                group["lr"] = rate * share
+
+    def taken(self) -> None:
+        """That step has been taken: it goes to the ledger."""
+        if self.ledger is not None and isinstance(self.optimizer, ZOOptimizer):
+            assert self.optimizer.record is not None
+            self.ledger.append(self.optimizer.record)
+
+    def mark(self, step: int) -> None:
+        """After `step` steps: note the weights' fingerprint, or compare it with an earlier one.
+
+        Raises UserError where replaying has led elsewhere.
+        """
+        if self.ledger is None or not isinstance(self.optimizer, ZOOptimizer):
+            return
+        now = fingerprint(slot.parameter for slot in self.optimizer.engine.slots)
+        then = self.past.marks.get(step)
+        if then is None and step >= self.past.end:
+            self.ledger.mark(now)
+            self.past.marks[step] = now
+        elif then not in (None, now):
+            raise UserError(
+                f"ledger.bin: after {step} steps the weights are not those that the run had; it"
+                " began on another kind of machine, or with another version of zobench or torch."
+                " Go on there, or remove the run's folder to begin anew"
+            )
+
+    @property
+    def forwards(self) -> int:
+        """What training cost so far, as the engine counts it."""
+        if isinstance(self.optimizer, ZOOptimizer):
+            return self.optimizer.engine.forwards
+        return self.loss.forwards

@@ -1,0 +1,131 @@
+"""`zobench verify RUN_FOLDER`: rebuild a run's weights, evaluate them again, compare its result."""
+
+import argparse
+import gzip
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from zobench.build import build
+from zobench.errors import UserError
+from zobench.run.best import put, step_in
+from zobench.run.folder import RunFolder, read_json
+from zobench.run.journal import finite, read_rows
+from zobench.run.predictions import csv_of
+from zobench.run.replay import Replayed, differing
+from zobench.run.zero_shot import ZeroShot
+from zobench.tasks.problem import Answer, Problem
+
+
+class Verification:
+    """Compares a finished run with what its ledger, or else its best weights, give again.
+
+    tolerance: relative, of numbers that evaluation gives; 0 is the same float. Differences land in
+    `found`, one line each.
+    """
+
+    def __init__(self, folder: RunFolder, tolerance: float = 0.0) -> None:
+        if not folder.result.is_file():
+            raise UserError(f"{folder.path}: no result.json yet: there is nothing to verify")
+        self.folder, self.tolerance = folder, tolerance
+        self.result = read_json(folder.result)
+        self.replayed = Replayed(folder)
+        loaded, device = self.replayed.loaded, self.replayed.device
+        self.problem: Problem = build(self.replayed.settings["task"]).prepare(loaded, device)
+        self.found: list[str] = []
+
+    def carry_out(self) -> str:
+        """Returns in one sentence how the weights were had."""
+        why_not = self.replayed.why_not
+        if why_not is None:
+            return self._replay()
+        if type(self.replayed.optimizer) is ZeroShot:
+            self._tested()
+            return "the base weights, as no step was taken"
+        if step_in(self.folder.weights) != self.result["best_step"]:
+            raise UserError(
+                f"{self.folder.path}: cannot be replayed: {why_not}; nor are the weights that were"
+                " tested in best.safetensors"
+            )
+        put(load_file(self.folder.weights), self.replayed.model)
+        self._tested()
+        return f"the weights of best.safetensors, as {why_not}"
+
+    def _replay(self) -> str:
+        records, result = self.replayed.ledger.records, self.result
+        if self.replayed.ledger.damage:
+            self.found.append(self.replayed.ledger.damage)
+        self._same("steps", result["steps"], len(records))
+        forwards = sum(len(record.losses) for record in records)
+        self._same("cost/forwards", result["cost"]["forwards"], forwards)
+        evaluated = [row["step"] for row in read_rows(self.folder.metrics)[0] if "dev/loss" in row]
+        last = max(evaluated, default=0)
+        if len(records) < max(last, result["best_step"]):
+            return f"nothing more, as the ledger has only {len(records)} steps"
+        self.replayed.to(result["best_step"])
+        if step_in(self.folder.weights) == result["best_step"]:
+            self.found += [
+                f"best.safetensors: {name} is not what the ledger gives"
+                for name in differing(self.folder, self.replayed.model)
+            ]
+        if result["dev"]:  # else the weights tested were those that a failed step left
+            self._tested()
+        self.replayed.to(last)
+        self._scores("final", result["final"], self._evaluate("dev"))
+        return f"{len(records)} steps replayed"
+
+    def _tested(self) -> None:
+        answers: list[Answer] = []
+        self._scores("dev", self.result["dev"], self._evaluate("dev"))
+        self._scores("test", self.result["test"], self._evaluate("test", answers))
+        if answers and self.folder.predictions.is_file():
+            lines = gzip.decompress(self.folder.predictions.read_bytes()).decode().splitlines()
+            for number, (then, now) in enumerate(
+                zip(lines, csv_of(answers).splitlines(), strict=False)
+            ):
+                if then != now:
+                    self.found.append(f"{self.folder.predictions.name}:{number + 1}: {then}: {now}")
+
+    def _evaluate(self, split: str, answers: list[Answer] | None = None) -> dict[str, float]:
+        size = self.replayed.settings["evaluation"]["batch_size"]
+        return self.problem.evaluate(self.replayed.model, split, size, answers)
+
+    def _scores(self, part: str, then: Mapping[str, Any], now: Mapping[str, float]) -> None:
+        for name in sorted(then.keys() | now.keys()):
+            self._same(f"{part}/{name}", then.get(name), finite(now.get(name, math.nan)))
+
+    def _same(self, name: str, then: float | None, now: float | None) -> None:
+        close = then == now or (
+            None not in (then, now) and math.isclose(then, now, rel_tol=self.tolerance)  # type: ignore[arg-type]
+        )
+        if not close:
+            self.found.append(f"{name}: {then} in result.json, {now} now")
+
+
+def main(argv: list[str]) -> int:
+    """Command line of `zobench verify`; exit status 1 and a line per difference."""
+    given = _parser().parse_args(argv)
+    if not 0.0 <= given.tolerance < 1.0:
+        raise UserError(f"--tolerance {given.tolerance}: must be from 0 up, and below 1")
+    verification = Verification(RunFolder(given.folder), given.tolerance)
+    how = verification.carry_out()
+    for line in verification.found:
+        print(line)
+    found = len(verification.found)
+    print(f"{given.folder}: {f'{found} differences' if found else 'as in result.json'} ({how})")
+    return 1 if found else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zobench verify",
+        description="Rebuild a finished run's weights from its ledger, evaluate them again on dev"
+        " and test, and compare with result.json, best.safetensors and the predictions.",
+        epilog="example: zobench verify runs/quickstart/RUN",
+    )
+    parser.add_argument("folder", metavar="RUN_FOLDER", type=Path)
+    parser.add_argument("--tolerance", type=float, default=0.0, help="relative (0: the same bits)")
+    return parser
