@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 os.environ["WANDB_MODE"] = "offline"
@@ -14,6 +14,9 @@ import torch
 from hypothesis import settings
 
 from zobench.cli import run_command
+
+if TYPE_CHECKING:
+    from zobench.run.nursery import Nursery
 
 settings.register_profile("zobench", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("zobench")
@@ -122,6 +125,19 @@ def data_pack() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data pack is not here (set ZOBENCH_TEST_DATA to its folder)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator["Nursery"]:
+    """A process that forks runs, which find this checkout's code and tests."""
+    from zobench.run.nursery import Nursery
+
+    root = Path(__file__).resolve().parents[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
+        made = Nursery()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -40,6 +40,19 @@ def small_config(kind: str) -> Any:
     return transformers.BertConfig(**tokens, **size, **positions, **own)
 
 
+def small_sizes(layers: int) -> dict[str, int]:
+    """What makes an OPT of width 16 of `model.architecture`."""
+    return {
+        "vocab_size": 96,
+        "max_position_embeddings": 32,
+        "hidden_size": 16,
+        "word_embed_proj_dim": 16,
+        "ffn_dim": 32,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+    }
+
+
 def small_model(kind: str) -> Any:
     """A language model of `small_config(kind)` in evaluation mode, the same each time."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.small_models import small_sizes
 from zobench.bench import app
 from zobench.bench.pieces import Piece
 from zobench.bench.plain import PlainMeZO
@@ -20,15 +21,7 @@ from zobench.bench.subject import Subject, subject_of
 from zobench.build import build
 from zobench.run.closure import CountedLoss
 
-SIZES = {
-    "vocab_size": 96,
-    "max_position_embeddings": 32,
-    "hidden_size": 16,
-    "word_embed_proj_dim": 16,
-    "ffn_dim": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
+SIZES = small_sizes(2)
 SMALL = [f"model.architecture.{name}={size}" for name, size in SIZES.items()]
 SMALL += ["threads=1", "batch_size=2", "tokens=8", "noise=3000", "optimizers=[mezo]"]
 ROWS = [

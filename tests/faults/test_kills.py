@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,6 @@ METHODS = {
     "mezo_adam": ("model.dtype=float16", "checkpoint.beside_ledger=true"),
 }
 KILLS = 5  # each
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    root = Path(__file__).resolve().parents[2]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
-        made = Nursery()
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("method", METHODS)

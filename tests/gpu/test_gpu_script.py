@@ -9,20 +9,12 @@ import pytest
 import torch
 
 from tests.gpu.interpreted import triton_or_skip
+from tests.small_models import small_sizes
 from zobench.bench import gpu, gpu_sections
 from zobench.bench.gaussians import WAYS, race
 
 CPU = torch.device("cpu")
-SIZES = {
-    "vocab_size": 96,
-    "max_position_embeddings": 32,
-    "hidden_size": 16,
-    "word_embed_proj_dim": 16,
-    "ffn_dim": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-}
-SMALL = [f"model.architecture.{name}={size}" for name, size in SIZES.items()]
+SMALL = [f"model.architecture.{name}={size}" for name, size in small_sizes(1).items()]
 
 
 def test_without_a_gpu_nothing_is_measured_and_it_says_so(

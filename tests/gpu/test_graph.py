@@ -95,6 +95,19 @@ def test_scalars_on_the_device_give_the_bits_of_floats(way: str) -> None:
     assert (plain.steps, plain.engine.forwards) == (deferred.steps, deferred.engine.forwards)
 
 
+def test_16_bit_weights_in_place_are_moved_alike() -> None:
+    """Plain descent, whose drift is followed in ordinary steps and left alone in captured ones."""
+    one, other = model_in(torch.bfloat16), model_in(torch.bfloat16)
+    more = {"arithmetic": Arithmetic(walk="inplace")}
+    plain, deferred = (optimizer_of(m, "one sided", **more) for m in (one, other))
+    graph = StepGraph(deferred, loss_of(other))
+    for _ in range(3):
+        ordinary = plain.step(loss_of(one))
+        with interpreted():
+            assert graph.step() == ordinary
+    assert all(map(torch.equal, bits(one, plain), bits(other, deferred)))
+
+
 @pytest.mark.parametrize("rounding", ["compensated", "stochastic"])
 def test_clean_16_bit_weights_are_moved_alike(rounding: str) -> None:
     """Scratch walk, both roundings, three steps."""

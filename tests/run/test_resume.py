@@ -1,12 +1,11 @@
 """Runs that were killed go on, and end as if they had not been; `tests/faults` kills many more."""
 
 import functools
-import os
 import random
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,6 @@ from zobench.zo.ledger import Ledger, recover
 Compose = Callable[..., dict[str, Any]]
 NEVER = {"steps": None, "minutes": None, "beside_ledger": False}
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked")
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    root = Path(__file__).resolve().parents[2]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
-        made = Nursery()
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

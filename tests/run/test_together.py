@@ -166,7 +166,8 @@ def test_who_goes_together(compose: Compose) -> None:
     for other in ("train.batch_size=8", "tuning.r=4", "budget.steps=7", "task.loss=answer"):
         assert kin(compose(*OPTIONS, other)) not in (first, None)
     seconds = ("budget.steps=null", "budget.seconds=3")
-    for own in (("train.micro_batch_size=2",), ("diagnose.every=2",), seconds):
+    graph = ("optimizer.graph=true",)
+    for own in (("train.micro_batch_size=2",), ("diagnose.every=2",), seconds, graph):
         assert kin(compose(*OPTIONS, *own)) is None
 
 

@@ -9,12 +9,14 @@ from zobench.zo.optimizer import ZOOptimizer
 class Drift:
     """Findings of the optimizer's drift meter; one line the first time that updates are too small.
 
-    There are none for weights of 32 bits, or left clean, or moved otherwise than by plain descent.
+    There are none for weights of 32 bits, or left clean, or moved otherwise than by plain descent,
+    or in steps that are captured, whose coefficients the host does not see.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         plain = isinstance(optimizer, ZOOptimizer) and PLAIN in optimizer.rule.gives
-        self._meter = optimizer.engine.drift if plain else None  # type: ignore[attr-defined]
+        followed = plain and not optimizer.graph  # type: ignore[attr-defined]
+        self._meter = optimizer.engine.drift if followed else None  # type: ignore[attr-defined]
         self._said = False
 
     def __call__(self) -> dict[str, float]:

@@ -21,7 +21,7 @@ from zobench.run.kin import kin
 from zobench.run.loggers.afterwards import Afterwards
 from zobench.run.meter import Meter
 from zobench.run.runner import Made, check_gradient, made_of, recorded
-from zobench.run.turns import Clock, put
+from zobench.run.turns import Clock, lend
 from zobench.run.work import Wanted, Work
 from zobench.tasks.side_by_side import side_by_side
 from zobench.zo.engine import Diverged
@@ -100,7 +100,7 @@ def _results(fleet: Fleet[Place], model: Any, members: Sequence[Member]) -> list
 
     def go_on(number: int, go: Callable[[Any], Wanted], value: object) -> None:
         """The run's turn: the model is its own until it wants its next step."""
-        put(model, members[number].weights)
+        lend(model, members[number].weights)
         with members[number].clock.turn():
             try:
                 wanted[number] = go(value)

@@ -32,7 +32,7 @@ class Clock:
         self._spent += seconds
 
 
-def put(model: Any, weights: Mapping[str, Tensor]) -> None:
+def lend(model: Any, weights: Mapping[str, Tensor]) -> None:
     """Let the model be that of a run: its parameters share memory with the run's copies."""
     for name, parameter in model.named_parameters():
         if name in weights:

@@ -25,11 +25,14 @@ class _Sample(NamedTuple):
 
     @property
     def now(self) -> Tensor:
-        return self.slot.flat[self.start : self.start + self.first.numel()].double()
+        return self.slot.flat[self.start : self.start + self.first.numel()].cpu().double()
 
 
 class DriftMeter:
-    """Follows slots under plain descent: w <- w - lr * sum of coefficient * z, or along MOVE."""
+    """Follows slots under plain descent: w <- w - lr * sum of coefficient * z, or along MOVE.
+
+    On the CPU, where noise is the same: a step on a GPU does not wait for it, nor launch anything.
+    """
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         total = sum(slot.numel for slot in slots)
@@ -39,7 +42,7 @@ class DriftMeter:
         for slot in slots:
             own = {(p - before) // _BLOCK for p in places if before <= p < before + slot.numel}
             for start in sorted(block * _BLOCK for block in own):
-                weights = slot.flat[start : start + _BLOCK].double()
+                weights = slot.flat[start : start + _BLOCK].cpu().double()
                 self._samples.append(_Sample(slot, start, weights, weights.clone()))
             before += slot.numel
         self._update = 0.0  # root mean square of the last one
@@ -58,7 +61,7 @@ class DriftMeter:
             for replay in replays:
                 z = replay.direction.draw(sample.start, added.numel(), added.device)
                 given = replay.coefficients
-                added.add_(z.double(), alpha=given.get(MOVE, 0.0) - lr * given.get(GRAD, 0.0))
+                added.add_(z.to(added), alpha=given.get(MOVE, 0.0) - lr * given.get(GRAD, 0.0))
             sample.meant.add_(added)
             self._update = float(added.square().mean().sqrt())
 

@@ -12,7 +12,7 @@ from zobench.zo.feedback import GRAD, PLAIN, Feedback, Replay, Request, Step
 from zobench.zo.passes.move import carry_out
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
-from zobench.zo.scalars import Scalar
+from zobench.zo.scalars import Scalar, present
 from zobench.zo.sheets import Asked, Sheets
 from zobench.zo.space import Slot
 from zobench.zo.walk import InPlace
@@ -136,7 +136,7 @@ class Engine:
         asked = [key for channel in feedback.channels.values() for key in channel]
         keys = [*dict.fromkeys([*self.walk.at, *asked, *rule.recall()])]
         update = Asked(rule, feedback, self.walk.at, keys, lr, step)
-        if self.drift is not None and PLAIN in rule.gives:
+        if self.drift is not None and PLAIN in rule.gives and present() is None:
             for slot in self.drift.slots:
                 replays = self.sampler.revise(slot, update.replays(slot, self.sampler))
                 self.drift.follow(slot, replays, lr)

@@ -75,8 +75,8 @@ class StepGraph:
 
     The first step is taken launch by launch, which compiles the kernels and makes all state; then
     one is captured, and from the second on steps are replayed. On a CPU nothing can be captured:
-    every step is taken like the first. pool: memory shared with other
-    graphs of the same device, of which one runs at a time.
+    every step is taken like the first. pool: memory shared with other graphs of the same device, of
+    which one runs at a time.
     """
 
     def __init__(

@@ -7,7 +7,6 @@ bits. What was calculated once is not calculated again: every tensor's rule may 
 
 import operator
 from collections.abc import Callable
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -113,12 +112,7 @@ class Scalars:
         _open.append(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _open.pop()
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from zobench.zo.passes import kernel
-from zobench.zo.passes.tables import Table, Tables, recipe_of, target_row, term_row
+from zobench.zo.passes.tables import Table, Tables, rows_of
 from zobench.zo.scalars import Scalar, present
 
 if TYPE_CHECKING:
@@ -54,18 +54,9 @@ class Sizes(NamedTuple):
 
 def gpu_tables_of(moves: Sequence["Move"]) -> GpuTables:
     """The tables of moves on one device whose directions all have recipes."""
-    recipes = [[recipe_of(term) for term in move.terms] for move in moves]
-    ends = np.cumsum([0, *map(len, recipes)]).tolist()
-    both = [
-        pair
-        for m, own in zip(moves, recipes, strict=True)
-        for pair in zip(m.terms, own, strict=True)
-    ]
     live = _Live()
-    targets = live.table(
-        [target_row(m, *ends[i : i + 2]) for i, m in enumerate(moves)], kernel.TARGET
-    )
-    terms = live.table([term_row(r, t.first, t.second) for t, r in both], kernel.TERM)
+    of_targets, of_terms = rows_of(moves)
+    targets, terms = live.table(of_targets, kernel.TARGET), live.table(of_terms, kernel.TERM)
     picked = [None if m.rows is None else (m.rows.data_ptr(), m.rows.numel()) for m in moves]
     sizes = Sizes(
         np.array([move.target.numel() for move in moves], np.int64),

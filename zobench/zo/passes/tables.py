@@ -43,15 +43,8 @@ class Tables(NamedTuple):
 
 def tables_of(moves: Sequence["Move"]) -> Tables:
     """The tables of moves whose directions all have recipes."""
+    targets, terms = rows_of(moves)
     recipes = [[recipe_of(term) for term in move.terms] for move in moves]
-    ends = [0, *accumulate(map(len, recipes))]
-    targets = [target_row(m, *ends[i : i + 2]) for i, m in enumerate(moves)]
-    weights = [m.tally.weights if m.tally else [0.0] * len(m.terms) for m in moves]
-    terms = [
-        term_row(recipe, term.first, term.second, weight)
-        for move, own, tallied in zip(moves, recipes, weights, strict=True)
-        for term, recipe, weight in zip(move.terms, own, tallied, strict=True)
-    ]
     widths = [{recipe.width for recipe in own if recipe.row is not None} for own in recipes]
     wanted = zip(moves, widths, strict=True)
     rows = [None if w or m.row > _LONGEST else m.rows for m, w in wanted]
@@ -67,6 +60,18 @@ def tables_of(moves: Sequence["Move"]) -> Tables:
     return Tables(
         np.array(targets, kernel.TARGET), np.array(terms, kernel.TERM), pieces, longest, widest
     )
+
+
+def rows_of(moves: Sequence["Move"]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """The rows of TARGET, and those of TERM in the order of the moves."""
+    ends = [0, *accumulate(len(move.terms) for move in moves)]
+    targets = [target_row(move, *ends[i : i + 2]) for i, move in enumerate(moves)]
+    terms = []
+    for move in moves:
+        weights = move.tally.weights if move.tally else [0.0] * len(move.terms)
+        for term, weight in zip(move.terms, weights, strict=True):
+            terms.append(term_row(recipe_of(term), term.first, term.second, weight))
+    return targets, terms
 
 
 def recipe_of(term: Any) -> Recipe:
