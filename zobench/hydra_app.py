@@ -47,7 +47,7 @@ class Plan(Callback):
 
 
 def jobs_in(config: Any) -> int:
-    """How many jobs Hydra's sweeper makes of a multirun; the later of two values of a key counts."""
+    """How many jobs Hydra makes of a multirun; the later of two values of a key counts."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
