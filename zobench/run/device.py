@@ -1,18 +1,46 @@
 """Where a run happens."""
 
+import os
+from pathlib import Path
+
 import torch
 
 from zobench.errors import UserError
 
+_DRIVER = Path("/dev/nvidiactl")  # there where NVIDIA's driver is
+
+
+class NoDevice(UserError):
+    """The device that a run is to happen on cannot be used."""
+
 
 def device_named(wanted: str) -> torch.device:
-    """The device of `device=auto`, cpu, cuda or cuda:N; UserError for one that is not there."""
+    """The device of `device=auto`, cpu, cuda or cuda:N.
+
+    auto is CUDA where there is a GPU, else the CPU. Raises NoDevice for one that is not there, and
+    for auto where the machine has a GPU that does not work: nobody wants the CPU then.
+    """
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if _has_gpu():
+            raise NoDevice(
+                "device=auto: this machine has a GPU that CUDA cannot use (nvidia-smi may say why);"
+                " mend that, or set device=cpu"
+            )
+        return torch.device("cpu")
     try:
         device = torch.device(wanted)
     except RuntimeError:
         raise UserError(f"device={wanted}: choose auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={wanted}: no CUDA device is available here")
+        raise NoDevice(f"device={wanted}: no CUDA device is available here")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise NoDevice(f"device={wanted}: there are {torch.cuda.device_count()} CUDA devices here")
     return device
+
+
+def _has_gpu() -> bool:
+    """Whether a GPU of this machine is meant to be seen by this torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return torch.version.cuda is not None and _DRIVER.exists() and not hidden

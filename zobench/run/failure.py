@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from zobench.errors import UserError
+from zobench.run.device import NoDevice
 from zobench.run.folder import RunFolder, write_json
 
 DATA, MEMORY, DISK = "data", "memory", "disk"
@@ -54,7 +55,7 @@ def described(error: BaseException) -> Failure:
     if (disk := _disk(error)) is not None:
         return Failure(DISK, disk)
     if isinstance(error, UserError):
-        return Failure(DATA, text)
+        return Failure(DEVICE if isinstance(error, NoDevice) else DATA, text)
     refused = "can't allocate memory" in text  # torch's words for a CPU's; it has no type for it
     if refused or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return Failure(MEMORY, text.split(" Including ")[0][:300] or "out of memory")

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from zobench.errors import UserError
 from zobench.run.durable import UNFINISHED, write_durably
 from zobench.run.identity import identity
 from zobench.run.smaller import smaller
@@ -69,8 +70,11 @@ class RunFolder:
 
     def settings(self) -> dict[str, Any]:
         """The resolved settings; floats such as 1e-6 come back as floats."""
-        settings: dict[str, Any] = yaml.safe_load(self.config.read_text())
-        return settings
+        try:
+            settings: dict[str, Any] = yaml.safe_load(self.config.read_text())
+            return dict(settings)
+        except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
+            raise damaged(self.config) from error
 
     def fitting(self) -> dict[str, Any]:
         """The settings with batches that fit into the memory there is."""
@@ -89,5 +93,13 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text())
-    return value
+    """What the file holds; UserError, naming it, where that is no JSON object."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (UnicodeDecodeError, TypeError, ValueError) as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> UserError:
+    """A file of a run that something else than zobench has written to, or a failing disk."""
+    return UserError(f"{path}: damaged; repair it, or remove the run's folder to begin anew")

@@ -9,11 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zobench.errors import UserError
 from zobench.paths import PACKAGE_DIR
 from zobench.run import launches
 from zobench.run.attempt import ALREADY, BUSY, Ending, Order
 from zobench.run.claim import LOST, Busy, claimed
-from zobench.run.failure import KILLED, Failure
+from zobench.run.failure import DATA, KILLED, Failure
 from zobench.run.folder import HALVED, RunFolder, read_json
 from zobench.run.identity import identity
 from zobench.run.nursery import carry_out
@@ -72,7 +73,10 @@ def launch(job: Job) -> Outcome:
     """Run the settings unless their result exists. Failed and unfinished runs go on."""
     folder = job.folder
     launches.note({"run": folder.path.name, "status": "begun"})
-    outcome = existing(folder) if folder.finished else _tried(job)
+    try:
+        outcome = existing(folder) if folder.finished else _tried(job)
+    except UserError as error:  # a damaged file of an earlier attempt
+        outcome = Outcome("failed", folder.path.name, str(error), DATA)
     report(outcome, folder)
     return outcome
 
