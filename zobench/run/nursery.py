@@ -77,11 +77,18 @@ def carry_out(*folders: RunFolder) -> int:
         atexit.register(_nursery.close)
     status = _nursery.run(*folders)
     if status is None:  # killed with its run, say for memory; the next run gets another
+        dismiss()
+        return -signal.SIGKILL
+    return status
+
+
+def dismiss() -> None:
+    """End the process that forks runs; a run that it waits for is asked to stop, and saves."""
+    global _nursery
+    if _nursery is not None:
         atexit.unregister(_nursery.close)
         _nursery.close()
         _nursery = None
-        return -signal.SIGKILL
-    return status
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
