@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ Do the rest with a sub-command:
   zobench report SUITE       all of it as one HTML page        zobench report quickstart
   zobench dashboard SUITE    a W&B report of it, --dry-run     zobench dashboard quickstart
   zobench sync [SUITE]       upload offline W&B runs           zobench sync quickstart
+  zobench status SUITE       what is done, running, failed     zobench status quickstart
   zobench replay FOLDER      weights from a run's ledger       zobench replay runs/S/RUN --step best
   zobench verify FOLDER      a result, checked by replaying    zobench verify runs/S/RUN
   zobench methods            what every method is and costs    zobench methods
@@ -66,6 +66,7 @@ def run_command(arguments: Sequence[str]) -> int:
         "report": _module("zobench.report.page.build"),
         "dashboard": _module("zobench.report.dashboard"),
         "sync": _module("zobench.report.sync"),
+        "status": _module("zobench.run.status"),
         "replay": _module("zobench.run.replay"),
         "verify": _module("zobench.run.verify"),
         "methods": _module("zobench.methods"),
@@ -109,9 +110,10 @@ def _module(name: str) -> Callable[[list[str]], int]:
 def _runs(arguments: list[str]) -> int:
     """Compose and launch; afterwards say how the runs of this command ended."""
     from zobench.hydra_app import hydra_app
+    from zobench.run import launches
     from zobench.run.command import Command
     from zobench.run.crew import launch_here
-    from zobench.run.launch import LAUNCH_FILE, Job, summary
+    from zobench.run.launch import Job, summary
     from zobench.run.packs import launch_in_packs
     from zobench.run.stop import REQUEUE, Stopped
 
@@ -125,21 +127,20 @@ def _runs(arguments: list[str]) -> int:
         else:
             launch_here(job)
 
-    with tempfile.TemporaryDirectory() as folder:
-        notes = Path(folder) / "outcomes.jsonl"
-        os.environ[LAUNCH_FILE] = str(notes)
-        try:
-            with Command() as command:
-                hydra_app(arguments, "config", job_of)
-                command.finish()
-                for most, jobs in packs.items():
-                    launch_in_packs(jobs, most)
-        except Stopped as asked:
-            print(f"stopped by {asked}; launched again, the runs go on", file=sys.stderr)
-            return REQUEUE
-        finally:
-            del os.environ[LAUNCH_FILE]
-        return summary(notes)
+    try:
+        with Command() as command:
+            hydra_app(arguments, "config", job_of)
+            command.finish()
+            for most, jobs in packs.items():
+                launch_in_packs(jobs, most)
+    except Stopped as asked:
+        print(f"stopped by {asked}; launched again, the runs go on", file=sys.stderr)
+        return REQUEUE
+    finally:
+        notes = Path(os.environ.pop(launches.VARIABLE, "none"))
+        rows = launches.rows_of(notes)
+        launches.end(notes)
+    return summary(rows)
 
 
 def _checked(config: Any) -> "Job | None":

@@ -1,11 +1,14 @@
 """Hydra's face of a sub-command: a command line in, composed settings out."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from hydra.experimental.callback import Callback
 
 
 def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None]) -> None:
@@ -25,6 +28,39 @@ def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *arguments]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
+
+
+class Plan(Callback):
+    """Notes what a command is going to launch before it does (conf/config.yaml names it)."""
+
+    def on_run_start(self, config: Any, **kwargs: Any) -> None:
+        del kwargs
+        self._note(config, 1)
+
+    def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
+        del kwargs
+        self._note(config, jobs_in(config))
+
+    def _note(self, config: Any, runs: int) -> None:
+        from zobench.run import launches
+
+        command = list(config.hydra.overrides.task)
+        launches.begin(config.runs_root, config.suite, command, runs)
+
+
+def jobs_in(config: Any) -> int:
+    """How many jobs Hydra makes of a multirun; the later of two values of a key counts."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    given = [*params, *config.hydra.overrides.task]
+    values = {
+        override.get_key_element(): len(list(override.sweep_string_iterator()))
+        if override.is_discrete_sweep()
+        else 1
+        for override in OverridesParser.create().parse_overrides(given)
+    }
+    return math.prod(values.values())
 
 
 def _make_importable(arguments: Sequence[str]) -> None:

@@ -49,6 +49,15 @@ class Checkpoint:
 
 
 @dataclass
+class Retries:
+    """How often a run is tried again within one launch, by kind of failure."""
+
+    killed: int = 1  # by a signal, from outside; it goes on from where it was
+    crash: int = 0
+    memory: int = 3  # each with batches in parts of half the size
+
+
+@dataclass
 class Evaluation:
     """How dev and test are evaluated."""
 
@@ -115,6 +124,7 @@ class Config:
     budget: Budget = field(default_factory=Budget)
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    retries: Retries = field(default_factory=Retries)
     evaluation: Evaluation = field(default_factory=Evaluation)
     table: Table = field(default_factory=Table)
     published: Published = field(default_factory=Published)
@@ -205,6 +215,9 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     for name, between in settings["checkpoint"].items():
         if between is not None and name != "beside_ledger" and not between > 0:
             raise UserError(f"checkpoint.{name}={between}: must be above 0, or null")
+    for kind, most in settings["retries"].items():
+        if most < 0:
+            raise UserError(f"retries.{kind}={most}: must not be negative")
     every = settings["diagnose"]["every"]
     if every is not None and every < 1:
         raise UserError(f"diagnose.every={every}: must be at least 1, or null")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.run.killer import COUNTS
+from zobench.run.attempt import Order
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.nursery import Nursery
 
@@ -32,7 +33,8 @@ class Attempts:
         choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "o"}
         meta = {"id": "0" * 8, "name": at, "suite": "s", "seed": 0, "choices": choices}
         folder.begin(self.settings | replaced, meta)
-        return self.nursery.run(folder)
+        ending = self.nursery.run(Order(folder))
+        return None if ending is None else ending.status
 
     def killed(self, at: str, instant: int, by: str = "SIGKILL", **replaced: Any) -> int | None:
         """An attempt that ends at an instant."""

@@ -1,6 +1,5 @@
 """Hydra's launchers: what a run gets from them, and that no sweep under them loses a run."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from tests.run.test_stop import LONG, alive, below, wait_for
 from zobench import launchers
 from zobench.paths import conf_dir
+from zobench.run import launches
 from zobench.run.folder import read_json
 from zobench.run.stop import REQUEUE
 from zobench.schema import register
@@ -103,8 +103,8 @@ def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from submitit.core.core import Job
     from submitit.core.utils import UncompletedJobError
 
-    notes = tmp_path / "notes.jsonl"
-    monkeypatch.setenv("ZOBENCH_LAUNCH", str(notes))
+    monkeypatch.setenv(launches.VARIABLE, "")  # put back afterwards
+    launches.begin(str(tmp_path), "s", [], 3)
     monkeypatch.setattr(Job, "results", Job.results)  # put back afterwards
     monkeypatch.setattr(Job, "_results_timeout_s", 0)  # for a shared file system to show the file
     launchers._outlast_lost_jobs()
@@ -119,10 +119,10 @@ def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     jobs = [executor.submit(job, ["seed=0", "task=x"]) for job in (killed, raising, len)]
     results = [job.results()[0] for job in jobs]
     assert results[2] == 2 and all(result.return_value is None for result in results[:2])
-    rows = [json.loads(line) for line in notes.read_text().splitlines()]
-    assert [row[:2] for row in rows] == [["failed", "seed=0,task=x"]] * 2
+    _, *rows = launches.rows_of(Path(os.environ[launches.VARIABLE]))
+    assert [(row["status"], row["folder"]) for row in rows] == [("failed", "seed=0,task=x")] * 2
     for row, job in zip(rows, jobs, strict=False):
-        assert f"job {job.job_id} " in row[2] and str(job.paths.stderr) in row[2]
+        assert f"job {job.job_id} " in row["reason"] and str(job.paths.stderr) in row["reason"]
 
 
 @pytest.fixture

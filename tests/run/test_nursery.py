@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from zobench.run import nursery
+from zobench.run.attempt import Order
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.runner import run
 
@@ -40,12 +41,17 @@ def crib() -> Iterator[nursery.Nursery]:
     made.close()
 
 
+def status_of(crib: nursery.Nursery, folder: RunFolder) -> int | None:
+    ending = crib.run(Order(folder))
+    return ending and ending.status
+
+
 def test_a_forked_run_has_the_bits_of_any_other(
     crib: nursery.Nursery, prepare: Callable[..., RunFolder]
 ) -> None:
     """Two runs from one nursery and one in this process leave the same ledger and test loss."""
     folders = [prepare(name) for name in ("a", "b", "c")]
-    assert [crib.run(folder) for folder in folders[:2]] == [0, 0]
+    assert [status_of(crib, folder) for folder in folders[:2]] == [0, 0]
     run(folders[2])
     assert len({folder.ledger.read_bytes() for folder in folders}) == 1
     assert len({str(read_json(folder.result)["test"]) for folder in folders}) == 1
@@ -56,12 +62,12 @@ def test_a_crash_stays_with_its_run(
 ) -> None:
     """A run that aborts is reported with its signal, one with a bad target fails; others go on."""
     aborting = prepare("aborting", logger={"_target_": "os.abort"})
-    assert crib.run(aborting) == -signal.SIGABRT
+    assert status_of(crib, aborting) == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in aborting.log.read_text()
     broken = prepare("broken", logger={"_target_": "no_such_module.Logger"})
-    assert crib.run(broken) == 1
+    assert status_of(crib, broken) == 1
     assert "no_such_module" in read_json(broken.failure)["reason"]
-    assert crib.run(prepare("sound")) == 0
+    assert status_of(crib, prepare("sound")) == 0
 
 
 def test_a_nursery_that_was_killed_is_replaced(
@@ -72,7 +78,8 @@ def test_a_nursery_that_was_killed_is_replaced(
     os.kill(killed._process.pid, signal.SIGKILL)
     killed._process.wait()
     monkeypatch.setattr(nursery, "_nursery", killed)
-    assert nursery.carry_out(prepare("first")) == -signal.SIGKILL
-    assert nursery.carry_out(prepare("second")) == 0
+    first = nursery.carry_out(Order(prepare("first")))
+    assert (first.status, first.kind) == (-signal.SIGKILL, "killed")
+    assert nursery.carry_out(Order(prepare("second"))).status == 0
     assert nursery._nursery is not None
     nursery._nursery.close()

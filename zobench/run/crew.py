@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from zobench.run.command import is_command, started_by
-from zobench.run.launch import Job, launch, report, stopped
+from zobench.run.launch import Job, Outcome, launch, report
 from zobench.run.nursery import dismiss
 from zobench.run.stop import Stop, Stopped
 
@@ -54,7 +54,7 @@ def _launch_as_worker(job: Job, folder: Path) -> None:
             launch(job)
     except Stopped:
         dismiss()
-        report(stopped(job.folder), job.folder)
+        _report_stopped(job)
 
 
 def _look_at(command: int, folder: Path) -> None:
@@ -82,4 +82,10 @@ def _launch_in_queue(job: Job, number: signal.Signals) -> None:
             requeue(number, None)  # ends this process
         except Exception as refused:
             print(refused, flush=True)
-        report(stopped(job.folder), job.folder)
+        _report_stopped(job)
+
+
+def _report_stopped(job: Job) -> None:
+    folder = job.folder
+    reason = "asked to stop; launched again, it goes on"
+    report(Outcome("stopped", folder.path.name, reason), folder)

@@ -10,6 +10,9 @@ import yaml
 
 from zobench.run.durable import UNFINISHED, write_durably
 from zobench.run.identity import identity
+from zobench.run.smaller import smaller
+
+HALVED = "halved"  # key of meta.json: how often the run's batches were halved for want of memory
 
 
 class RunFolder:
@@ -29,22 +32,30 @@ class RunFolder:
         self.predictions = path / "predictions.csv.gz"
         self.result = path / "result.json"
         self.failure = path / "failure.json"
+        self.attempts = path / "attempts.jsonl"
         self.log = path / "stderr.log"
         self.mirroring = path / ".mirroring"  # while the logger has not heard the run's end
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.result.is_file() and not self.mirroring.exists()
 
     def begin(self, settings: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Make the folder; what an unfinished attempt at the same run left in it stays.
 
-        Of the earlier meta.json the hash of the base weights is kept, to be compared with.
+        Of the earlier meta.json is kept: the hash of the base weights, to be compared with, and how
+        often batches were halved for want of memory.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if self.config.is_file() and identity(self.settings()) != identity(settings):
             self.clear()
-        kept = {"base": read_json(self.meta).get("base")} if self.meta.is_file() else {}
+        before = read_json(self.meta) if self.meta.is_file() else {}
+        kept = {key: before[key] for key in ("base", HALVED) if key in before}
         for stale in (self.failure, self.log, *self.path.glob(f".*{UNFINISHED}")):
             stale.unlink(missing_ok=True)
         write_atomically(self.config, yaml.safe_dump(dict(settings), sort_keys=False))
-        write_json(self.meta, {**meta, **{k: v for k, v in kept.items() if v is not None}})
+        write_json(self.meta, {**kept, **meta})
 
     def clear(self) -> None:
         """Remove all results, whole or not: the run begins anew."""
@@ -60,6 +71,10 @@ class RunFolder:
         """The resolved settings; floats such as 1e-6 come back as floats."""
         settings: dict[str, Any] = yaml.safe_load(self.config.read_text())
         return settings
+
+    def fitting(self) -> dict[str, Any]:
+        """The settings with batches that fit into the memory there is."""
+        return smaller(self.settings(), read_json(self.meta).get(HALVED, 0))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

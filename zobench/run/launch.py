@@ -1,35 +1,45 @@
 """One run from the outside: skip it, or start it in a process of its own, and say how it ended."""
 
-import json
 import os
 import platform
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zobench.paths import PACKAGE_DIR
-from zobench.run.folder import RunFolder, read_json, write_json
+from zobench.run import launches
+from zobench.run.attempt import ALREADY, BUSY, Ending, Order
+from zobench.run.claim import LOST, Busy, claimed
+from zobench.run.failure import KILLED, Failure
+from zobench.run.folder import HALVED, RunFolder, read_json
 from zobench.run.identity import identity
 from zobench.run.nursery import carry_out
+from zobench.run.retry import Retries
 from zobench.run.stop import REQUEUE
-
-LAUNCH_FILE = "ZOBENCH_LAUNCH"  # environment variable: where the jobs of one command report
 
 
 class Outcome(NamedTuple):
-    """How one run of a launch ended: done, skipped, diverged, failed, or stopped to go on later."""
+    """How one run of a launch ended.
+
+    status: done, skipped, diverged, failed, stopped (to go on later) or elsewhere (another process
+    is at it). kind: of a failure.
+    """
 
     status: str
     folder: str
     reason: str
+    kind: str = ""
 
     @property
     def good(self) -> bool:
         return self.status in ("done", "skipped")
+
+    def __str__(self) -> str:
+        said = f"{self.kind}: {self.reason}" if self.kind else self.reason
+        return f"{self.status}: {self.folder}: {said}"
 
 
 class Job(NamedTuple):
@@ -49,51 +59,71 @@ class Job(NamedTuple):
         name = "-".join([*parts, f"s{self.settings['seed']}", identity(self.settings)])
         return RunFolder(Path(self.settings["runs_root"]) / self.settings["suite"] / name)
 
-    def begin(self, folder: RunFolder) -> None:
-        """Make the folder as it is before the run, or before it goes on."""
+    def order(self, halved: int = 0) -> Order:
+        """The run to be carried out, with batches halved so many times."""
         seed, suite = self.settings["seed"], self.settings["suite"]
         meta = {"id": identity(self.settings), "setting": identity(self.base)}
-        meta |= {"name": folder.path.name, "suite": suite, "seed": seed}
-        folder.begin(self.settings, meta | {"choices": dict(self.choices), **_environment()})
+        meta |= {"name": self.folder.path.name, "suite": suite, "seed": seed}
+        meta |= {"choices": dict(self.choices), **_environment()}
+        return Order(self.folder, self.settings, meta | ({HALVED: halved} if halved else {}))
 
 
 def launch(job: Job) -> Outcome:
     """Run the settings unless their result exists. Failed and unfinished runs go on."""
     folder = job.folder
-    if folder.result.is_file() and not folder.mirroring.exists():
-        result = read_json(folder.result)
-        done = result["status"] == "done"
-        status = "skipped" if done else result["status"]
-        outcome = Outcome(status, folder.path.name, result["reason"] or "")
-    else:
-        job.begin(folder)
-        outcome = _spawn(folder)
+    launches.note({"run": folder.path.name, "status": "begun"})
+    outcome = existing(folder) if folder.finished else _tried(job)
     report(outcome, folder)
     return outcome
 
 
-def _spawn(folder: RunFolder) -> Outcome:
-    """A child per run: memory figures mean something, and a crash stays where it happened."""
-    code = carry_out(folder)
+def _tried(job: Job) -> Outcome:
+    """Attempts at the run, as many as `retries` allows."""
+    folder = job.folder
+    before = read_json(folder.meta) if folder.meta.is_file() else {}
+    retries = Retries(job.settings, before.get(HALVED, 0))
+    while True:
+        outcome = outcome_of(folder, carry_out(job.order(retries.halved)))
+        again = retries.again(outcome.kind)
+        if again is None:
+            return outcome
+        print(f"{outcome}\n  {again}", file=sys.stderr, flush=True)
+
+
+def outcome_of(folder: RunFolder, ending: Ending) -> Outcome:
+    """What became of a run whose process has ended."""
+    name, status = folder.path.name, ending.status
+    if status == ALREADY:
+        return existing(folder)
+    if status in (BUSY, LOST):
+        return Outcome("elsewhere", name, ending.reason or "another process took it over")
     if folder.result.is_file():
-        return ended(folder)
-    if code == REQUEUE:
-        return stopped(folder)
-    if not folder.failure.is_file():
-        reason = f"killed by signal {-code}" if code < 0 else f"exited with status {code}"
-        write_json(folder.failure, {"kind": "killed", "reason": reason, "log": str(folder.log)})
-    return Outcome("failed", folder.path.name, read_json(folder.failure)["reason"])
+        result = read_json(folder.result)
+        return Outcome(result["status"], name, result["reason"] or "")
+    if status == REQUEUE:
+        return Outcome("stopped", name, "asked to stop; launched again, it goes on")
+    if ending.kind and status >= 0:
+        return Outcome("failed", name, ending.reason, ending.kind)
+    failure = Failure(ending.kind or KILLED, ending.reason or f"exited with status {status}")
+    _noted(folder, failure)
+    return Outcome("failed", name, failure.reason, failure.kind)
 
 
-def stopped(folder: RunFolder) -> Outcome:
-    """A run that has saved what it had."""
-    return Outcome("stopped", folder.path.name, "asked to stop; launched again, it goes on")
+def _noted(folder: RunFolder, failure: Failure) -> None:
+    """Write the failure of a process that could not, unless another is at the run by now."""
+    try:
+        with claimed(folder.path):
+            if not folder.result.is_file():
+                failure.write(folder)
+    except (Busy, OSError):
+        return
 
 
-def ended(folder: RunFolder) -> Outcome:
-    """What a run's result says of its end."""
+def existing(folder: RunFolder) -> Outcome:
+    """What a result that was there before says."""
     result = read_json(folder.result)
-    return Outcome(result["status"], folder.path.name, result["reason"] or "")
+    status = "skipped" if result["status"] == "done" else result["status"]
+    return Outcome(status, folder.path.name, result["reason"] or "")
 
 
 def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
@@ -101,6 +131,8 @@ def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
 
     Without a folder the settings themselves were at fault, and nothing was written.
     """
+    log = str(folder.log) if folder else None
+    launches.note({"run": outcome.folder if folder else None, **_row(outcome), "log": log})
     if folder is None:
         print(f"error: {outcome.reason}", file=sys.stderr, flush=True)
     elif outcome.good:
@@ -109,14 +141,16 @@ def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
         shown = good or f"loss {test['loss']:.4g}"
         print(f"{outcome.folder}: {outcome.status}, test {shown}", flush=True)
     else:
-        print(f"{_sentence(outcome)}\n  log: {folder.log}", file=sys.stderr, flush=True)
-    if notes := os.environ.get(LAUNCH_FILE):
-        with Path(notes).open("a") as file:
-            file.write(json.dumps([*outcome, str(folder.log) if folder else None]) + "\n")
+        print(f"{outcome}\n  log: {log}", file=sys.stderr, flush=True)
+    if path := os.environ.get(launches.VARIABLE):
+        counts = launches.counts(launches.rows_of(Path(path)))
+        if counts.planned > 1:
+            print(counts, flush=True)
 
 
-def _sentence(outcome: Outcome) -> str:
-    return f"{outcome.status}: {outcome.folder}: {outcome.reason}"
+def _row(outcome: Outcome) -> dict[str, Any]:
+    row = {"status": outcome.status, "folder": outcome.folder, "reason": outcome.reason}
+    return row | ({"kind": outcome.kind} if outcome.kind else {})
 
 
 def _environment() -> dict[str, Any]:
@@ -144,18 +178,25 @@ def _commit() -> str | None:
     return answer.stdout.strip() or None
 
 
-def summary(notes: Path) -> int:
-    """The exit status of one command; of a sweep also its counts and, again, its bad runs.
+def summary(rows: Sequence[Mapping[str, Any]]) -> int:
+    """The exit status of one command, of its launch's rows; of a sweep also its bad runs, again.
 
-    1 for a failed run, 75 where some were only stopped.
+    1 for a failed run, 75 where some were only stopped, or are carried out elsewhere.
     """
-    rows = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
-    outcomes = [(Outcome(*row[:3]), row[3]) for row in rows]
-    bad = [(outcome, log) for outcome, log in outcomes if not outcome.good]
-    if len(outcomes) > 1:
-        counts = Counter(outcome.status for outcome, _ in outcomes)
-        print(f"{len(outcomes)} runs: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
-        for outcome, log in bad:
-            print(_sentence(outcome) + (f"\n  log: {log}" if log else ""), file=sys.stderr)
-    failed = [outcome for outcome, _ in bad if outcome.status != "stopped"]
-    return 1 if failed else REQUEUE if bad else 0
+    ends = [row for row in rows[1:] if row["status"] != "begun"]
+    bad = [row for row in ends if row["status"] not in ("done", "skipped") and not _there_now(row)]
+    if len(ends) > 1:
+        for row in bad:
+            outcome = Outcome(row["status"], row["folder"], row["reason"], row.get("kind", ""))
+            log = f"\n  log: {row['log']}" if row["log"] else ""
+            print(f"{outcome}{log}", file=sys.stderr)
+    later = [row for row in bad if row["status"] in ("stopped", "elsewhere")]
+    return 1 if len(bad) > len(later) else REQUEUE if bad else 0
+
+
+def _there_now(row: Mapping[str, Any]) -> bool:
+    """Whether a run that another process was at has a good result by now."""
+    if row["status"] != "elsewhere":
+        return False
+    folder = RunFolder(Path(row["log"]).parent)
+    return folder.finished and existing(folder).good

@@ -17,104 +17,120 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
-from zobench.run.folder import RunFolder
+from zobench.run.attempt import Ending, Order, attempt
+from zobench.run.failure import ended_by, kernel_kills
 from zobench.run.stop import SIGNALS
+
+FORKS = sys.platform == "linux"  # other systems' libraries start threads that a fork would break
 
 
 class Nursery:
-    """A process that forks runs, one at a time; it ends with the process that made it."""
+    """A process that forks runs, one at a time; it ends with the process that made it.
 
-    def __init__(self) -> None:
+    forks: without, it is for one run, which it becomes.
+    """
+
+    def __init__(self, forks: bool = FORKS) -> None:
+        self.forks = forks
         answers, other_end = os.pipe()
-        command = [sys.executable, "-m", "zobench.run.nursery", str(other_end)]
+        command = [sys.executable, "-m", "zobench.run.nursery", str(other_end), str(int(forks))]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, text=True, pass_fds=(other_end,)
         )
         os.close(other_end)
         self._answers = os.fdopen(answers)
 
-    def close(self) -> None:
-        """End the process; a run that it waits for is asked to stop, and saves first."""
+    def close(self) -> int:
+        """End the process; a run that it waits for is asked to stop, and saves first.
+
+        Returns its exit status, -N for signal N.
+        """
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        self._process.wait()
         self._answers.close()
+        return self._process.wait()
 
-    def run(self, *folders: RunFolder) -> int | None:
-        """The exit status of the folders' process, -N for signal N; None when the nursery died."""
+    def run(self, *orders: Order) -> Ending | None:
+        """How the process of these runs ended; None when that is not known."""
         assert self._process.stdin is not None
         try:
-            print(json.dumps(_paths(folders)), file=self._process.stdin, flush=True)
+            plain = [order.plain() for order in orders]
+            print(json.dumps(plain), file=self._process.stdin, flush=True)
             answer = self._answers.readline()
         except BrokenPipeError:
             return None
-        return int(answer) if answer else None
+        return Ending(*json.loads(answer)) if answer else None
 
 
 _nursery: Nursery | None = None
 
 
-def carry_out(*folders: RunFolder) -> int:
-    """Carry out a run in a process of its own; returns its exit status, -N for signal N.
-
-    Several runs are carried out side by side in one process.
-    """
+def carry_out(*orders: Order) -> Ending:
+    """Carry out a run in a process of its own; several, side by side in one process."""
     global _nursery
-    if sys.platform != "linux":  # other systems' libraries start threads that a fork would break
-        command = [sys.executable, "-m", "zobench.run", *_paths(folders)]
-        with folders[0].log.open("w") as log, subprocess.Popen(command, stderr=log) as process:
-            try:
-                return process.wait()
-            except BaseException:
-                process.terminate()
-                raise
     if _nursery is None:
         _nursery = Nursery()
         atexit.register(_nursery.close)
-    status = _nursery.run(*folders)
-    if status is None:  # killed with its run, say for memory; the next run gets another
-        dismiss()
-        return -signal.SIGKILL
+    killed = kernel_kills()
+    ending = _nursery.run(*orders)
+    if ending is None or not _nursery.forks:  # the next run gets another
+        status = dismiss()
+        ending = ending or Ending(status)
+    if ending.status < 0:
+        return Ending(ending.status, *ended_by(-ending.status, kernel_kills() > killed))
+    return ending
+
+
+def dismiss() -> int:
+    """End the process that forks runs, whose exit status is returned; its run is asked to save."""
+    global _nursery
+    if _nursery is None:
+        return 0
+    atexit.unregister(_nursery.close)
+    status = _nursery.close()
+    _nursery = None
     return status
 
 
-def dismiss() -> None:
-    """End the process that forks runs; a run that it waits for is asked to stop, and saves."""
-    global _nursery
-    if _nursery is not None:
-        atexit.unregister(_nursery.close)
-        _nursery.close()
-        _nursery = None
-
-
-def serve(requests: TextIO, answers: TextIO) -> None:
-    """Fork a process for the folders that a line names, and answer with its exit status."""
+def serve(requests: TextIO, answers: TextIO, forks: bool) -> None:
+    """Fork a process for the runs that a line orders, and answer how it ended."""
     for number in SIGNALS:  # they are for the run, and for the process that wanted it
         signal.signal(number, signal.SIG_IGN)
     for line in requests:
-        folders = [RunFolder(Path(path)) for path in json.loads(line)]
-        for folder in folders:
-            _import_for(folder)
+        orders = [Order.of(plain) for plain in json.loads(line)]
+        for order in orders:
+            _import_for(order)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the run listens
+        if not forks:
+            _become_run(orders, requests.fileno(), answers.fileno())
+        said, other_end = os.pipe()
         child = os.fork()
         if child == 0:
-            _become_run(folders, requests.fileno())
+            _become_run(orders, requests.fileno(), other_end)
+        os.close(other_end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+        print(_heard(said, os.waitstatus_to_exitcode(status)), file=answers, flush=True)
 
 
-def _paths(folders: Sequence[RunFolder]) -> list[str]:
-    return [str(folder.path.resolve()) for folder in folders]
+def _heard(said: int, status: int) -> str:
+    """What a process said of its end; of one that could not, the status alone."""
+    os.set_blocking(said, False)  # the other end may still be open, in a process of the run's own
+    try:
+        return os.read(said, 1 << 16).decode().strip() or json.dumps([status])
+    except BlockingIOError:
+        return json.dumps([status])
+    finally:
+        os.close(said)
 
 
-def _import_for(folder: RunFolder) -> None:
+def _import_for(order: Order) -> None:
     """Import what the run will import; one that cannot be imported is the run's to report."""
-    for target in sorted(set(_targets(folder.settings()))):
+    settings = order.folder.settings() if order.settings is None else order.settings
+    for target in sorted(set(_targets(settings))):
         try:
             module = importlib.import_module(target.rpartition(".")[0])
         except Exception:
@@ -131,16 +147,16 @@ def _targets(node: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
-def _become_run(folders: Sequence[RunFolder], requests: int) -> None:
-    from zobench.run.__main__ import main
-
+def _become_run(orders: Sequence[Order], requests: int, said: int) -> NoReturn:
+    """Carry the runs out, say how they ended, and end; nothing of the process that forked stays."""
     wanted = os.dup(requests)
     threading.Thread(target=_stop_without, args=(wanted,), daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(os.open(folders[0].log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
     status = 1
     try:
-        status = main(_paths(folders))
+        ending = attempt(orders)
+        status = ending.status
+        os.write(said, (json.dumps(ending) + "\n").encode())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -162,6 +178,6 @@ if __name__ == "__main__":
 
     try:
         with os.fdopen(int(sys.argv[1]), "w") as out:
-            serve(sys.stdin, out)
+            serve(sys.stdin, out, forks=bool(int(sys.argv[2])))
     except BrokenPipeError:  # whoever wanted the run is gone
         os._exit(0)

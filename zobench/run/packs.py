@@ -4,9 +4,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from zobench.run.folder import RunFolder, read_json
+from zobench.run import launches
+from zobench.run.attempt import Ending
 from zobench.run.kin import kin
-from zobench.run.launch import Job, ended, launch, report, stopped
+from zobench.run.launch import Job, launch, outcome_of, report
 from zobench.run.nursery import carry_out
 from zobench.run.stop import REQUEUE
 
@@ -20,25 +21,23 @@ def launch_in_packs(jobs: Sequence[Job], most: int) -> None:
         if len(pack) == 1:
             launch(pack[0])
             continue
-        folders = [job.folder for job in pack]
-        for job, folder in zip(pack, folders, strict=True):
-            job.begin(folder)
-        code = carry_out(*folders)
-        for job, folder in zip(pack, folders, strict=True):
-            if folder.result.is_file():
-                report(ended(folder), folder)
-            elif code == REQUEUE:
-                report(stopped(folder), folder)
+        for job in pack:
+            launches.note({"run": job.folder.path.name, "status": "begun"})
+        ending = carry_out(*(job.order() for job in pack))
+        for job in pack:
+            folder = job.folder
+            if folder.finished or ending.status == REQUEUE:
+                report(outcome_of(folder, ending), folder)
             else:
-                print(f"{folder.path.name}: alone, {_why(folder, code)}", file=sys.stderr)
+                print(f"{folder.path.name}: alone, {_why(ending)}", file=sys.stderr)
                 launch(job)
 
 
-def _why(folder: RunFolder, code: int) -> str:
+def _why(ending: Ending) -> str:
     """Why its pack has no result for a run."""
-    if folder.failure.is_file():
-        return f"since its pack failed: {read_json(folder.failure)['reason']}"
-    return f"since its pack ended with status {code}"
+    if ending.reason:
+        return f"since its pack has no result: {ending.reason}"
+    return f"since its pack ended with status {ending.status}"
 
 
 def _packs(jobs: Sequence[Job], most: int) -> Iterator[Sequence[Job]]:

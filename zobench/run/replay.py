@@ -84,7 +84,7 @@ def settings_in(folder: RunFolder) -> dict[str, Any]:
         raise UserError(f"{folder.path}: no run folder: it has no config.yaml and meta.json")
     if "base" not in read_json(folder.meta):
         raise UserError(f"{folder.path}: the run never began, or zobench was older then")
-    return folder.settings()
+    return folder.fitting()
 
 
 def best_step(folder: RunFolder) -> int:

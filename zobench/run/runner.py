@@ -51,7 +51,7 @@ def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
     logger of it, if that is not known to have happened. Everything that bad input can spoil happens
     before the first file of results is opened. Raises Stopped when `stop` is asked.
     """
-    settings = folder.settings()
+    settings = folder.fitting()
     if folder.result.is_file():
         return _told(folder, settings)
     device = device_for(settings)

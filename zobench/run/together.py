@@ -45,7 +45,7 @@ def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
 
     Raises UserError, before any file of results is opened, for runs that cannot go together.
     """
-    settings = [folder.settings() for folder in folders]
+    settings = [folder.fitting() for folder in folders]
     if len({kin(own) for own in settings} | {None}) != 2:
         raise UserError("pack_runs: these runs differ in more than seed and optimizer")
     device = device_for(settings[0])

@@ -1,0 +1,126 @@
+"""One attempt at a run: claim its folder, begin, carry it out, say how that ended."""
+
+import faulthandler
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zobench.run.claim import Busy, claimed
+from zobench.run.failure import DATA, Failure, described
+from zobench.run.folder import RunFolder
+from zobench.run.history import note_begin, note_end
+from zobench.run.runner import run
+from zobench.run.stop import REQUEUE, Stop, Stopped
+from zobench.run.together import run_together
+
+DONE, FAILED = 0, 1
+BUSY, ALREADY = 16, 17  # exit status where another process is at the run, or has its result
+
+
+class Order(NamedTuple):
+    """A run to be carried out; with settings and meta, what its folder is to begin with."""
+
+    folder: RunFolder
+    settings: Mapping[str, Any] | None = None
+    meta: Mapping[str, Any] | None = None
+
+    def begin(self) -> None:
+        """Make the folder as it is before the run, or before it goes on; a result stays."""
+        if self.settings is not None and self.meta is not None and not self.folder.result.is_file():
+            self.folder.begin(self.settings, self.meta)
+
+    def plain(self) -> list[Any]:
+        return [str(self.folder.path.resolve()), self.settings, self.meta]
+
+    @classmethod
+    def of(cls, plain: Sequence[Any]) -> "Order":
+        return cls(RunFolder(Path(plain[0])), *plain[1:])
+
+
+class Ending(NamedTuple):
+    """How a process ended: its exit status, -N for signal N, and what it says for itself."""
+
+    status: int
+    kind: str = ""
+    reason: str = ""
+
+
+def attempt(orders: Sequence[Order]) -> Ending:
+    """Carry out the runs, several side by side, where no other process is at one of them.
+
+    Standard error goes to the first run's log. Whatever happens, a result is whole or not there;
+    `failure.json` tells of a failure, if the disk takes it, and the ending does so in any case.
+    """
+    folders = [order.folder for order in orders]
+    try:
+        with ExitStack() as stack:
+            for folder in folders:
+                folder.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(claimed(folder.path))
+            if all(folder.finished for folder in folders):
+                return Ending(ALREADY)
+            for order in orders:
+                order.begin()
+            stack.enter_context(_logging_to(folders[0].log))
+            note_begin(folders)
+            ending = carried_out(folders)
+            note_end(folders, ending.status, ending.kind, ending.reason)
+            return ending
+    except Busy as busy:
+        return Ending(BUSY, reason=str(busy))
+    except Exception as error:  # of the folder itself: nothing has been begun
+        return Ending(FAILED, *described(error))
+
+
+def carried_out(folders: Sequence[RunFolder]) -> Ending:
+    """The runs whose config.yaml the folders hold: status 0 for results, 1 for a failure.
+
+    75 (EX_TEMPFAIL) for what was asked to stop, and goes on when it is started again.
+    """
+    faulthandler.enable()
+    try:
+        with Stop() as stop:
+            if len(folders) == 1:
+                run(folders[0], stop)
+            else:
+                run_together(folders)
+    except Stopped as asked:
+        print(f"stopped by {asked}; started again, the run goes on", file=sys.stderr)
+        return Ending(REQUEUE)
+    except Exception as error:
+        failure = described(error)
+        _explain(failure)
+        sys.stderr.flush()
+        for folder in folders:
+            if not folder.result.is_file():
+                failure.write(folder)
+        return Ending(FAILED, *failure)
+    return Ending(DONE)
+
+
+def _explain(failure: Failure) -> None:
+    """To the log: the traceback, but for what is the settings' or data's fault, unless wanted."""
+    if failure.kind == DATA and not os.environ.get("ZOBENCH_TRACE"):
+        print(f"error: {failure.reason}", file=sys.stderr)
+    else:
+        traceback.print_exc()
+
+
+@contextmanager
+def _logging_to(log: Path) -> Iterator[None]:
+    """Inside the block the process' standard error is the file."""
+    before = os.dup(2)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    sys.stderr.flush()
+    os.dup2(handle, 2)
+    os.close(handle)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)

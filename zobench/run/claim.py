@@ -1,0 +1,100 @@
+"""Who is at a run: one process at a time, on whatever machine sees its folder."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from filelock import LeaseCompromise
+
+LOCK = ".lock"
+LEASE = 120.0  # seconds without a heartbeat until an owner that cannot be looked for counts as gone
+_HEARTBEAT = 15.0
+LOST = 18  # exit status of a process that found another one at its run
+
+
+class Busy(Exception):
+    """Another process is at the run; the text says which."""
+
+
+class Owner(NamedTuple):
+    """A process that has claimed a run, as far as can be seen from here.
+
+    silent: seconds since its last heartbeat.
+    """
+
+    pid: int
+    host: str
+    silent: float
+
+    @property
+    def here(self) -> bool:
+        """Whether its process id means something on this machine."""
+        return self.host == socket.gethostname()
+
+    @property
+    def alive(self) -> bool:
+        return abs(self.silent) < LEASE and (not self.here or Path(f"/proc/{self.pid}").exists())
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, heard {max(0.0, self.silent):.0f} s ago"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Be the one process at the run inside the block; Busy where another one is.
+
+    `.lock` in the folder names its owner and is touched every 15 s. The lock of a process of this
+    machine that is gone is taken over at once; one of another machine, after LEASE seconds without
+    a heartbeat, by the clock of who waits (filelock.SoftFileLease, which needs no locks of the file
+    system's). A process whose lock was taken over while it stood still ends at once, since what it
+    would write is another's. Raises OSError where the folder cannot be written.
+    """
+    from filelock import SoftFileLease, Timeout
+
+    lease = SoftFileLease(
+        folder / LOCK,
+        lease_duration=LEASE,
+        heartbeat_interval=_HEARTBEAT,
+        on_compromise=_leave,
+        thread_local=False,
+    )
+    try:
+        lease.acquire(timeout=_patience(folder), poll_interval=0.05)
+    except Timeout:
+        raise Busy(str(owner_of(folder) or "another process")) from None
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def owner_of(folder: Path) -> Owner | None:
+    """Who has claimed the run, alive or not; None for nobody."""
+    from filelock import SoftFileLease
+
+    path = folder / LOCK
+    try:
+        silent = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    found = SoftFileLease(path, lease_duration=LEASE).owner
+    if found is None:  # in the middle of being written, or removed meanwhile
+        return None
+    return Owner(found.pid, found.hostname.split("?")[0], silent)
+
+
+def _patience(folder: Path) -> float:
+    """Seconds to wait for the lock: long only where a heartbeat has to be listened for."""
+    owner = owner_of(folder)
+    return LEASE + _HEARTBEAT if owner and not owner.here and not owner.alive else 0.5
+
+
+def _leave(lost: "LeaseCompromise") -> None:
+    print(f"{lost.lock_file} is another's: this process ends here", file=sys.stderr, flush=True)
+    os._exit(LOST)

@@ -1,0 +1,111 @@
+"""`zobench status SUITE`: what of a suite is done, running, failed, stopped and waiting."""
+
+import argparse
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zobench.errors import UserError
+from zobench.run import launches
+from zobench.run.claim import owner_of
+from zobench.run.folder import RunFolder, read_json
+from zobench.run.journal import read_rows
+
+ORDER = ("done", "diverged", "running", "failed", "damaged", "stopped")
+
+
+class State(NamedTuple):
+    """A run as its folder shows it; what else there is to say, in one line or two."""
+
+    status: str
+    name: str
+    said: str = ""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the counts, then a line for each run that is neither done nor waiting."""
+    parser = argparse.ArgumentParser(prog="zobench status", description=__doc__)
+    parser.add_argument("suite", metavar="SUITE", help="name of a folder in the folder of runs")
+    place = Path(os.environ.get("ZOBENCH_RUNS") or "runs")
+    parser.add_argument("--runs", type=Path, default=place, help="folder of all runs")
+    given = parser.parse_args(arguments)
+    suite = given.runs / given.suite
+    plans = _plans(given.runs / launches.FOLDER, given.suite)
+    if not suite.is_dir() and not plans:
+        raise UserError(f"no suite '{given.suite}' in {given.runs}; set ZOBENCH_RUNS or --runs")
+    states = [state_of(folder) for folder in folders_of(suite)]
+    print(shown(given.suite, states, plans))
+    return 0
+
+
+def shown(suite: str, states: Sequence[State], plans: Sequence[list[dict[str, Any]]]) -> str:
+    """The text, of the runs' states and of the launches that are under way or were the last."""
+    counts = Counter(state.status for state in states)
+    waiting = sum(_waiting(plan) for plan in plans)
+    parts = [f"{counts[status]} {status}" for status in ORDER if counts[status]]
+    parts += [f"{waiting} waiting"] if waiting else []
+    left = [launches.counts(plan).left_s for plan in plans] if counts["running"] else []
+    eta = max((seconds for seconds in left if seconds), default=None)
+    lines = [f"{suite}: {len(states) + waiting} runs: {', '.join(parts) or 'none has begun'}"]
+    lines[0] += f"; about {launches.duration(eta)} left" if eta else ""
+    for state in sorted(states, key=lambda state: ORDER.index(state.status)):
+        if state.status != "done":
+            lines.append(f"  {state.status}: {state.name}{f': {state.said}' if state.said else ''}")
+    return "\n".join(lines)
+
+
+def folders_of(suite: Path) -> Iterator[RunFolder]:
+    """The folders of a suite's runs that have begun."""
+    for path in sorted(suite.iterdir()) if suite.is_dir() else []:
+        folder = RunFolder(path)
+        if folder.config.is_file() or folder.failure.is_file():
+            yield folder
+
+
+def state_of(folder: RunFolder) -> State:
+    """What the folder shows of its run; a file that cannot be read is named."""
+    name = folder.path.name
+    try:
+        owner = owner_of(folder.path)
+        if folder.finished or (folder.result.is_file() and not (owner and owner.alive)):
+            result = read_json(folder.result)
+            return State(result["status"], name, result["reason"] or "")
+        if owner is not None and owner.alive:
+            return State("running", name, f"{_reached(folder)}; {owner}")
+        if folder.failure.is_file():
+            failure = read_json(folder.failure)
+            said = f"{failure['kind']}: {failure['reason']}\n    log: {folder.log}"
+            return State("failed", name, said)
+        return State("stopped", name, f"{_reached(folder)}; launched again, it goes on")
+    except (OSError, ValueError, KeyError, UserError) as error:
+        return State("damaged", name, " ".join(f"{folder.path}: {error}".split()))
+
+
+def _reached(folder: RunFolder) -> str:
+    rows, _ = read_rows(folder.metrics)
+    step = rows[-1]["step"] if rows else 0
+    total = folder.settings()["budget"]["steps"]
+    return f"step {step}/{total}" if total else f"step {step}"
+
+
+def _plans(folder: Path, suite: str) -> list[list[dict[str, Any]]]:
+    """Rows of the launches of a suite whose process lives; of the last one where none does."""
+    found = [launches.rows_of(path) for path in sorted(folder.glob("*.jsonl"))]
+    found = [rows for rows in found if rows and rows[0].get("suite") == suite]
+    living = [rows for rows in found if _lives(rows[0])]
+    latest = {str(rows[0]["command"]): rows for rows in living or found[-1:]}
+    return list(latest.values())
+
+
+def _lives(plan: dict[str, Any]) -> bool:
+    here = plan["host"] == platform.node()
+    return here and Path(f"/proc/{plan['pid']}").exists()
+
+
+def _waiting(rows: Sequence[dict[str, Any]]) -> int:
+    """Runs of a launch that have not begun."""
+    seen = {row["run"] or f"settings {number}" for number, row in enumerate(rows[1:])}
+    return max(0, int(rows[0]["runs"]) - len(seen))
