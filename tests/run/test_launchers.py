@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,9 @@ def sweep(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     yield start
     for process in started:
-        process.kill()
+        for each in [process.pid, *below(process.pid)]:  # submitit's jobs would go on
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
         process.communicate()
 
 
