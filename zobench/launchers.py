@@ -1,12 +1,17 @@
 """What zobench adds to Hydra's launchers: how many runs at once, on what, and waiting for all."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
+from zobench.run import launches
+from zobench.run.failure import KILLED
+from zobench.run.folder import RunFolder
 from zobench.run.gpus import visible_gpus
 from zobench.run.launch import Outcome, report
 
@@ -90,13 +95,27 @@ def _outlast_lost_jobs() -> None:
 
     def results(job: Any) -> Any:
         try:
-            return plain(job)
+            found = plain(job)
         except (FailedJobError, UncompletedJobError) as lost:
-            overrides = ",".join(job.submission().args[0])
-            last = str(lost).strip().splitlines()[-1]
-            reason = f"job {job.job_id} ({job.state}): {last} Log: {job.paths.stderr}"
-            report(Outcome("failed", overrides, reason))
+            _report_lost(job, str(lost).strip().splitlines()[-1])
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
+        print(launches.counts(_rows()), flush=True)  # the job has printed it to its log
+        return found
 
     if plain.__module__ != __name__:
         setattr(Job, "results", results)  # noqa: B010
+
+
+def _report_lost(job: Any, words: str) -> None:
+    """Note the run that a job of submitit's has begun, or else its overrides, as failed."""
+    reason = f"job {job.job_id} ({job.state}): {words} Its log: {job.paths.stderr}"
+    begun = [row for row in _rows() if row.get("job") == job.job_id]
+    if begun:
+        folder = RunFolder(Path(begun[0]["folder"]))
+        report(Outcome("failed", folder.path.name, reason, KILLED), folder)
+    else:
+        report(Outcome("failed", ",".join(job.submission().args[0]), reason, KILLED))
+
+
+def _rows() -> list[dict[str, Any]]:
+    return launches.rows_of(Path(os.environ[launches.VARIABLE]))

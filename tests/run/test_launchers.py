@@ -100,7 +100,7 @@ def test_a_grid_is_composed_in_part() -> None:
 
 def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that was killed or raised is noted with its overrides; the others' results are kept."""
-    from submitit import LocalExecutor
+    from submitit import JobEnvironment, LocalExecutor
     from submitit.core.core import Job
     from submitit.core.utils import UncompletedJobError
 
@@ -109,9 +109,12 @@ def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Job, "results", Job.results)  # put back afterwards
     monkeypatch.setattr(Job, "_results_timeout_s", 0)  # for a shared file system to show the file
     launchers._outlast_lost_jobs()
+    launched = tmp_path / "s" / "run"
     executor = LocalExecutor(tmp_path / "jobs")
 
     def killed(_: Sequence[str]) -> None:
+        job_id = JobEnvironment().job_id
+        launches.note({"run": "run", "status": "begun", "job": job_id, "folder": str(launched)})
         os.kill(os.getpid(), signal.SIGKILL)
 
     def raising(_: Sequence[str]) -> None:
@@ -120,8 +123,13 @@ def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     jobs = [executor.submit(job, ["seed=0", "task=x"]) for job in (killed, raising, len)]
     results = [job.results()[0] for job in jobs]
     assert results[2] == 2 and all(result.return_value is None for result in results[:2])
-    _, *rows = launches.rows_of(Path(os.environ[launches.VARIABLE]))
-    assert [(row["status"], row["folder"]) for row in rows] == [("failed", "seed=0,task=x")] * 2
+    noted = launches.rows_of(Path(os.environ[launches.VARIABLE]))
+    rows = [row for row in noted[1:] if row["status"] == "failed"]
+    assert [(row["run"], row["folder"]) for row in rows] == [
+        ("run", "run"),
+        (None, "seed=0,task=x"),
+    ]
+    assert launches.counts(noted).running == 0
     for row, job in zip(rows, jobs, strict=False):
         assert f"job {job.job_id} " in row["reason"] and str(job.paths.stderr) in row["reason"]
 
@@ -235,8 +243,8 @@ def test_a_killed_job_goes_on_when_launched_again(
     family = below(job)
     os.kill(job, signal.SIGKILL)
     status, out, err = ended(process)
-    assert status == 1 and "1 failed" in out and "1 done" in out, (out, err)
-    assert "seed=" in err and ".submitit" in err and "Traceback" not in err
+    assert status == 1 and "2 runs: " in out and "1 failed" in out and "1 done" in out, (out, err)
+    assert "killed: job " in err and ".submitit" in err and "Traceback" not in err
     wait_for(lambda: not any(map(alive, family)))
     status, out, err = ended(sweep(*lasting))
     assert status == 0 and "skipped" in out and "1 done" in out, (out, err)

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+from zobench.run import launches
 from zobench.run.command import is_command, started_by
 from zobench.run.launch import Job, Outcome, launch, report
 from zobench.run.nursery import dismiss
@@ -71,8 +72,13 @@ def _look_at(command: int, folder: Path) -> None:
 
 def _launch_in_queue(job: Job, number: signal.Signals) -> None:
     """Launch a job of submitit's: on its signal the run saves, then it queues the job again."""
+    from submitit import JobEnvironment
+
     requeue = signal.getsignal(number)
     assert callable(requeue)
+    folder, name = str(job.folder.path.resolve()), job.folder.path.name
+    job_id = JobEnvironment().job_id  # for whoever looks after jobs that are lost
+    launches.note({"run": name, "status": "begun", "job": job_id, "folder": folder})
     try:
         with Stop((number,)):
             launch(job)
