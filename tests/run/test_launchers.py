@@ -121,7 +121,7 @@ def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise UncompletedJobError("no more of this")
 
     jobs = [executor.submit(job, ["seed=0", "task=x"]) for job in (killed, raising, len)]
-    results = [job.results()[0] for job in jobs]
+    results: list[Any] = [job.results()[0] for job in jobs]
     assert results[2] == 2 and all(result.return_value is None for result in results[:2])
     noted = launches.rows_of(Path(os.environ[launches.VARIABLE]))
     rows = [row for row in noted[1:] if row["status"] == "failed"]
