@@ -110,7 +110,7 @@ def test_a_sweep_survives_its_bad_runs_and_skips_its_good_ones(
     results = {path: path.read_bytes() for path in runs.glob("*/result.json")}
     assert sorted(json.loads(r)["status"] for r in results.values()) == ["diverged", "done"]
     failures = [json.loads(path.read_text()) for path in runs.glob("*/failure.json")]
-    assert {failure["kind"] for failure in failures} == {"input"}
+    assert {failure["kind"] for failure in failures} == {"data"}
     assert all(Path(failure["log"]).is_file() for failure in failures)
     status, out, err = command(*sweep, "suite=mixed")
     assert status == 1
@@ -149,14 +149,17 @@ def test_pretrain_makes_a_model_that_runs(command: Command, tmp_path: Path) -> N
 def test_a_killed_child_is_reported(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A run that dies without a word is failed, with the signal as its reason."""
+    """A run that dies without a word is tried again; then it is failed, with the signal."""
     import zobench.run.launch as launch
+    from zobench.run.attempt import Ending, Order
 
-    def die(*_: object) -> int:
-        return -9
+    def die(order: Order) -> Ending:
+        order.folder.path.mkdir(parents=True, exist_ok=True)
+        order.begin()
+        return Ending(-9, "killed", "killed by signal 9")
 
     monkeypatch.setattr(launch, "carry_out", die)
     monkeypatch.setattr(launch, "_commit", lambda: None)
     status, _, err = command(*TINY)
-    assert status == 1 and "killed by signal 9" in err
+    assert status == 1 and err.count("killed by signal 9") == 2 and "retry 1 of 1" in err
     assert len(list((tmp_path / "runs").rglob("failure.json"))) == 1

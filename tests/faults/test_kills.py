@@ -82,7 +82,7 @@ def test_a_ledger_cut_at_every_byte_of_its_tail(
     """The run goes on from the last whole step, whatever the byte, and ends with the same bits."""
     run = Attempts(nursery, compose, tmp_path, "optimizer=conmezo", "budget.steps=6")
     instants = run.count()
-    assert run.killed("cut", instants - 12) == -signal.SIGKILL
+    assert run.killed("cut", instants - 14) == -signal.SIGKILL
     folder = run.folder("cut")
     assert not folder.result.exists()
     left = {path: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}

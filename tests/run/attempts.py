@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.run.killer import COUNTS
-from zobench.run.attempt import Order
+from zobench.run.attempt import ALREADY, Order
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.nursery import Nursery
 
@@ -34,7 +34,9 @@ class Attempts:
         meta = {"id": "0" * 8, "name": at, "suite": "s", "seed": 0, "choices": choices}
         folder.begin(self.settings | replaced, meta)
         ending = self.nursery.run(Order(folder))
-        return None if ending is None else ending.status
+        if ending is None:
+            return None
+        return 0 if ending.status == ALREADY else ending.status
 
     def killed(self, at: str, instant: int, by: str = "SIGKILL", **replaced: Any) -> int | None:
         """An attempt that ends at an instant."""

@@ -67,8 +67,8 @@ def test_a_kill_after_the_result_does_not_repeat_the_run(
 ) -> None:
     """Between result.json and the logger's end: the next attempt only tells the logger."""
     attempts = run("loren")
-    # the last instants: the logger's end, and before and after the removal of the mark
-    assert attempts.killed("late", attempts.instants - 3) == -signal.SIGKILL
+    # the last: the logger's end, before and after the removal of the mark, and of the lock
+    assert attempts.killed("late", attempts.instants - 5) == -signal.SIGKILL
     folder = attempts.folder("late")
     assert folder.mirroring.exists()
     written = folder.result.stat().st_mtime_ns

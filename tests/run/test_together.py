@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from zobench.errors import UserError
 from zobench.run import packs
 from zobench.run.__main__ import main
+from zobench.run.attempt import Ending, Order
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.kin import kin
 from zobench.run.launch import Job
@@ -191,7 +192,7 @@ def test_what_cannot_go_together_says_so_before_it_writes(
         run_together(folders)
     assert not any(folder.metrics.exists() for folder in folders)
     assert main([str(folder.path) for folder in folders]) == 1
-    assert {read_json(folder.failure)["kind"] for folder in folders} == {"input"}
+    assert {read_json(folder.failure)["kind"] for folder in folders} == {"data"}
 
 
 def test_a_logger_hears_of_a_run_at_its_end(tmp_path: Path) -> None:
@@ -225,12 +226,13 @@ def test_a_sweep_is_trained_in_packs(command: Command, monkeypatch: pytest.Monke
     """As many processes as packs; a run that is done is skipped, one of another kind goes alone."""
     sizes: list[int] = []
 
-    def finish(*folders: RunFolder) -> int:
-        sizes.append(len(folders))
+    def finish(*orders: Order) -> Ending:
+        sizes.append(len(orders))
         result = {"status": "done", "reason": None, "test": {"accuracy": 1.0}}
-        for folder in folders:
-            write_json(folder.result, result)
-        return 0
+        for order in orders:
+            order.folder.path.mkdir(parents=True)
+            write_json(order.folder.result, result)
+        return Ending(0)
 
     monkeypatch.setattr(packs, "carry_out", finish)
     monkeypatch.setattr("zobench.run.launch.carry_out", finish)
@@ -250,14 +252,12 @@ def test_a_run_that_its_pack_leaves_without_a_result_is_launched_alone(
     """A pack that runs out of memory costs its time, and no result."""
     sizes: list[int] = []
 
-    def die_or_finish(*folders: RunFolder) -> int:
-        sizes.append(len(folders))
-        if len(folders) > 1:
-            write_json(folders[1].failure, {"kind": "memory", "reason": "out of memory"})
-            folders = folders[:1]
+    def die_or_finish(*orders: Order) -> Ending:
+        sizes.append(len(orders))
         result = {"status": "done", "reason": None, "test": {"accuracy": 1.0}}
-        write_json(folders[0].result, result)
-        return 1 if sizes[-1] > 1 else 0
+        orders[0].folder.path.mkdir(parents=True, exist_ok=True)
+        write_json(orders[0].folder.result, result)
+        return Ending(1, "memory", "out of memory") if len(orders) > 1 else Ending(0)
 
     monkeypatch.setattr(packs, "carry_out", die_or_finish)
     monkeypatch.setattr("zobench.run.launch.carry_out", die_or_finish)
@@ -266,7 +266,6 @@ def test_a_run_that_its_pack_leaves_without_a_result_is_launched_alone(
     packs.launch_in_packs([Job(own, made[0], CHOICES) for own in made], 8)
     assert sizes == [3, 1, 1]
     said = capsys.readouterr().err
-    assert "alone, since its pack failed: out of memory" in said
-    assert "alone, since its pack ended with status 1" in said
+    assert said.count("alone, since its pack has no result: out of memory") == 2
     assert len(list(tmp_path.rglob("result.json"))) == 3
     assert not list(tmp_path.rglob("failure.json"))

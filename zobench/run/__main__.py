@@ -6,7 +6,7 @@ Several folders are runs side by side (`zobench.run.together`).
 import sys
 from pathlib import Path
 
-from zobench.run.attempt import Order, attempt
+from zobench.run.attempt import ALREADY, Order, attempt
 from zobench.run.folder import RunFolder
 
 
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     ending = attempt([Order(folder) for folder in folders])
     if ending.reason:
         print(f"{ending.reason}\n  log: {folders[0].log}", file=sys.stderr)
-    return ending.status
+    return 0 if ending.status == ALREADY else ending.status
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,15 +112,12 @@ def _explain(failure: Failure) -> None:
 
 @contextmanager
 def _logging_to(log: Path) -> Iterator[None]:
-    """Inside the block the process' standard error is the file."""
+    """Inside the block the process' standard error is the file, also for what is not Python."""
     before = os.dup(2)
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    sys.stderr.flush()
-    os.dup2(handle, 2)
-    os.close(handle)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(before, 2)
-        os.close(before)
+    with log.open("w", buffering=1) as file, redirect_stderr(file):
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)

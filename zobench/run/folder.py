@@ -74,7 +74,8 @@ class RunFolder:
 
     def fitting(self) -> dict[str, Any]:
         """The settings with batches that fit into the memory there is."""
-        return smaller(self.settings(), read_json(self.meta).get(HALVED, 0))
+        meta = read_json(self.meta) if self.meta.is_file() else {}
+        return smaller(self.settings(), meta.get(HALVED, 0))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -62,7 +62,7 @@ class Job(NamedTuple):
     def order(self, halved: int = 0) -> Order:
         """The run to be carried out, with batches halved so many times."""
         seed, suite = self.settings["seed"], self.settings["suite"]
-        meta = {"id": identity(self.settings), "setting": identity(self.base)}
+        meta: dict[str, Any] = {"id": identity(self.settings), "setting": identity(self.base)}
         meta |= {"name": self.folder.path.name, "suite": suite, "seed": seed}
         meta |= {"choices": dict(self.choices), **_environment()}
         return Order(self.folder, self.settings, meta | ({HALVED: halved} if halved else {}))
@@ -111,6 +111,8 @@ def outcome_of(folder: RunFolder, ending: Ending) -> Outcome:
 
 def _noted(folder: RunFolder, failure: Failure) -> None:
     """Write the failure of a process that could not, unless another is at the run by now."""
+    if not folder.config.is_file():
+        return  # it had not begun
     try:
         with claimed(folder.path):
             if not folder.result.is_file():
