@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,9 +111,11 @@ def _runs(arguments: list[str]) -> int:
     """Compose and launch; afterwards say how the runs of this command ended."""
     from zobench.hydra_app import hydra_app
     from zobench.run import launches
-    from zobench.run.launch import Job, launch, summary
+    from zobench.run.command import Command
+    from zobench.run.crew import launch_here
+    from zobench.run.launch import Job, summary
     from zobench.run.packs import launch_in_packs
-    from zobench.run.stop import REQUEUE, Stop, Stopped
+    from zobench.run.stop import REQUEUE, Stopped
 
     packs: dict[int, list[Job]] = {}  # by how many go together
 
@@ -124,11 +125,12 @@ def _runs(arguments: list[str]) -> int:
         if most := job.settings["pack_runs"]:
             packs.setdefault(most, []).append(job)
         else:
-            launch(job)
+            launch_here(job)
 
     try:
-        with Stop((signal.SIGTERM, signal.SIGUSR1)):
+        with Command() as command:
             hydra_app(arguments, "config", job_of)
+            command.finish()
             for most, jobs in packs.items():
                 launch_in_packs(jobs, most)
     except Stopped as asked:
@@ -147,6 +149,7 @@ def _checked(config: Any) -> "Job | None":
     from omegaconf import open_dict
 
     from zobench.build import check, try_optimizer
+    from zobench.launchers import share
     from zobench.run.launch import Job, Outcome, report
     from zobench.schema import check_ranges, resolved
 
@@ -158,6 +161,7 @@ def _checked(config: Any) -> "Job | None":
         check(settings)
         try_optimizer(settings["optimizer"])
         _check_launcher(settings["pack_runs"], hydra.launcher._target_)
+        settings |= share(settings, hydra.launcher)
         with open_dict(config):
             config.seed = 0
         base = resolved(config)

@@ -18,10 +18,12 @@ def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None
     """
     import hydra
 
+    from zobench.launchers import attend
     from zobench.paths import conf_dir
     from zobench.schema import register
 
     register()
+    attend()
     _make_importable(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *arguments]

@@ -133,7 +133,7 @@ class Config:
     lr_factor: float = 1.0  # multiplies optimizer.lr: one grid for rows whose rates lie far apart
     seed: int = 0  # names the noise and the data order; the data itself has task.data_seed
     suite: str = "scratch"  # runs of one suite share a folder and a table
-    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...; free: a GPU that no other run has claimed
     threads: int | None = None  # CPU threads of a run; null is torch's choice
     pack_runs: int | None = None  # runs of a sweep that are trained side by side, in one process
     runs_root: str = MISSING

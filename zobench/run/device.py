@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 from zobench.errors import UserError
+from zobench.run.command import tell_once
+from zobench.run.gpus import own_gpu
 
 _DRIVER = Path("/dev/nvidiactl")  # there where NVIDIA's driver is
 
@@ -15,7 +17,7 @@ class NoDevice(UserError):
 
 
 def device_named(wanted: str) -> torch.device:
-    """The device of `device=auto`, cpu, cuda or cuda:N.
+    """The device of `device=auto`, cpu, cuda, cuda:N or free (a GPU that no other run has claimed).
 
     auto is CUDA where there is a GPU, else the CPU. Raises NoDevice for one that is not there, and
     for auto where the machine has a GPU that does not work: nobody wants the CPU then.
@@ -29,10 +31,12 @@ def device_named(wanted: str) -> torch.device:
                 " mend that, or set device=cpu"
             )
         return torch.device("cpu")
+    if wanted == "free":
+        own_gpu(tell_once)
     try:
-        device = torch.device(wanted)
+        device = torch.device("cuda" if wanted == "free" else wanted)
     except RuntimeError:
-        raise UserError(f"device={wanted}: choose auto, cpu, cuda or cuda:N") from None
+        raise UserError(f"device={wanted}: choose auto, cpu, cuda, cuda:N or free") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise NoDevice(f"device={wanted}: no CUDA device is available here")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -77,13 +77,22 @@ def carry_out(*orders: Order) -> Ending:
     killed = kernel_kills()
     ending = _nursery.run(*orders)
     if ending is None or not _nursery.forks:  # the next run gets another
-        atexit.unregister(_nursery.close)
-        status = _nursery.close()
-        _nursery = None
+        status = dismiss()
         ending = ending or Ending(status)
     if ending.status < 0:
         return Ending(ending.status, *ended_by(-ending.status, kernel_kills() > killed))
     return ending
+
+
+def dismiss() -> int:
+    """End the process that forks runs, whose exit status is returned; its run is asked to save."""
+    global _nursery
+    if _nursery is None:
+        return 0
+    atexit.unregister(_nursery.close)
+    status = _nursery.close()
+    _nursery = None
+    return status
 
 
 def serve(requests: TextIO, answers: TextIO, forks: bool) -> None:

@@ -1,4 +1,4 @@
-"""Being asked to stop, as by Slurm: SIGTERM, SIGUSR1 and SIGINT end a run between two steps."""
+"""Being asked to stop, as by Slurm: SIGTERM, SIGUSR1, SIGUSR2, SIGINT end a run between steps."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 REQUEUE = 75  # exit status of what was asked to stop and can go on: EX_TEMPFAIL of sysexits.h
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)  # USR2: submitit's
 
 
 class Stopped(BaseException):
