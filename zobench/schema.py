@@ -10,6 +10,7 @@ from omegaconf import MISSING, OmegaConf
 from zobench.budget import DEFAULT_STEPS, check_budget, steps_for
 from zobench.errors import UserError
 from zobench.paths import conf_dir
+from zobench.run.nonfinite import POLICIES
 
 
 @dataclass
@@ -33,6 +34,9 @@ class Train:
     grad_clip: float | None = None  # largest gradient norm, by back-propagation only
     checkpointing: bool | None = None  # recompute activations, by back-propagation only
     select: str | None = None  # last: test the last weights; null: those with the lowest dev loss
+    nonfinite: str | None = None  # skip: leave out steps whose loss is not finite; stop, null: end
+    diverged_above: float | None = None  # end at a training loss of so many times the first line's
+    patience: int | None = None  # end after so many evaluations without a lower loss on dev
     log_every: int = 20  # steps per line of metrics.jsonl
     eval_every: int = 200  # steps between evaluations of dev
     keep_weights: bool = True  # leave best.safetensors in the run folder
@@ -200,6 +204,12 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         raise UserError(f"train.precision={precision}: choose bfloat16 or null")
     if (chosen := settings["train"]["select"]) not in (None, "last"):
         raise UserError(f"train.select={chosen}: choose last, or null for the best on dev")
+    if (policy := settings["train"]["nonfinite"]) not in POLICIES:
+        raise UserError(f"train.nonfinite={policy}: choose stop, skip, or null for stop")
+    if (most := settings["train"]["diverged_above"]) is not None and not most > 1:
+        raise UserError(f"train.diverged_above={most}: must be above 1, or null")
+    if (wait := settings["train"]["patience"]) is not None and wait < 1:
+        raise UserError(f"train.patience={wait}: must be at least 1, or null")
     if (norm := settings["train"]["grad_clip"]) is not None and not norm > 0:
         raise UserError(f"train.grad_clip={norm}: must be above 0, or null")
     for name, between in settings["checkpoint"].items():
