@@ -1,6 +1,5 @@
 """From settings to objects: the only call of Hydra's `instantiate`, and the check before it."""
 
-import importlib
 import inspect
 import types
 import typing
@@ -12,6 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from zobench.errors import UserError
+from zobench.targets import located, targets_in
 
 _PLAIN = (bool, int, float, str, type(None))
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -20,8 +20,11 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 def build(node: Mapping[str, Any]) -> Any:
     """The object that a `_target_` node describes, its arguments as plain dicts and lists.
 
-    Raises UserError for a setting that its target refuses with a ValueError.
+    Raises UserError for a setting that its target refuses with a ValueError, and for a target that
+    no config may name.
     """
+    for key, target in targets_in(node):
+        located(target, key)
     try:
         return instantiate(dict(node), _convert_="all")
     except InstantiationException as error:
@@ -79,7 +82,10 @@ def _check(node: Any, key: str) -> None:
 
 
 def _bind(node: Mapping[str, Any], key: str) -> None:
-    target = _locate(node["_target_"], key)
+    target = located(node["_target_"], key)
+    for name in node.keys() - {"_target_", "_partial_"}:
+        if name.startswith("_"):  # Hydra's own, such as _args_, which no signature checks
+            raise UserError(f"{key}.{name}: no such setting; give arguments by their names")
     arguments = {name: value for name, value in node.items() if not name.startswith("_")}
     try:
         signature = inspect.signature(target)
@@ -104,14 +110,6 @@ def _bind(node: Mapping[str, Any], key: str) -> None:
     for name, value in arguments.items():
         if name in hints and not _fits(value, hints[name]):
             raise UserError(f"{key}.{name}={value}: expected {_readable(hints[name])}")
-
-
-def _locate(path: str, key: str) -> Any:
-    module, _, name = str(path).rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{key}._target_={path}: cannot be imported ({error})") from None
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from zobench.targets import admit
+
 
 def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None]) -> None:
     """Hand the command line to Hydra, which calls the task with each job's settings.
@@ -30,7 +32,4 @@ def _make_importable(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd")
     if folder := parser.parse_known_args(list(arguments))[0].config_dir:
-        place = str(Path(folder).expanduser().resolve())
-        sys.path.insert(0, place)
-        inherited = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join([place, *([inherited] if inherited else [])])
+        admit(Path(folder))

@@ -8,7 +8,6 @@ A run does not outlive the process that wanted it: when that is gone, it is aske
 
 import atexit
 import contextlib
-import importlib
 import json
 import os
 import select
@@ -16,12 +15,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from zobench.run.folder import RunFolder
 from zobench.run.stop import SIGNALS
+from zobench.targets import located, targets_in
 
 
 class Nursery:
@@ -107,21 +107,12 @@ def _paths(folders: Sequence[RunFolder]) -> list[str]:
 
 def _import_for(folder: RunFolder) -> None:
     """Import what the run will import; one that cannot be imported is the run's to report."""
-    for target in sorted(set(_targets(folder.settings()))):
+    for key, target in targets_in(folder.settings()):
         try:
-            module = importlib.import_module(target.rpartition(".")[0])
+            module = sys.modules[located(target, key).__module__]
         except Exception:
             continue
         getattr(module, "preload", lambda: None)()
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from [str(value)] if key == "_target_" else _targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
 
 
 def _become_run(folders: Sequence[RunFolder], requests: int) -> None:
