@@ -113,7 +113,9 @@ def _runs(arguments: list[str]) -> int:
     from zobench.run.launch import LAUNCH_FILE, Job, launch, summary
     from zobench.run.packs import launch_in_packs
     from zobench.run.stop import REQUEUE, Stop, Stopped
+    from zobench.secret import refuse_in_arguments
 
+    refuse_in_arguments(arguments)
     packs: dict[int, list[Job]] = {}  # by how many go together
 
     def job_of(config: Any) -> None:
@@ -146,13 +148,18 @@ def _checked(config: Any) -> "Job | None":
     from omegaconf import open_dict
 
     from zobench.build import check, try_optimizer
-    from zobench.run.launch import Job, Outcome, report
+    from zobench.names import plain_name
+    from zobench.run.launch import GROUPS, Job, Outcome, report
     from zobench.schema import check_ranges, resolved
+    from zobench.secret import Secret, refuse_secrets
 
     hydra = HydraConfig.get()
     choices = {k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k}
     try:
         settings = resolved(config)
+        refuse_secrets(settings)
+        for group in GROUPS:
+            plain_name(group, choices.get(group, ""))
         check_ranges(settings)
         check(settings)
         try_optimizer(settings["optimizer"])
@@ -162,6 +169,8 @@ def _checked(config: Any) -> "Job | None":
         base = resolved(config)
     except Exception as error:
         message = _explain(error)
+        if isinstance(error, Secret):  # Hydra has written a sweep's settings there
+            (Path(config.runs_root) / config.suite / "multirun.yaml").unlink(missing_ok=True)
         if message is None or os.environ.get("ZOBENCH_TRACE"):
             raise
         report(Outcome("failed", hydra.job.override_dirname or "this command", message))
@@ -218,5 +227,6 @@ def _explain(error: BaseException) -> str | None:
     if match := re.match(r"Interpolation key '(.+)' not found", lines[0]):
         where = getattr(error, "full_key", None) or "a setting"
         return f"{where} needs {match[1]}, which the chosen options do not have: they do not fit"
+    lines[0] = re.sub(r"^\w+ raised while resolving interpolation: ", "", lines[0])
     noise = ("full_key", "object_type", "reference_type")
     return "\n".join([line for line in lines if not line.startswith(noise)][:2])

@@ -9,6 +9,7 @@ from omegaconf import MISSING, OmegaConf
 
 from zobench.budget import DEFAULT_STEPS, check_budget, steps_for
 from zobench.errors import UserError
+from zobench.names import plain_name
 from zobench.paths import conf_dir
 from zobench.run.nonfinite import POLICIES
 
@@ -224,9 +225,7 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         raise UserError(f"threads={settings['threads']}: must be at least 1, or null")
     if (most := settings["pack_runs"]) is not None and most < 2:
         raise UserError(f"pack_runs={most}: must be at least 2, or null")
-    suite = settings["suite"]
-    if not suite or "/" in suite or suite.startswith("."):
-        raise UserError(f"suite={suite}: must be a plain folder name")
+    plain_name("suite", settings["suite"])
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -239,5 +238,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def register() -> None:
-    """Make the schema available to `config.yaml` as `schema`."""
+    """Make the schema available to `config.yaml` as `schema`, and its resolver."""
     ConfigStore.instance().store(name="schema", node=Config)
+    # Hydra makes a sweep's folder before any of its runs is looked at
+    OmegaConf.register_new_resolver("plain_name", plain_name, replace=True)

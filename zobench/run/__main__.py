@@ -15,6 +15,7 @@ from zobench.run.folder import RunFolder, write_json
 from zobench.run.runner import run
 from zobench.run.stop import REQUEUE, Stop, Stopped
 from zobench.run.together import run_together
+from zobench.secret import Redacted, redacted
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
         return REQUEUE
     except Exception as error:
         kind, reason = _described(error)
-        failure = {"kind": kind, "reason": reason, "log": str(folders[0].log)}
+        failure = {"kind": kind, "reason": redacted(reason), "log": str(folders[0].log)}
         for folder in folders:
             if not folder.result.is_file():
                 write_json(folder.failure, failure)
@@ -59,4 +60,5 @@ def _described(error: Exception) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
+    sys.stderr = Redacted(sys.stderr)
     sys.exit(main(sys.argv[1:]))

@@ -17,6 +17,7 @@ from zobench.run.identity import identity
 from zobench.run.nursery import carry_out
 from zobench.run.stop import REQUEUE
 
+GROUPS = ("task", "model", "tuning", "optimizer")  # whose choices name a run
 LAUNCH_FILE = "ZOBENCH_LAUNCH"  # environment variable: where the jobs of one command report
 
 
@@ -45,7 +46,7 @@ class Job(NamedTuple):
 
     @property
     def folder(self) -> RunFolder:
-        parts = [self.choices[group] for group in ("task", "model", "tuning", "optimizer")]
+        parts = [self.choices[group] for group in GROUPS]
         name = "-".join([*parts, f"s{self.settings['seed']}", identity(self.settings)])
         return RunFolder(Path(self.settings["runs_root"]) / self.settings["suite"] / name)
 

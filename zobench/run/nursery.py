@@ -21,6 +21,7 @@ from typing import TextIO
 
 from zobench.run.folder import RunFolder
 from zobench.run.stop import SIGNALS
+from zobench.secret import Redacted
 from zobench.targets import located, targets_in
 
 
@@ -122,6 +123,7 @@ def _become_run(folders: Sequence[RunFolder], requests: int) -> None:
     threading.Thread(target=_stop_without, args=(wanted,), daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(os.open(folders[0].log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
+    sys.stderr = Redacted(sys.stderr)
     status = 1
     try:
         status = main(_paths(folders))
