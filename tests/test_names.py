@@ -15,7 +15,7 @@ ESCAPES = ("../x", "a/b", "/tmp/x", ".", "..", ".hidden", "a\\b", "a\nb", "x" * 
 @pytest.mark.parametrize("name", ESCAPES)
 def test_a_name_is_that_of_one_folder(name: str) -> None:
     """No separators, nothing hidden, not too long."""
-    with pytest.raises(UserError, match="^suite=.*: must be a plain folder name"):
+    with pytest.raises(UserError, match=r"(?s)^suite=.*: must be a plain folder name"):
         plain_name("suite", name)
 
 

@@ -146,7 +146,7 @@ def test_same_seed_same_bits_and_the_global_state_stays(tmp_path: Path) -> None:
 
 
 def test_a_full_folder_is_kept_unless_overwrite(tmp_path: Path) -> None:
-    """An `out` with something in it is refused untouched; with `overwrite` a model is replaced whole."""
+    """An `out` with something in it stays; with `overwrite` a model is replaced whole."""
     out = tmp_path / "model"
     out.mkdir()
     (out / "precious.txt").write_text("mine")

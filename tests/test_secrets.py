@@ -1,6 +1,5 @@
 """Secrets are refused in settings, and are in no file and no line that a run leaves."""
 
-import io
 import os
 import subprocess
 import sys
@@ -40,9 +39,8 @@ def test_a_secret_in_the_settings_is_refused_by_its_key_alone(
 
 def test_what_only_resembles_a_secret_is_a_setting() -> None:
     """Commits, counts of tokens, short words, and what is null."""
-    refuse_secrets(
-        {"model": {"revision": WANDB, "api_key": None, "tokens": 5, "eos_token": "</s>"}}
-    )
+    model = {"revision": WANDB, "api_key": None, "tokens": 5, "eos_token": "</s>"}
+    refuse_secrets({"model": model})
     refuse_in_arguments(["model.revision=" + WANDB, "task.max_new_tokens=50", "-m", "--cfg"])
 
 
@@ -51,20 +49,23 @@ def test_a_refused_command_leaves_nothing(command: Command, tmp_path: Path, swee
     """Neither on the command line nor in a file of `--config-dir` does a secret get anywhere."""
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     overlay = tmp_path / "mine" / "experiment" / "leak.yaml"
-    overlay.write_text(f"# @package _global_\ntask:\n  data_dir: {HUB}\n")
+    overlay.write_text(f"# @package _global_\npublished:\n  paper: {HUB}\n")
     for given in (
-        ["task=custom", f"task.data_dir={HUB}"],
-        ["--config-dir", str(tmp_path / "mine"), "task=custom", "experiment=leak"],
+        [f"published.paper={HUB}"],
+        ["--config-dir", str(tmp_path / "mine"), "experiment=leak"],
     ):
         status, out, err = command(*(["-m"] if sweep else []), *given)
         assert status == 1 and HUB not in out + err
-        assert "task.data_dir: looks like a secret" in err
+        assert "published.paper: looks like a secret" in err
         files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
         assert not any(HUB in path.read_text() for path in files)
 
 
 def test_a_failure_is_written_without_the_secrets_in_it(
-    compose: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compose: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """failure.json has the reason, blacked out; what is printed goes the same way."""
     for name, value in ENVIRONMENT.items():
@@ -74,10 +75,9 @@ def test_a_failure_is_written_without_the_secrets_in_it(
     logger = {"_target_": "tests.run.leaky.Leaky"}
     meta = {"name": "run", "choices": {}}
     folder.begin(settings | {"logger": logger}, meta)
-    log = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", Redacted(log))
+    monkeypatch.setattr(sys, "stderr", Redacted(sys.stderr))
     assert main([str(folder.path)]) == 1
-    written = folder.failure.read_text() + log.getvalue()
+    written = folder.failure.read_text() + capfd.readouterr().err
     assert "could not log in with" in written and written.count("[secret]") >= 9
     assert not [secret for secret in ENVIRONMENT.values() if secret in written]
 
