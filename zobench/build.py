@@ -4,7 +4,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from zobench.errors import UserError
 from zobench.targets import located, targets_in
 
+_CONTAINERS = (Sequence, list, tuple, Mapping, dict)
 _PLAIN = (bool, int, float, str, type(None))
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -116,10 +117,17 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain value has the annotated type; anything not plain is the target's to judge."""
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     options = typing.get_args(hint) if union else (hint,)
-    if isinstance(value, str) and typing.get_origin(hint) in (Sequence, list, Mapping, dict):
-        return False  # a text is a sequence of letters, which nobody means
+    if value is None:
+        return bool({Any, None, type(None), object} & {*options}) or isinstance(hint, str | TypeVar)
+    scalar = isinstance(value, bool | int | float | str)
+    if scalar and {typing.get_origin(option) for option in options} <= {*_CONTAINERS, None}:
+        containers = [option for option in options if typing.get_origin(option)]
+        if containers and set(options) <= {*containers, type(None)}:
+            return False  # a text is a sequence of letters, which nobody means
     if Any in options or not all(isinstance(option, type) for option in options):
         return True
+    if isinstance(value, bool | int | float) and not {*_PLAIN[:-1], object} & {*options}:
+        return False
     if isinstance(value, Mapping | list) and not set(options) <= set(_PLAIN):
         return True
     if isinstance(value, bool):

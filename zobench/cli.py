@@ -1,5 +1,6 @@
 """The `zobench` command: Hydra overrides start runs, a sub-command does the rest."""
 
+import contextlib
 import os
 import re
 import signal
@@ -149,8 +150,9 @@ def _checked(config: Any) -> "Job | None":
 
     from zobench.build import check, try_optimizer
     from zobench.names import plain_name
+    from zobench.ranges import check_ranges
     from zobench.run.launch import GROUPS, Job, Outcome, report
-    from zobench.schema import check_ranges, resolved
+    from zobench.schema import resolved
     from zobench.secret import Secret, refuse_secrets
 
     hydra = HydraConfig.get()
@@ -173,7 +175,10 @@ def _checked(config: Any) -> "Job | None":
             (Path(config.runs_root) / config.suite / "multirun.yaml").unlink(missing_ok=True)
         if message is None or os.environ.get("ZOBENCH_TRACE"):
             raise
-        report(Outcome("failed", hydra.job.override_dirname or "this command", message))
+        name = "this command"
+        with contextlib.suppress(Exception):  # an interpolation in it may be what is wrong
+            name = hydra.job.override_dirname or name
+        report(Outcome("failed", name, message))
         return None
     return Job(settings, base, choices)
 
@@ -205,13 +210,19 @@ def _pretrain(arguments: list[str]) -> int:
 
 def _explain(error: BaseException) -> str | None:
     """One or two lines for an error of the user's, None for a defect of zobench's."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: this setting must be given, as in {error.full_key}=..."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: not KEY=VALUE as Hydra reads it ({error.args[0].splitlines()[0]})"
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -228,5 +239,8 @@ def _explain(error: BaseException) -> str | None:
         where = getattr(error, "full_key", None) or "a setting"
         return f"{where} needs {match[1]}, which the chosen options do not have: they do not fit"
     lines[0] = re.sub(r"^\w+ raised while resolving interpolation: ", "", lines[0])
+    key = getattr(error, "full_key", None)
+    if key and key not in lines[0]:
+        lines[0] = f"{key}: {lines[0]}"
     noise = ("full_key", "object_type", "reference_type")
     return "\n".join([line for line in lines if not line.startswith(noise)][:2])

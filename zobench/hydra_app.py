@@ -2,11 +2,14 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from zobench.errors import UserError
+from zobench.paths import conf_dir
 from zobench.targets import admit
 
 
@@ -17,10 +20,10 @@ def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None
     """
     import hydra
 
-    from zobench.paths import conf_dir
     from zobench.schema import register
 
     register()
+    _check_groups(arguments)
     _make_importable(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *arguments]
@@ -33,3 +36,11 @@ def _make_importable(arguments: Sequence[str]) -> None:
     parser.add_argument("--config-dir", "-cd")
     if folder := parser.parse_known_args(list(arguments))[0].config_dir:
         admit(Path(folder))
+
+
+def _check_groups(arguments: Sequence[str]) -> None:
+    """Raise UserError for a config group that is given null, a number or nothing at all."""
+    for argument in arguments:
+        group, equals, option = argument.partition("=")
+        if equals and (conf_dir() / group).is_dir() and re.fullmatch(r"null|[-+.\d]*", option):
+            raise UserError(f"{argument}: give the name of an option, as in optimizer=mezo")

@@ -11,7 +11,6 @@ from zobench.budget import DEFAULT_STEPS, check_budget, steps_for
 from zobench.errors import UserError
 from zobench.names import plain_name
 from zobench.paths import conf_dir
-from zobench.run.nonfinite import POLICIES
 
 
 @dataclass
@@ -151,9 +150,22 @@ def resolved(config: Any) -> dict[str, Any]:
             value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
         settings[str(key)] = value
     _scale_rate(settings)
-    if unknown := settings.keys() - Config.__dataclass_fields__.keys():
-        raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
+    _check_keys(settings)
     return settings
+
+
+def _check_keys(settings: Mapping[str, Any]) -> None:
+    """Raise UserError for keys that `+` has added, or `~` has taken away."""
+    known = Config.__dataclass_fields__
+    if unknown := settings.keys() - known.keys():
+        raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
+    apart = {"sampler", "estimator", "arithmetic", "lr_factor"}  # not in the settings of a run
+    if missing := known.keys() - settings.keys() - apart:
+        raise UserError(f"{', '.join(sorted(missing))}: cannot be left out of the settings")
+    for part, value in settings.items():
+        fields = getattr(known[part].default_factory, "__dataclass_fields__", None)
+        for key in value.keys() - fields.keys() if fields else ():
+            raise UserError(f"{part}.{key}: no such setting")
 
 
 def _within_budget(config: Any) -> Any:
@@ -182,50 +194,6 @@ def _scale_rate(settings: dict[str, Any]) -> None:
     if "lr" not in settings["optimizer"]:
         raise UserError(f"lr_factor={factor}: this optimizer has no lr to multiply")
     settings["optimizer"]["lr"] = float(f"{factor * settings['optimizer']['lr']:.6g}")
-
-
-_AT_LEAST_ONE = (
-    ("train", "batch_size"),
-    ("train", "log_every"),
-    ("train", "eval_every"),
-    ("evaluation", "batch_size"),
-)
-
-
-def check_ranges(settings: Mapping[str, Any]) -> None:
-    """Raise UserError for a number of ours that no run could work with."""
-    for part, name in _AT_LEAST_ONE:
-        if settings[part][name] < 1:
-            raise UserError(f"{part}.{name}={settings[part][name]}: must be at least 1")
-    if (parts := settings["train"]["micro_batch_size"]) is not None and parts < 1:
-        raise UserError(f"train.micro_batch_size={parts}: must be at least 1, or null")
-    if (rise := settings["train"]["warmup"]) is not None and rise < 0:
-        raise UserError(f"train.warmup={rise}: must not be negative, or null")
-    if (precision := settings["train"]["precision"]) not in (None, "bfloat16"):
-        raise UserError(f"train.precision={precision}: choose bfloat16 or null")
-    if (chosen := settings["train"]["select"]) not in (None, "last"):
-        raise UserError(f"train.select={chosen}: choose last, or null for the best on dev")
-    if (policy := settings["train"]["nonfinite"]) not in POLICIES:
-        raise UserError(f"train.nonfinite={policy}: choose stop, skip, or null for stop")
-    if (most := settings["train"]["diverged_above"]) is not None and not most > 1:
-        raise UserError(f"train.diverged_above={most}: must be above 1, or null")
-    if (wait := settings["train"]["patience"]) is not None and wait < 1:
-        raise UserError(f"train.patience={wait}: must be at least 1, or null")
-    if (norm := settings["train"]["grad_clip"]) is not None and not norm > 0:
-        raise UserError(f"train.grad_clip={norm}: must be above 0, or null")
-    for name, between in settings["checkpoint"].items():
-        if between is not None and name != "beside_ledger" and not between > 0:
-            raise UserError(f"checkpoint.{name}={between}: must be above 0, or null")
-    every = settings["diagnose"]["every"]
-    if every is not None and every < 1:
-        raise UserError(f"diagnose.every={every}: must be at least 1, or null")
-    if settings["seed"] < 0:
-        raise UserError(f"seed={settings['seed']}: must not be negative")
-    if settings["threads"] is not None and settings["threads"] < 1:
-        raise UserError(f"threads={settings['threads']}: must be at least 1, or null")
-    if (most := settings["pack_runs"]) is not None and most < 2:
-        raise UserError(f"pack_runs={most}: must be at least 2, or null")
-    plain_name("suite", settings["suite"])
 
 
 def composed(*overrides: str) -> dict[str, Any]:

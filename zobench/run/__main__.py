@@ -4,6 +4,7 @@ Several folders are runs side by side (`zobench.run.together`).
 """
 
 import faulthandler
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -43,7 +44,10 @@ def main(argv: list[str]) -> int:
         for folder in folders:
             if not folder.result.is_file():
                 write_json(folder.failure, failure)
-        traceback.print_exc()
+        if kind == "input" and not os.environ.get("ZOBENCH_TRACE"):
+            print(f"error: {reason}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         return 1
     return 0
 
