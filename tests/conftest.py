@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 os.environ["WANDB_MODE"] = "offline"
+os.environ["ZOBENCH_CONFIG_DIRS"] = str(Path(__file__).resolve().parents[1])  # tests name targets
 
 import pytest
 import torch

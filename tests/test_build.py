@@ -157,12 +157,18 @@ def test_a_partial_node_may_leave_arguments_to_the_call_and_nothing_else() -> No
 
 
 @pytest.mark.parametrize(
-    "target", ["no_such_package.Thing", HERE + "NoSuchThing", "Thing", "", "None", "a..b"]
+    "target", ["zobench.no_such_module.Thing", HERE + "NoSuchThing", "zobench.zo.rules.sgd.Sgd"]
 )
 def test_a_target_that_cannot_be_imported_is_named(target: str) -> None:
     """The key, the target and why."""
     message = complaint({"sampler": {"_target_": target}})
     assert message.startswith(f"sampler._target_={target}: cannot be imported")
+
+
+def test_hydras_own_keys_are_no_settings() -> None:
+    """What no signature would check; of a node `_target_` and `_partial_` alone are used."""
+    for key, value in (("_args_", [1]), ("_convert_", "none"), ("_recursive_", False)):
+        assert complaint({"a": {"b": node(**{key: value})}}).startswith(f"a.b.{key}: ")
 
 
 @pytest.mark.parametrize("target", ["zobench.errors", "torch.Tensor", "builtins.dict"])

@@ -10,7 +10,7 @@ import yaml
 
 from zobench.build import build, check
 from zobench.paths import conf_dir
-from zobench.schema import check_ranges
+from zobench.ranges import check_ranges
 
 Compose = Callable[..., dict[str, Any]]
 GROUPS = ("model", "tuning", "task", "optimizer", "estimator", "sampler", "logger", "experiment")

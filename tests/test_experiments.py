@@ -9,9 +9,10 @@ import pytest
 from tests.paper_tables import paper_tables, texts
 from zobench.build import check
 from zobench.paths import conf_dir
+from zobench.ranges import check_ranges
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.runner import run
-from zobench.schema import check_ranges, register
+from zobench.schema import register
 
 Compose = Callable[..., dict[str, Any]]
 EXPERIMENTS = sorted({p.stem for p in (conf_dir() / "experiment").iterdir()} - {*paper_tables()})

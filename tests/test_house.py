@@ -112,3 +112,17 @@ def test_no_trainer_and_no_gradient_in_the_method_library() -> None:
         assert "transformers.Trainer" not in text
         if path.is_relative_to(PACKAGE / "zo"):
             assert ".backward(" not in text and ".grad =" not in text
+
+
+def test_nothing_is_unpickled_evaluated_or_trusted() -> None:
+    """torch.load reads tensors alone, yaml plain data; no file of ours runs what it reads."""
+    for path in FILES:
+        text = path.read_text()
+        loads = re.findall(r"torch\.load\(.*\)", text)
+        assert len(loads) == text.count("torch.load(")
+        assert all("weights_only=True" in load for load in loads), path
+        assert "yaml.load(" not in text or "SafeLoader" in text, path
+        names = {name.split(".")[0] for name in imports(path)}
+        assert not names & {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}, path
+        assert not re.search(r"(?<![.\w])(eval|exec)\(|yaml\.unsafe_load\(|allow_pickle", text)
+        assert "trust_remote_code=True" not in text and "shell=True" not in text

@@ -10,7 +10,7 @@ import yaml
 from tests.paper_tables import Grid, paper_tables, parents, texts
 from zobench.build import build, check
 from zobench.paths import conf_dir
-from zobench.schema import check_ranges
+from zobench.ranges import check_ranges
 
 Compose = Callable[..., dict[str, Any]]
 TABLES = paper_tables()

@@ -146,13 +146,17 @@ def test_same_seed_same_bits_and_the_global_state_stays(tmp_path: Path) -> None:
 
 
 def test_a_full_folder_is_kept_unless_overwrite(tmp_path: Path) -> None:
-    """An `out` with something in it is refused untouched, and replaced whole with `overwrite`."""
+    """An `out` with something in it stays; with `overwrite` a model is replaced whole."""
     out = tmp_path / "model"
     out.mkdir()
     (out / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
         run(out)
     assert [path.name for path in out.iterdir()] == ["precious.txt"]
+    with pytest.raises(UserError, match="not what a pretraining has left"):
+        run(out, steps=1, overwrite=True)
+    assert [path.name for path in out.iterdir()] == ["precious.txt"]
+    (out / "pretrain.jsonl").touch()
     run(out, steps=1, overwrite=True)
     assert not (out / "precious.txt").exists()
     assert (out / "model.safetensors").is_file()

@@ -1,18 +1,19 @@
 """From settings to objects: the only call of Hydra's `instantiate`, and the check before it."""
 
-import importlib
 import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from zobench.errors import UserError
+from zobench.targets import located, targets_in
 
+_CONTAINERS = (Sequence, list, tuple, Mapping, dict)
 _PLAIN = (bool, int, float, str, type(None))
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -20,8 +21,11 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 def build(node: Mapping[str, Any]) -> Any:
     """The object that a `_target_` node describes, its arguments as plain dicts and lists.
 
-    Raises UserError for a setting that its target refuses with a ValueError.
+    Raises UserError for a setting that its target refuses with a ValueError, and for a target that
+    no config may name.
     """
+    for key, target in targets_in(node):
+        located(target, key)
     try:
         return instantiate(dict(node), _convert_="all")
     except InstantiationException as error:
@@ -79,7 +83,10 @@ def _check(node: Any, key: str) -> None:
 
 
 def _bind(node: Mapping[str, Any], key: str) -> None:
-    target = _locate(node["_target_"], key)
+    target = located(node["_target_"], key)
+    for name in node.keys() - {"_target_", "_partial_"}:
+        if name.startswith("_"):  # Hydra's own, such as _args_, which no signature checks
+            raise UserError(f"{key}.{name}: no such setting; give arguments by their names")
     arguments = {name: value for name, value in node.items() if not name.startswith("_")}
     try:
         signature = inspect.signature(target)
@@ -106,22 +113,21 @@ def _bind(node: Mapping[str, Any], key: str) -> None:
             raise UserError(f"{key}.{name}={value}: expected {_readable(hints[name])}")
 
 
-def _locate(path: str, key: str) -> Any:
-    module, _, name = str(path).rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{key}._target_={path}: cannot be imported ({error})") from None
-
-
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain value has the annotated type; anything not plain is the target's to judge."""
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     options = typing.get_args(hint) if union else (hint,)
-    if isinstance(value, str) and typing.get_origin(hint) in (Sequence, list, Mapping, dict):
-        return False  # a text is a sequence of letters, which nobody means
+    if value is None:
+        return bool({Any, None, type(None), object} & {*options}) or isinstance(hint, str | TypeVar)
+    scalar = isinstance(value, bool | int | float | str)
+    if scalar and {typing.get_origin(option) for option in options} <= {*_CONTAINERS, None}:
+        containers = [option for option in options if typing.get_origin(option)]
+        if containers and set(options) <= {*containers, type(None)}:
+            return False  # a text is a sequence of letters, which nobody means
     if Any in options or not all(isinstance(option, type) for option in options):
         return True
+    if isinstance(value, bool | int | float) and not {*_PLAIN[:-1], object} & {*options}:
+        return False
     if isinstance(value, Mapping | list) and not set(options) <= set(_PLAIN):
         return True
     if isinstance(value, bool):

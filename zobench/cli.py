@@ -1,5 +1,6 @@
 """The `zobench` command: Hydra overrides start runs, a sub-command does the rest."""
 
+import contextlib
 import os
 import re
 import sys
@@ -116,7 +117,9 @@ def _runs(arguments: list[str]) -> int:
     from zobench.run.launch import Job, summary
     from zobench.run.packs import launch_in_packs
     from zobench.run.stop import REQUEUE, Stopped
+    from zobench.secret import refuse_in_arguments
 
+    refuse_in_arguments(arguments)
     packs: dict[int, list[Job]] = {}  # by how many go together
 
     def job_of(config: Any) -> None:
@@ -150,13 +153,19 @@ def _checked(config: Any) -> "Job | None":
 
     from zobench.build import check, try_optimizer
     from zobench.launchers import share
-    from zobench.run.launch import Job, Outcome, report
-    from zobench.schema import check_ranges, resolved
+    from zobench.names import plain_name
+    from zobench.ranges import check_ranges
+    from zobench.run.launch import GROUPS, Job, Outcome, report
+    from zobench.schema import resolved
+    from zobench.secret import Secret, refuse_secrets
 
     hydra = HydraConfig.get()
     choices = {k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k}
     try:
         settings = resolved(config)
+        refuse_secrets(settings)
+        for group in GROUPS:
+            plain_name(group, choices.get(group, ""))
         check_ranges(settings)
         check(settings)
         try_optimizer(settings["optimizer"])
@@ -167,9 +176,14 @@ def _checked(config: Any) -> "Job | None":
         base = resolved(config)
     except Exception as error:
         message = _explain(error)
+        if isinstance(error, Secret):  # Hydra has written a sweep's settings there
+            (Path(config.runs_root) / config.suite / "multirun.yaml").unlink(missing_ok=True)
         if message is None or os.environ.get("ZOBENCH_TRACE"):
             raise
-        report(Outcome("failed", hydra.job.override_dirname or "this command", message))
+        name = "this command"
+        with contextlib.suppress(Exception):  # an interpolation in it may be what is wrong
+            name = hydra.job.override_dirname or name
+        report(Outcome("failed", name, message))
         return None
     return Job(settings, base, choices)
 
@@ -201,13 +215,19 @@ def _pretrain(arguments: list[str]) -> int:
 
 def _explain(error: BaseException) -> str | None:
     """One or two lines for an error of the user's, None for a defect of zobench's."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: this setting must be given, as in {error.full_key}=..."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: not KEY=VALUE as Hydra reads it ({error.args[0].splitlines()[0]})"
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -223,5 +243,9 @@ def _explain(error: BaseException) -> str | None:
     if match := re.match(r"Interpolation key '(.+)' not found", lines[0]):
         where = getattr(error, "full_key", None) or "a setting"
         return f"{where} needs {match[1]}, which the chosen options do not have: they do not fit"
+    lines[0] = re.sub(r"^\w+ raised while resolving interpolation: ", "", lines[0])
+    key = getattr(error, "full_key", None)
+    if key and key not in lines[0]:
+        lines[0] = f"{key}: {lines[0]}"
     noise = ("full_key", "object_type", "reference_type")
     return "\n".join([line for line in lines if not line.startswith(noise)][:2])

@@ -3,12 +3,17 @@
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
+
+from zobench.errors import UserError
+from zobench.paths import conf_dir
+from zobench.targets import admit
 
 
 def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None]) -> None:
@@ -19,11 +24,11 @@ def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None
     import hydra
 
     from zobench.launchers import attend
-    from zobench.paths import conf_dir
     from zobench.schema import register
 
     register()
     attend()
+    _check_groups(arguments)
     _make_importable(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *arguments]
@@ -68,7 +73,12 @@ def _make_importable(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd")
     if folder := parser.parse_known_args(list(arguments))[0].config_dir:
-        place = str(Path(folder).expanduser().resolve())
-        sys.path.insert(0, place)
-        inherited = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join([place, *([inherited] if inherited else [])])
+        admit(Path(folder))
+
+
+def _check_groups(arguments: Sequence[str]) -> None:
+    """Raise UserError for a config group that is given null, a number or nothing at all."""
+    for argument in arguments:
+        group, equals, option = argument.partition("=")
+        if equals and (conf_dir() / group).is_dir() and re.fullmatch(r"null|[-+.\d]*", option):
+            raise UserError(f"{argument}: give the name of an option, as in optimizer=mezo")

@@ -9,6 +9,7 @@ from omegaconf import MISSING, OmegaConf
 
 from zobench.budget import DEFAULT_STEPS, check_budget, steps_for
 from zobench.errors import UserError
+from zobench.names import plain_name
 from zobench.paths import conf_dir
 
 
@@ -33,6 +34,9 @@ class Train:
     grad_clip: float | None = None  # largest gradient norm, by back-propagation only
     checkpointing: bool | None = None  # recompute activations, by back-propagation only
     select: str | None = None  # last: test the last weights; null: those with the lowest dev loss
+    nonfinite: str | None = None  # skip: leave out steps whose loss is not finite; stop, null: end
+    diverged_above: float | None = None  # end at a training loss of so many times the first line's
+    patience: int | None = None  # end after so many evaluations without a lower loss on dev
     log_every: int = 20  # steps per line of metrics.jsonl
     eval_every: int = 200  # steps between evaluations of dev
     keep_weights: bool = True  # leave best.safetensors in the run folder
@@ -156,9 +160,22 @@ def resolved(config: Any) -> dict[str, Any]:
             value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
         settings[str(key)] = value
     _scale_rate(settings)
-    if unknown := settings.keys() - Config.__dataclass_fields__.keys():
-        raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
+    _check_keys(settings)
     return settings
+
+
+def _check_keys(settings: Mapping[str, Any]) -> None:
+    """Raise UserError for keys that `+` has added, or `~` has taken away."""
+    known = Config.__dataclass_fields__
+    if unknown := settings.keys() - known.keys():
+        raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
+    apart = {"sampler", "estimator", "arithmetic", "lr_factor"}  # not in the settings of a run
+    if missing := known.keys() - settings.keys() - apart:
+        raise UserError(f"{', '.join(sorted(missing))}: cannot be left out of the settings")
+    for part, value in settings.items():
+        fields = getattr(known[part].default_factory, "__dataclass_fields__", None)
+        for key in value.keys() - fields.keys() if fields else ():
+            raise UserError(f"{part}.{key}: no such setting")
 
 
 def _within_budget(config: Any) -> Any:
@@ -189,49 +206,6 @@ def _scale_rate(settings: dict[str, Any]) -> None:
     settings["optimizer"]["lr"] = float(f"{factor * settings['optimizer']['lr']:.6g}")
 
 
-_AT_LEAST_ONE = (
-    ("train", "batch_size"),
-    ("train", "log_every"),
-    ("train", "eval_every"),
-    ("evaluation", "batch_size"),
-)
-
-
-def check_ranges(settings: Mapping[str, Any]) -> None:
-    """Raise UserError for a number of ours that no run could work with."""
-    for part, name in _AT_LEAST_ONE:
-        if settings[part][name] < 1:
-            raise UserError(f"{part}.{name}={settings[part][name]}: must be at least 1")
-    if (parts := settings["train"]["micro_batch_size"]) is not None and parts < 1:
-        raise UserError(f"train.micro_batch_size={parts}: must be at least 1, or null")
-    if (rise := settings["train"]["warmup"]) is not None and rise < 0:
-        raise UserError(f"train.warmup={rise}: must not be negative, or null")
-    if (precision := settings["train"]["precision"]) not in (None, "bfloat16"):
-        raise UserError(f"train.precision={precision}: choose bfloat16 or null")
-    if (chosen := settings["train"]["select"]) not in (None, "last"):
-        raise UserError(f"train.select={chosen}: choose last, or null for the best on dev")
-    if (norm := settings["train"]["grad_clip"]) is not None and not norm > 0:
-        raise UserError(f"train.grad_clip={norm}: must be above 0, or null")
-    for name, between in settings["checkpoint"].items():
-        if between is not None and name != "beside_ledger" and not between > 0:
-            raise UserError(f"checkpoint.{name}={between}: must be above 0, or null")
-    for kind, most in settings["retries"].items():
-        if most < 0:
-            raise UserError(f"retries.{kind}={most}: must not be negative")
-    every = settings["diagnose"]["every"]
-    if every is not None and every < 1:
-        raise UserError(f"diagnose.every={every}: must be at least 1, or null")
-    if settings["seed"] < 0:
-        raise UserError(f"seed={settings['seed']}: must not be negative")
-    if settings["threads"] is not None and settings["threads"] < 1:
-        raise UserError(f"threads={settings['threads']}: must be at least 1, or null")
-    if (most := settings["pack_runs"]) is not None and most < 2:
-        raise UserError(f"pack_runs={most}: must be at least 2, or null")
-    suite = settings["suite"]
-    if not suite or "/" in suite or suite.startswith("."):
-        raise UserError(f"suite={suite}: must be a plain folder name")
-
-
 def composed(*overrides: str) -> dict[str, Any]:
     """The resolved settings of `zobench run OVERRIDES`, outside of any run."""
     import hydra
@@ -242,5 +216,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def register() -> None:
-    """Make the schema available to `config.yaml` as `schema`."""
+    """Make the schema available to `config.yaml` as `schema`, and its resolver."""
     ConfigStore.instance().store(name="schema", node=Config)
+    # Hydra makes a sweep's folder before any of its runs is looked at
+    OmegaConf.register_new_resolver("plain_name", plain_name, replace=True)

@@ -301,3 +301,66 @@ def test_a_sentence_encoder_gets_a_head(folder_of: FolderOf) -> None:
 def test_preload_imports_what_load_needs() -> None:
     """The nursery calls it before it forks."""
     preload()
+
+
+def test_weights_in_a_pickle_are_loaded_only_when_asked_for(folder_of: FolderOf) -> None:
+    """Refused with the setting to change, before torch opens the file; then the same weights."""
+    folder = Path(folder_of("gpt2"))
+    stored = load(path=str(folder)).model.state_dict()
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    message = refusal(path=str(folder))
+    assert "pytorch_model.bin" in message and "model.pickle=true" in message
+    loaded = load(path=str(folder), pickle=True).model.state_dict()
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+
+
+def test_a_pickle_with_a_program_in_it_does_not_run(folder_of: FolderOf, tmp_path: Path) -> None:
+    """Asked for or not: only tensors are read."""
+    folder = Path(folder_of("gpt2"))
+    (folder / "model.safetensors").unlink()
+    mark = tmp_path / "ran"
+    torch.save({"transformer.wte.weight": Touching(str(mark))}, folder / "pytorch_model.bin")
+    assert "could not be loaded" in refusal(path=str(folder), pickle=True)
+    assert "model.pickle=true" in refusal(path=str(folder))
+    assert not mark.exists()
+
+
+class Touching:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path(self.path),)
+
+
+def test_files_of_python_beside_the_weights_run_only_when_asked_for(
+    folder_of: FolderOf, tmp_path: Path
+) -> None:
+    """A config that names code of its own is refused in a sentence; the code is not imported."""
+    folder, mark = folder_of("gpt2"), tmp_path / "ran"
+    code = "from transformers import GPT2Config\nfrom pathlib import Path\n"
+    code += f"Path({str(mark)!r}).touch()\nclass Own(GPT2Config):\n    model_type = 'own'\n"
+    (Path(folder) / "own.py").write_text(code)
+    edit_config(folder, model_type="own", auto_map={"AutoConfig": "own.Own"})
+    assert "model.trust_remote_code=true" in refusal(path=folder)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "gone"])
+def test_a_damaged_folder_is_refused_in_a_sentence(
+    folder_of: FolderOf, name: str, damage: str
+) -> None:
+    """Whatever the libraries raise for it, the message names the setting and the folder."""
+    path = Path(folder_of("gpt2")) / name
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[: len(data) // 2], "garbage": b"\x80\x04abc"}.get(damage, b""))
+    if damage == "gone":
+        path.unlink()
+        if name == "tokenizer.json":
+            (path.parent / "tokenizer_config.json").unlink()
+    message = refusal(path=str(path.parent))
+    assert message.startswith(f"model.path={path.parent}: ") and "\n" not in message

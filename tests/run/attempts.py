@@ -23,6 +23,8 @@ TIMED = ("time/", "memory/", "diagnose/seconds")
 class Attempts:
     """Attempts at one run in processes of their own, in folders below `root`."""
 
+    killer = "tests.run.killer.Killer"
+
     def __init__(self, nursery: Nursery, compose: Compose, root: Path, *overrides: str) -> None:
         self.nursery, self.root = nursery, root
         self.settings = compose(*SMALL, f"runs_root={root}", *overrides)
@@ -40,8 +42,7 @@ class Attempts:
 
     def killed(self, at: str, instant: int, by: str = "SIGKILL", **replaced: Any) -> int | None:
         """An attempt that ends at an instant."""
-        target = "tests.run.killer.Killer"
-        logger = {"_target_": target, "at": instant, "by": by}
+        logger = {"_target_": self.killer, "at": instant, "by": by}
         return self.attempt(at, logger=logger, **replaced)
 
     def count(self) -> int:

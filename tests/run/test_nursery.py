@@ -61,7 +61,7 @@ def test_a_crash_stays_with_its_run(
     crib: nursery.Nursery, prepare: Callable[..., RunFolder]
 ) -> None:
     """A run that aborts is reported with its signal, one with a bad target fails; others go on."""
-    aborting = prepare("aborting", logger={"_target_": "os.abort"})
+    aborting = prepare("aborting", logger={"_target_": "tests.run.killer.abort"})
     assert status_of(crib, aborting) == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in aborting.log.read_text()
     broken = prepare("broken", logger={"_target_": "no_such_module.Logger"})

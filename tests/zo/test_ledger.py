@@ -19,12 +19,18 @@ records = st.lists(
         losses=st.lists(st.floats(width=32, allow_nan=False) | finite, max_size=5).map(tuple),
         coefficients=st.lists(finite, max_size=200).map(tuple),
         packed=st.booleans(),
+        skipped=st.booleans(),
     )
     | st.builds(Mark, st.integers(0, 2**64 - 1)),
     max_size=8,
 )
 STEPS = [
-    Record(1e-6 * (1 + step), (0.5, 0.25, 1 / 3)[: 2 + step % 2], (math.sin(step),) * (step % 3))
+    Record(
+        1e-6 * (1 + step),
+        (0.5, 0.25, 1 / 3 if step % 5 else math.inf)[: 2 + step % 2],
+        (math.sin(step),) * (step % 3),
+        skipped=step % 5 == 0,
+    )
     for step in range(12)
 ]
 
@@ -53,6 +59,18 @@ def test_what_is_written_is_read(
     assert (found.seed, found.damage, found.size) == (seed, None, path.stat().st_size)
     if entries and isinstance(entries[-1], Mark):
         assert found.marks[len(steps)] == entries[-1].fingerprint
+
+
+def test_a_skipped_step_keeps_its_losses_and_its_neighbours(tmp_path: Path) -> None:
+    """NaN and both infinities come back; steps around it are read as without it."""
+    path = tmp_path / "ledger.bin"
+    bad = (0.5, math.inf, -math.inf, math.nan)
+    skips = [Record(1e-6, bad[:n], (), packed=n == 4, skipped=True) for n in (1, 2, 3, 4)]
+    written(path, [STEPS[0], *skips, *STEPS[1:]])
+    first, *found = read(path)
+    assert [first, *found[4:]] == STEPS
+    for mine, theirs in zip(found, skips, strict=False):
+        assert repr(mine) == repr(theirs)
 
 
 @pytest.mark.parametrize("final_lr", [1.0, 0.1, 0.0])

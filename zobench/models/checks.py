@@ -1,6 +1,7 @@
 """Whether a checkpoint had every weight of the model that was made of it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from zobench.errors import UserError
@@ -34,6 +35,27 @@ def check_keys(model: Any, report: Mapping[str, Any], interface: Interface, path
             f"model.path={path}: the checkpoint lacks the language-model head, "
             f"{_named(in_head)}; choose model.head=classification"
         )
+
+
+def check_safe(place: str, path: str) -> None:
+    """Raise UserError for a folder whose weights are in a pickle alone: one can hold any program.
+
+    The weights of a hub id are looked at when they are downloaded.
+    """
+    folder = Path(place)
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    if pickles := sorted(path.name for path in folder.glob("pytorch_model*.bin")):
+        raise UserError(
+            f"model.path={path}: its weights are in {pickles[0]} and not in safetensors;"
+            " model.pickle=true loads them all the same"
+        )
+
+
+def check_vocabulary(tokenizer: Any, path: str) -> None:
+    """Raise UserError for a tokenizer without words: transformers makes one where it finds none."""
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(f"model.path={path}: no tokenizer there; copy its files into the folder")
 
 
 def check_tied(model: Any, path: str) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from zobench.errors import UserError
 from zobench.interface import Interface
-from zobench.models.checks import check_keys, check_tied
+from zobench.models.checks import check_keys, check_safe, check_tied, check_vocabulary
 from zobench.models.heads import auto_class, interface_with, pad_as
 from zobench.models.loaded import LoadedModel
 from zobench.models.messages import in_one_sentence, quiet
@@ -36,6 +36,8 @@ def load(
     weights_seed: int = 0,
     weights_device: str | None = None,
     architecture: Mapping[str, Any] | None = None,
+    pickle: bool | None = None,
+    trust_remote_code: bool | None = None,
 ) -> LoadedModel:
     """Load a language model; its own config says whether it is a causal or a masked one.
 
@@ -49,6 +51,8 @@ def load(
     weights: `pretrained`, or `random`: those of `weights_seed`, head included, drawn in `dtype` on
     `weights_device` (null is the CPU, auto the GPU if any) for `architecture`, the kind and
     dimensions of a model; without it, for what a local folder's config.json says. No tokenizer.
+    pickle: also load pytorch_model.bin, by torch.load with weights_only. trust_remote_code: run the
+    Python files of a model that transformers does not know.
     Raises UserError when nothing usable is there, which includes weights that the checkpoint lacks.
     """
     from transformers import AutoConfig, AutoTokenizer
@@ -80,20 +84,25 @@ def load(
     place, options = _place(path), placement(device_map, quantization, stored)
     if attention is not None:
         options["attn_implementation"] = attention
+    if not pickle:
+        check_safe(place, path)
+        options["use_safetensors"] = True
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": bool(trust_remote_code)}
     with in_one_sentence(path, attention), quiet():
-        config = AutoConfig.from_pretrained(place, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
+        config = AutoConfig.from_pretrained(place, **source)
+        tokenizer = AutoTokenizer.from_pretrained(place, **source)
         interface = interface_with(config, head, labels, path)
         with seeded(head_seed):  # what is not in the checkpoint is drawn from the global state
             model, report = auto_class(interface).from_pretrained(
                 place,
                 config=config,
-                revision=revision,
                 dtype=stored,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are in the report: an error in our words
+                **source,
                 **options,
             )
+    check_vocabulary(tokenizer, path)
     check_keys(model, report, interface, path)
     check_placed(model, device_map)
     check_tied(model, path)
@@ -128,7 +137,7 @@ def _config_of_folder(path: str | None) -> Any:
             ", or choose a model that has one (model=opt_125m, gpt2, llama3_8b, ...)"
         )
     with in_one_sentence(place, None):
-        return AutoConfig.from_pretrained(place)
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
 
 
 def _place(path: str) -> str:

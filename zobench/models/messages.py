@@ -3,20 +3,30 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from zobench.errors import UserError
 
 
 @contextmanager
 def in_one_sentence(path: str, attention: str | None) -> Iterator[None]:
-    """What the libraries raise for bad input becomes a UserError of one line."""
+    """What the libraries raise for bad input becomes a UserError of one line.
+
+    Damaged files make them raise exceptions of any type; only a lack of memory is none of theirs.
+    """
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         if attention is not None and ("attn" in reason or "ttention" in reason):
             raise UserError(f"model.attention={attention}: refused ({reason})") from error
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model.path={path}: needs Python files of its own, which are run only with"
+                " model.trust_remote_code=true; read them first"
+            ) from error
         raise UserError(
             f"model.path={path}: could not be loaded ({reason}); give a folder or a hub id"
         ) from error

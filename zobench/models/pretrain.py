@@ -33,9 +33,7 @@ from zobench.models.pretrain_data import (
     token_rows,
     train_tokenizer,
 )
-from zobench.models.pretrain_output import Report, appears_when_done
-
-LOG_FILE = "pretrain.jsonl"
+from zobench.models.pretrain_output import LOG_FILE, Report, appears_when_done
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from zobench.errors import UserError
 
+LOG_FILE = "pretrain.jsonl"
+
 
 @contextmanager
 def appears_when_done(out: Path, *, overwrite: bool) -> Iterator[Path]:
@@ -21,8 +23,11 @@ def appears_when_done(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises UserError, before anything is made, if `out` is in use and not to be overwritten.
     """
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is not empty: choose another out, or overwrite=true")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not overwrite:
+            raise UserError(f"{out} exists and is not empty: choose another out, or overwrite=true")
+        if not (out / LOG_FILE).is_file():  # out=. or out=~ would be gone with all that is in it
+            raise UserError(f"out={out}: not what a pretraining has left; remove it yourself")
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

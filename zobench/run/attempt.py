@@ -16,6 +16,7 @@ from zobench.run.history import note_begin, note_end
 from zobench.run.runner import run
 from zobench.run.stop import REQUEUE, Stop, Stopped
 from zobench.run.together import run_together
+from zobench.secret import Redacted
 
 DONE, FAILED = 0, 1
 BUSY, ALREADY = 16, 17  # exit status where another process is at the run, or has its result
@@ -114,7 +115,7 @@ def _explain(failure: Failure) -> None:
 def _logging_to(log: Path) -> Iterator[None]:
     """Inside the block the process' standard error is the file, also for what is not Python."""
     before = os.dup(2)
-    with log.open("w", buffering=1) as file, redirect_stderr(file):
+    with log.open("w", buffering=1) as file, redirect_stderr(Redacted(file)):
         os.dup2(file.fileno(), 2)
         try:
             yield

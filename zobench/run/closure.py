@@ -58,12 +58,14 @@ def step_of(
     loss: CountedLoss,
     anchor: Callable[[int], Batch] | None = None,
     grad_clip: float | None = None,
+    sound: bool = False,
 ) -> Callable[[Batch], float]:
     """One optimizer step as a function of the batch, returning the loss.
 
     anchor: the n-th batch of the training set, for optimizers that look at more than the step's.
     grad_clip: the largest norm of a gradient by back-propagation. A batch in parts is
     back-propagated part by part, so that one part's activations are alive at a time.
+    sound: also look at the norm of a gradient, which a finite loss does not make finite.
     The step raises Diverged, with the weights as before it, when a loss is not finite.
     """
 
@@ -83,9 +85,12 @@ def step_of(
             if not math.isfinite(whole):
                 raise Diverged(f"the loss is {whole}")
             value.backward()
-        if grad_clip is not None:
+        if grad_clip is not None or sound:
             trained = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(trained, grad_clip)
+            most = math.inf if grad_clip is None else grad_clip
+            norm = torch.nn.utils.clip_grad_norm_(trained, most)
+            if sound and not norm.isfinite():
+                raise Diverged(f"the norm of the gradient is {float(norm)}")
         optimizer.step()
         return whole
 

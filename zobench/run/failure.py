@@ -11,6 +11,7 @@ import torch
 from zobench.errors import UserError
 from zobench.run.device import NoDevice
 from zobench.run.folder import RunFolder, write_json
+from zobench.secret import redacted
 
 DATA, MEMORY, DISK = "data", "memory", "disk"
 DEVICE, CRASH, KILLED = "device", "crash", "killed"
@@ -51,7 +52,7 @@ class Failure(NamedTuple):
 
 def described(error: BaseException) -> Failure:
     """Kind and one-line reason of what a run has raised."""
-    text = " ".join(str(error).split())
+    text = redacted(" ".join(str(error).split()))
     if (disk := _disk(error)) is not None:
         return Failure(DISK, disk)
     if isinstance(error, UserError):
@@ -61,7 +62,7 @@ def described(error: BaseException) -> Failure:
         return Failure(MEMORY, text.split(" Including ")[0][:300] or "out of memory")
     if isinstance(error, RuntimeError) and ("CUDA error" in text or "NVIDIA" in text):
         # later lines are advice on debugging
-        return Failure(DEVICE, str(error).strip().splitlines()[0][:300])
+        return Failure(DEVICE, redacted(str(error).strip().splitlines()[0][:300]))
     return Failure(CRASH, f"{type(error).__name__}: {text}"[:300])
 
 

@@ -14,10 +14,12 @@ from zobench.zo.optimizer import ZOOptimizer
 _COUNTED = "tokens"  # the field of a batch that no loss looks at
 
 
-def check_captured(optimizer: torch.optim.Optimizer, parts: int | None = None) -> None:
+def check_captured(
+    optimizer: torch.optim.Optimizer, parts: int | None = None, nonfinite: str | None = None
+) -> None:
     """Raise UserError where `optimizer.graph` is asked for and cannot be.
 
-    parts: the size of the parts that batches are cut into.
+    parts: the size of the parts that batches are cut into. nonfinite: `train.nonfinite`.
     """
     if not isinstance(optimizer, ZOOptimizer) or not optimizer.graph:
         return
@@ -25,6 +27,11 @@ def check_captured(optimizer: torch.optim.Optimizer, parts: int | None = None) -
         raise UserError(
             "train.micro_batch_size: a captured step takes its batch whole; set it to null, or"
             " optimizer.graph=false"
+        )
+    if nonfinite == "skip":
+        raise UserError(
+            "train.nonfinite=skip: a captured step evaluates all its points, whatever the first"
+            " gave, so that no ledger could skip it again; set optimizer.graph=false"
         )
     try:
         check_graph(optimizer)

@@ -21,6 +21,8 @@ from zobench.run.nursery import carry_out
 from zobench.run.retry import Retries
 from zobench.run.stop import REQUEUE
 
+GROUPS = ("task", "model", "tuning", "optimizer")  # whose choices name a run
+
 
 class Outcome(NamedTuple):
     """How one run of a launch ended.
@@ -56,7 +58,7 @@ class Job(NamedTuple):
 
     @property
     def folder(self) -> RunFolder:
-        parts = [self.choices[group] for group in ("task", "model", "tuning", "optimizer")]
+        parts = [self.choices[group] for group in GROUPS]
         name = "-".join([*parts, f"s{self.settings['seed']}", identity(self.settings)])
         return RunFolder(Path(self.settings["runs_root"]) / self.settings["suite"] / name)
 

@@ -15,11 +15,14 @@ from zobench.run.closure import state_bytes
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.drift import Drift
 from zobench.run.folder import RunFolder
-from zobench.run.journal import Journal, finite
+from zobench.run.journal import Journal
 from zobench.run.meter import Meter
+from zobench.run.nonfinite import Skips
 from zobench.run.pace import Pace
+from zobench.run.patience import Patience, check_rise
 from zobench.run.predictions import write_predictions
 from zobench.run.progress import RunProgress
+from zobench.run.result import result_of
 from zobench.run.snapshot import dev_of, go_on, recall_costs, snapshot
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop, Stopped
@@ -59,6 +62,8 @@ class Loop:
         self.diagnosis: Diagnosis | None = None
         self.drift = Drift(self.optimizer)
         self.best = Best(folder.weights, model, last=self.train["select"] == "last")
+        self.skips = Skips(self.train["nonfinite"])
+        self.patience = Patience(self.train["patience"])
         self.final: dict[str, float] = {}
         self.train_loss: float | None = None
         self.losses: list[float] = []  # since the last line
@@ -89,41 +94,13 @@ class Loop:
             write_predictions(self.folder.predictions, answers)
         values = {f"test/{k}": v for k, v in test.items()}
         self.journal.write(self.steps_taken, values | self._costs())
-        return self._result(reason, test, self.meter.clock() - start)
-
-    def _result(self, reason: str | None, test: dict[str, float], seconds: float) -> dict[str, Any]:
-        phases = self.meter
-        busiest = "train" if self.timed_steps else "diagnose" if self.steps_taken else "eval"
-        return {
-            "status": "diverged" if reason else "done",
-            "reason": reason,
-            "test": {k: finite(v) for k, v in test.items()},
-            "dev": self.best.dev,
-            "final": {k: finite(v) for k, v in self.final.items()},
-            "train": {"loss": self.train_loss},
-            "best_step": self.best.step,
-            "steps": self.steps_taken,
-            **({"diagnose": self.diagnosis.summary()} if self.diagnosis else {}),
-            "cost": {"forwards": self.steps.forwards, "tokens": self.steps.loss.tokens},
-            "time": {
-                "step_s": finite(self._step_seconds()),
-                "train_s": phases.seconds("train"),
-                "eval_s": phases.seconds("eval"),
-                "load_s": phases.seconds("load"),
-                "total_s": seconds + phases.recalled + sum(map(phases.seconds, ("load", "fit"))),
-            },
-            "memory": {
-                "peak_gib": phases.peak_gib(busiest),
-                "state_gib": state_bytes(self.optimizer) / _GIB,
-                "phases": phases.peaks,
-            },
-        }
+        return result_of(self, reason, test, self.meter.clock() - start)
 
     def _train(self) -> Generator[Wanted, float, None]:
         self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
         while True:
             self._settle()
-            if self.pace.over(self.steps_taken):
+            if self.pace.over(self.steps_taken) or self.patience.over:
                 self._save()  # what follows may be killed, too
                 return
             if self.checkpoints and self.checkpoints.due(self.steps_taken):
@@ -143,7 +120,8 @@ class Loop:
         kind = "replay" if replayed else "diagnose" if diagnosed else "train"
         with self.stop.held(), self.meter.phase(kind):
             for step in range(first, stop):
-                self.losses.append((yield from self._step(step, diagnosed=diagnosed)))
+                loss = yield from self._step(step, diagnosed=diagnosed)
+                self.losses += [loss] if math.isfinite(loss) else []
                 if self._interrupted(step + 1):
                     break
                 if (step + 1) % self.train["log_every"] == 0 and step + 1 < stop:
@@ -162,13 +140,19 @@ class Loop:
         take = partial(steps.replay, step, batch) if replayed else partial(steps.live, batch)
         if not replayed:
             steps.prepare(step)
-        if diagnosed and known is None:
-            assert self.diagnosis is not None
-            loss = self.diagnosis.watch(partial(steps.loss.whole, batch), take)
-        elif replayed or known is not None:
-            loss = take()
+        try:
+            if diagnosed and known is None:
+                assert self.diagnosis is not None
+                loss = self.diagnosis.watch(partial(steps.loss.whole, batch), take)
+            elif replayed or known is not None:
+                loss = take()
+            else:
+                loss = yield Wanted(steps, batch)
+        except Diverged as error:
+            self.skips.skip(error)
+            loss = math.nan
         else:
-            loss = yield Wanted(steps, batch)
+            self.skips.taken()
         if known is not None:
             assert self.diagnosis is not None
             self.diagnosis.recall(known)
@@ -201,6 +185,7 @@ class Loop:
             dev = dev_of(known)
         self.final = dev
         self.best.evaluated(step, dev)
+        self.patience.evaluated(dev["loss"])
         self.journal.write(step, {f"dev/{k}": v for k, v in dev.items()} | self._costs())
         self.best.keep()
         self.progress.evaluated(step, dev)
@@ -209,10 +194,11 @@ class Loop:
         """Write the mean training loss since the last line and start a new mean."""
         if self.losses:
             self.train_loss = sum(self.losses) / len(self.losses)
-            found = {"train/loss": self.train_loss} | self.drift()
+            found = {"train/loss": self.train_loss} | self.skips.metrics() | self.drift()
             self.journal.write(step, found | self._costs())
             self.progress.update(step, self.train_loss)
             self.losses.clear()
+            check_rise(self.train_loss, self.train["diverged_above"], self.journal)
 
     def _save(self) -> None:
         """Leave what a later attempt goes on from."""
@@ -227,13 +213,13 @@ class Loop:
             "cost/forwards": self.steps.forwards,
             "cost/tokens": self.steps.loss.tokens,
             "time/train_s": self.meter.seconds("train"),
-            "time/step_s": self._step_seconds(),
+            "time/step_s": self.step_seconds(),
             "time/eval_s": self.meter.seconds("eval"),
             "memory/peak_gib": self.meter.peak_gib("train"),
             "memory/state_gib": state_bytes(self.optimizer) / _GIB,
         }
 
-    def _step_seconds(self) -> float:
+    def step_seconds(self) -> float:
         """Mean training time of a step so far, NaN where every step was a diagnosed one.
 
         Evaluations and diagnosed steps are not counted.

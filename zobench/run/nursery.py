@@ -8,7 +8,6 @@ A run does not outlive the process that wanted it: when that is gone, it is aske
 
 import atexit
 import contextlib
-import importlib
 import json
 import os
 import select
@@ -16,12 +15,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn, TextIO
+from collections.abc import Sequence
+from typing import NoReturn, TextIO
 
 from zobench.run.attempt import Ending, Order, attempt
 from zobench.run.failure import ended_by, kernel_kills
 from zobench.run.stop import SIGNALS
+from zobench.targets import located, targets_in
 
 FORKS = sys.platform == "linux"  # other systems' libraries start threads that a fork would break
 
@@ -130,21 +130,12 @@ def _heard(said: int, status: int) -> str:
 def _import_for(order: Order) -> None:
     """Import what the run will import; one that cannot be imported is the run's to report."""
     settings = order.folder.settings() if order.settings is None else order.settings
-    for target in sorted(set(_targets(settings))):
+    for key, target in targets_in(settings):
         try:
-            module = importlib.import_module(target.rpartition(".")[0])
+            module = sys.modules[located(target, key).__module__]
         except Exception:
             continue
         getattr(module, "preload", lambda: None)()
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from [str(value)] if key == "_target_" else _targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
 
 
 def _become_run(orders: Sequence[Order], requests: int, said: int) -> NoReturn:

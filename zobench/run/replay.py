@@ -15,6 +15,7 @@ from zobench.run.best import step_in
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.past import why_not_replayed
 from zobench.tuning.saving import save
+from zobench.zo.engine import Diverged
 from zobench.zo.fingerprint import fingerprint
 from zobench.zo.ledger import recover
 from zobench.zo.optimizer import ZOOptimizer
@@ -61,6 +62,8 @@ class Replayed:
         for record in records[self.step : step]:
             try:
                 self.optimizer.replay(record)
+            except Diverged:
+                pass  # skipped then, skipped now
             except ValueError as error:
                 raise UserError(f"{self.folder.ledger}: {error}") from error
             self.step += 1

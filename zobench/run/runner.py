@@ -60,7 +60,8 @@ def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
         made = made_of(settings, device)
         optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
     check_gradient(settings["train"], made.problem, optimizer)
-    check_captured(optimizer, settings["train"]["micro_batch_size"])
+    train = settings["train"]
+    check_captured(optimizer, train["micro_batch_size"], train["nonfinite"])
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
         with meter.phase("fit"):
             optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])

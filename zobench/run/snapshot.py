@@ -32,6 +32,7 @@ def snapshot(loop: Loop) -> dict[str, Any]:
         "cost": {"tokens": loop.steps.loss.tokens, "forwards": loop.steps.loss.forwards},
         "seconds": {name: loop.meter.seconds(name) for name in _PHASES},
         "peaks": loop.meter.peaks,
+        "skips": loop.skips.state_dict(),
         "diagnosis": loop.diagnosis.state_dict() if loop.diagnosis else None,
     }
 
@@ -53,12 +54,15 @@ def go_on(loop: Loop, state: Mapping[str, Any]) -> None:
     for name, peaks in state["peaks"].items():
         if name in _PHASES:
             loop.meter.recall(name, state["seconds"][name], peaks)
+    if "skips" in state:  # checkpoints once had none
+        loop.skips.load_state_dict(state["skips"])
     if loop.diagnosis is not None and state["diagnosis"] is not None:
         loop.diagnosis.load_state_dict(state["diagnosis"])
     for row in loop.journal.about("dev"):
         if row["step"] <= loop.steps_taken:
             loop.final = dev_of(row)
             loop.best.evaluated(row["step"], loop.final, save=False)
+            loop.patience.evaluated(loop.final["loss"])
     if not loop.best.last and loop.best.dev and loop.best.stored < loop.best.step:
         raise UserError(
             f"{loop.best.path}: the best weights so far, of step {loop.best.step}, are not there"

@@ -41,7 +41,8 @@ class Steps:
         autocast = None if precision is None else getattr(torch, precision)
         self.loss = CountedLoss(model, problem.loss, autocast)
         self.anchor = partial(self.batch, stream=1)  # in an order of its own
-        self.live = step_of(optimizer, self.loss, self.anchor, self.train["grad_clip"])
+        clip, sound = self.train["grad_clip"], self.train["nonfinite"] == "skip"
+        self.live = step_of(optimizer, self.loss, self.anchor, clip, sound)
         self._rates = [group.get("lr") for group in optimizer.param_groups]
 
     def batch(self, step: int, stream: int = 0) -> Any:
@@ -60,7 +61,7 @@ class Steps:
         return step < self.past.end
 
     def replay(self, step: int, batch: Any) -> float:
-        """Take it again; returns the loss. Its batch is only counted.
+        """Take it again; returns the loss, or raises Diverged as it did. Its batch is only counted.
 
         Raises UserError where the ledger is not that of this run.
         """
@@ -75,7 +76,8 @@ class Steps:
             loss = self.optimizer.replay(record, seen)
         except ValueError as error:
             raise UserError(f"ledger.bin: {error}") from error
-        self.optimizer.engine.forwards += len(record.losses)
+        finally:
+            self.optimizer.engine.forwards += len(record.losses)
         return loss
 
     def prepare(self, step: int) -> None:

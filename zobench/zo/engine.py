@@ -47,7 +47,7 @@ class Engine:
     arithmetic: how the weights are displaced and rounded; by their dtype unless given.
     pack: more than 1 hands up to so many points at once to who answers, with the weights left
     clean. `forwards` counts every evaluation since the start, `at_once` those of the call that is
-    under way; `losses` holds those of the last step.
+    under way; `losses` holds those of the last step, also where it ended at one of them.
     """
 
     def __init__(
@@ -118,12 +118,12 @@ class Engine:
         with there, self.sampler.watch() if watched else nullcontext():
             values = yield requests
         self.forwards += len(values)
+        self.losses.extend(values)
         names = ("loss",) * len(requests) if along is None else ("loss", "slope")
         for name, value in zip(names, values, strict=True):
             if not isinstance(value, Scalar) and not math.isfinite(value):
                 doubt = self.walk.doubt if self.forwards == len(values) else ""
                 raise Diverged(f"the {name} is {value} at step {step}{doubt}")
-        self.losses.extend(values)
         return values
 
     def update(self, feedback: Feedback, rule: Rule, *, step: int, lr: float) -> None:

@@ -2,7 +2,8 @@
 
     header   b"ZOLEDGER", version uint16, run seed uint64
     flags    uint8      1: a rate follows; 2: losses are float64; 4: counts follow; 8: a mark;
-                        16: the weights stayed clean, as several points were evaluated at once
+                        16: the weights stayed clean, as several points were evaluated at once;
+                        32: skipped, as one of the losses is not finite; no coefficients
     rate     varint     zigzag of the second difference of the float64's bits, as integers
     counts   2 varints  losses, coefficients; where they are not those of the step before
     losses   float32 or float64 each, in the order of evaluation
@@ -21,7 +22,7 @@ from pathlib import Path
 _HEADER = struct.Struct("<8sHQ")
 _MAGIC, VERSION = b"ZOLEDGER", 2
 HEADER_BYTES = _HEADER.size
-_RATE, _WIDE, _COUNTS, _MARK, _PACKED = 1, 2, 4, 8, 16
+_RATE, _WIDE, _COUNTS, _MARK, _PACKED, _SKIPPED = 1, 2, 4, 8, 16, 32
 _LONGEST = 10  # bytes of a varint: 64 bits, seven in each
 
 
@@ -30,12 +31,14 @@ class Record:
     """One step: the learning rate, the losses as evaluated, the coefficients as applied.
 
     packed: several points were evaluated in one call, for which the weights stay where they are.
+    skipped: the last loss evaluated, or one evaluated with it, is not finite, and nothing moved.
     """
 
     lr: float
     losses: tuple[float, ...]
     coefficients: tuple[float, ...]
     packed: bool = False
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Codec:
         bend = rate - self._rate - self._slope
         counts = len(entry.losses), len(entry.coefficients)
         flags = _RATE * (bend != 0) | _WIDE * (not narrow) | _COUNTS * (counts != self._counts)
-        flags |= _PACKED * entry.packed
+        flags |= _PACKED * entry.packed | _SKIPPED * entry.skipped
         body = bytes([flags])
         if flags & _RATE:
             body += _varint(_zigzag(_wrapped(bend)))
@@ -82,7 +85,7 @@ class Codec:
         entry: Record | Mark
         try:
             flags, at = data[start], start + 1
-            if flags & ~(_RATE | _WIDE | _COUNTS | _PACKED) and flags != _MARK:
+            if flags & ~(_RATE | _WIDE | _COUNTS | _PACKED | _SKIPPED) and flags != _MARK:
                 raise ValueError("is damaged in the entry")
             if flags == _MARK:
                 entry, at = Mark(*struct.unpack_from("<Q", data, at)), at + 8
@@ -102,6 +105,7 @@ class Codec:
                     _unpacked(data, at, counts[0], kind),
                     _unpacked(data, at + counts[0] * size, counts[1], "d"),
                     bool(flags & _PACKED),
+                    bool(flags & _SKIPPED),
                 )
                 at += counts[0] * size + counts[1] * 8
             (check,) = struct.unpack_from("<I", data, at)

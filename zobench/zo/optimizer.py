@@ -1,5 +1,6 @@
 """ZOOptimizer: a sampler, an estimator and a rule behind the face of a torch optimizer."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
-from zobench.zo.engine import Dialogue, Engine, answered
+from zobench.zo.engine import Dialogue, Diverged, Engine, answered
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, MOVE, PAST, Request
 from zobench.zo.forward_mode import loss_and_slope
@@ -85,6 +86,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         anchor: the loss of the n-th batch of the training set, for estimators that look at more
         than the step's batch (SVRG). Returns the estimator's loss. Raises
         zobench.zo.engine.Diverged when a loss is not finite, with the weights as before the step.
+        That step may be skipped: the next one asks for the same directions on its own batch.
         """
 
         def answer(requests: Sequence[Request]) -> Sequence[float]:
@@ -108,11 +110,15 @@ class ZOOptimizer(torch.optim.Optimizer):
         """A step that asks whoever drives it for losses, without gradients; see `step`."""
         group, step = self.param_groups[0], self.steps
         lr, eps = group["lr"], group["eps"]
-        feedback = yield from self.engine.evaluation(self.estimator, step=step, eps=eps, lr=lr)
+        packed = self.engine.pack > 1
+        try:
+            feedback = yield from self.engine.evaluation(self.estimator, step=step, eps=eps, lr=lr)
+        except Diverged:
+            self.record = Record(lr, tuple(self.engine.losses), (), packed, skipped=True)
+            raise
         self.engine.update(feedback, self.rule, step=step, lr=lr)
         self.steps += 1
         applied = [c for name in (GRAD, MOVE) for c in feedback.channels.get(name, {}).values()]
-        packed = self.engine.pack > 1
         self.record = Record(lr, tuple(self.engine.losses), tuple(applied), packed)
         return feedback.loss
 
@@ -123,8 +129,9 @@ class ZOOptimizer(torch.optim.Optimizer):
         """Take the step that a ledger record describes: same bits, no forward pass.
 
         seen: shown the requests that the step would have evaluated, one call at a time. Returns the
-        estimator's loss, as `step` did. Raises ValueError when the record belongs to other settings
-        than this optimizer's, or when the law of z depends on activations, which no ledger holds.
+        estimator's loss, as `step` did, or raises Diverged where that was skipped. Raises
+        ValueError when the record belongs to other settings than this optimizer's, or when the law
+        of z depends on activations, which no ledger holds.
         """
         if self.engine.sampler.replay_class is ReplayClass.DATA:
             raise ValueError(
@@ -135,15 +142,26 @@ class ZOOptimizer(torch.optim.Optimizer):
         losses, forwards = iter(record.losses), self.engine.forwards
 
         def answer(asked: Sequence[Request]) -> Sequence[float]:
-            if seen is not None:
-                seen(asked)
-            return tuple(islice(losses, len(asked) + (asked[0].along is not None)))
+            count = len(asked) + (asked[0].along is not None)
+            values = tuple(islice(losses, count))
+            if seen is not None and values:
+                seen(asked[: len(values)])
+            missing = count - len(values) if record.skipped else 0
+            return values + (math.nan,) * missing  # a smaller pack had evaluated no more of them
 
         pack = self.engine.pack
         # the walk's rounding is the step's: whoever packed its points left the weights alone
         self.engine.pack = max(pack, 2) if record.packed else 1
         try:
             loss = answered(self.stepping(), answer)
+        except Diverged:
+            if not record.skipped:
+                raise ValueError(f"step {self.steps} has a loss that is not finite") from None
+            others = [Request({}) for _ in losses]  # which a larger pack had evaluated, too
+            if seen is not None and others:
+                seen(others)
+            self.record = record
+            raise
         finally:
             self.engine.pack, self.engine.forwards = pack, forwards
         if self.record != record:

@@ -1,31 +1,23 @@
-"""Weights & Biases, offline unless the user is logged in."""
+"""Weights & Biases, offline unless the user is logged in; whatever fails there, the run goes on."""
 
-import csv
-import gzip
-import math
+import contextlib
 import os
-import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zobench.run.folder import RunFolder
-from zobench.run.loggers.wandb_config import wandb_config
-
-_AXES = ("step", "cost/forwards", "cost/tokens", "time/train_s")
-_EXTREMES = {"dev/loss": "min", "dev/accuracy": "max", "memory/peak_gib": "max"}
+from zobench.run.loggers.base import Logger
+from zobench.run.loggers.mirror import Mirror
+from zobench.run.loggers.none import NoLogger
 
 
 class WandbLogger:
-    """Mirrors a run into W&B under the run's own id, so that relaunching continues it: no row
-    is there twice, and none is missing.
+    """A `Mirror` that is replaced by an offline one when it fails, and by none when that fails.
 
     mode: online, offline, disabled or null: WANDB_MODE if set, else online with an API key at hand,
-    else offline. The suite is the group and the optimizer the job type, so that W&B's own columns
-    group by both; task, model and tuning are tags. Every metric can be drawn against the step (the
-    default), forwards, tokens or seconds of training. The summary holds the last value of a metric,
-    and the best dev numbers and the largest memory as `.min` and `.max`, until the run ends: then
-    it is the result, as in result.json. predictions: also log each test example's answer.
+    else offline. An outage, a bad key or a missing package is said once on stderr; an offline
+    mirror has all rows, and `zobench sync` uploads it. The other arguments are Mirror's.
     """
 
     def __init__(
@@ -37,8 +29,12 @@ class WandbLogger:
         tags: Sequence[str],
         predictions: bool = False,
     ) -> None:
-        self.project, self.entity, self.mode, self.tags = project, entity, mode, list(tags)
-        self.predictions = predictions
+        self.mode = mode
+        self._options: dict[str, Any] = {"project": project, "entity": entity, "tags": tags}
+        self._options["predictions"] = predictions
+        self._mirror: Logger = NoLogger()
+        self._now = "offline"
+        self._rows: list[Mapping[str, float | None]] = []
 
     def begin(
         self,
@@ -47,73 +43,65 @@ class WandbLogger:
         meta: Mapping[str, Any],
         rows: Sequence[Mapping[str, float | None]],
     ) -> None:
-        import wandb
-
-        # What an earlier attempt left here is incomplete: the rows are all of it, and are sent
-        # again, but for those that the server has.
-        shutil.rmtree(folder.path / "wandb", ignore_errors=True)
-
-        mode: Any = self.mode or os.environ.get("WANDB_MODE") or _default_mode()
-        choices = meta["choices"]
-        self._folder = folder
-        self._run = wandb.init(
-            project=self.project,
-            entity=self.entity,
-            mode=mode,
-            id=meta["id"],
-            name=meta["name"],
-            group=meta["suite"],
-            job_type=choices["optimizer"],
-            tags=[choices["task"], choices["model"], choices["tuning"], *self.tags],
-            config=wandb_config(settings, meta),
-            dir=str(folder.path),
-            resume="allow",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-        for axis in _AXES:
-            self._run.define_metric(axis)
-        self._run.define_metric("*", step_metric="step")
-        for key, extreme in _EXTREMES.items():
-            self._run.define_metric(key, step_metric="step", summary=extreme)
-        self._there = self._run.step  # rows that the server has of a run that is resumed
-        for row in rows:
-            self.log(row)
+        self._about, self._rows = (folder, settings, meta), list(rows)
+        mode = "offline"
+        try:
+            mode = self.mode or os.environ.get("WANDB_MODE") or _default_mode()
+            self._start(mode)
+        except Exception as error:
+            self._instead(mode, error)
 
     def log(self, row: Mapping[str, float | None]) -> None:
-        if self._there > 0:
-            self._there -= 1
-            return
-        self._run.log({k: math.nan if v is None else v for k, v in row.items()})
+        self._rows.append(row)
+        self._try(lambda mirror: mirror.log(row))
 
     def end(self, result: Mapping[str, Any]) -> None:
-        if self.predictions and self._folder.predictions.is_file():
-            self._run.log({"predictions": _table(self._folder.predictions)})
-        for part, values in result.items():
-            if isinstance(values, Mapping):
-                self._run.summary.update({f"{part}/{k}": v for k, v in values.items()})
-            else:
-                self._run.summary[part] = values
-        self._finish(exit_code=0)
+        if self._try(lambda mirror: mirror.end(result)):
+            self._try(lambda mirror: mirror.end(result))  # what came in its place
 
     def abort(self) -> None:
-        self._finish(exit_code=1)
+        with contextlib.suppress(Exception):  # the run has failed for a reason of its own
+            self._mirror.abort()
 
-    def _finish(self, exit_code: int) -> None:
-        import wandb
+    def _start(self, mode: str) -> None:
+        mirror = Mirror(mode=mode, **self._options)
+        mirror.begin(*self._about, self._rows)
+        self._mirror, self._now = mirror, mode
 
-        self._run.finish(exit_code=exit_code)
-        # finish() may return before W&B's own process has written an offline run to disk
-        wandb.teardown()
+    def _try(self, tell: Callable[[Logger], None]) -> bool:
+        """Tell the mirror; whether it failed, and another has taken its place."""
+        try:
+            tell(self._mirror)
+        except Exception as error:
+            self.abort()
+            self._instead(self._now, error)
+            return True
+        return False
+
+    def _instead(self, mode: str, error: Exception) -> None:
+        """Begin anew offline with all rows so far, or do without; say so."""
+        self._mirror = NoLogger()
+        missing = isinstance(error, ImportError)
+        then = "not mirrored" if missing or mode == "offline" else "mirrored offline"
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        print(
+            f"W&B: {type(error).__name__}: {reason}; the run goes on and is {then}",
+            file=sys.stderr,
+            flush=True,
+        )
+        if then == "mirrored offline":
+            try:
+                _forget()
+                self._start("offline")
+            except Exception as other:
+                self._instead("offline", other)
 
 
-def _table(path: Path) -> Any:
-    """predictions.csv.gz as a W&B table, the row a whole number and the score a float."""
+def _forget() -> None:
+    """End W&B's own process, which holds on to the id of a run that did not come about."""
     import wandb
 
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        header, *lines = csv.reader(file)
-    data = [[int(row), answer, gold, float(score)] for row, answer, gold, score in lines]
-    return wandb.Table(columns=header, data=data)
+    wandb.teardown()
 
 
 def _default_mode() -> str:

@@ -1,16 +1,16 @@
 """What W&B is told of a run's settings: few plain keys to group and filter by, and all the rest."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
+
+from zobench.secret import KEY
 
 _GROUPS = ("model", "tuning", "task", "optimizer")
 _INSIDE = ("sampler", "estimator")  # groups that count where the optimizer has such a part
 _PARTS = (*_GROUPS, "budget", "train", "evaluation", "diagnose")
 _FACTS = ("setting", "suite", "seed", "commit", "device", "parameters")
 _PRIVATE = ("logger", "runs_root")
-_SECRET = re.compile(r"((api|access|private)_?key|token|secret|password|credentials)$", re.I)
 _LONGEST = 100  # characters of a text that is still a value to compare
 
 
@@ -35,9 +35,7 @@ def _clean(value: Any) -> Any:
     """The same without nulls and secrets; of an absolute path its last part alone."""
     if isinstance(value, Mapping):
         return {
-            str(k): _clean(v)
-            for k, v in value.items()
-            if v is not None and not _SECRET.search(str(k))
+            str(k): _clean(v) for k, v in value.items() if v is not None and not KEY.search(str(k))
         }
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]

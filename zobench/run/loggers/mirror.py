@@ -1,0 +1,122 @@
+"""A run in Weights & Biases, as long as nothing fails; see `zobench.run.loggers.wandb`."""
+
+import csv
+import gzip
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zobench.run.folder import RunFolder
+from zobench.run.loggers.wandb_config import wandb_config
+
+_AXES = ("step", "cost/forwards", "cost/tokens", "time/train_s")
+_INIT_SECONDS, _FINISH_SECONDS = 60.0, 300.0  # that a server may let a run wait
+_EXTREMES = {"dev/loss": "min", "dev/accuracy": "max", "memory/peak_gib": "max"}
+
+
+class Mirror:
+    """Mirrors a run into W&B under the run's own id, so that relaunching continues it: no row
+    is there twice, and none is missing.
+
+    mode: online, offline or disabled. The suite is the group and the optimizer the job type, so
+    that W&B's own columns group by both; task, model and tuning are tags. Every metric can be drawn
+    against the step (the default), forwards, tokens or seconds of training. The summary holds the
+    last value of a metric, and the best dev numbers and the largest memory as `.min` and `.max`,
+    until the run ends: then it is the result, as in result.json. predictions: also log each test
+    example's answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        entity: str | None,
+        mode: str,
+        tags: Sequence[str],
+        predictions: bool = False,
+    ) -> None:
+        self.project, self.entity, self.tags = project, entity, list(tags)
+        self.mode: Any = mode
+        self.predictions = predictions
+
+    def begin(
+        self,
+        folder: RunFolder,
+        settings: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        rows: Sequence[Mapping[str, float | None]],
+    ) -> None:
+        import wandb
+
+        # What an earlier attempt left here is incomplete: the rows are all of it, and are sent
+        # again, but for those that the server has.
+        shutil.rmtree(folder.path / "wandb", ignore_errors=True)
+
+        choices = meta["choices"]
+        self._folder = folder
+        self._run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            mode=self.mode,
+            id=meta["id"],
+            name=meta["name"],
+            group=meta["suite"],
+            job_type=choices["optimizer"],
+            tags=[choices["task"], choices["model"], choices["tuning"], *self.tags],
+            config=wandb_config(settings, meta),
+            dir=str(folder.path),
+            resume="allow",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=_INIT_SECONDS,
+                finish_timeout=_FINISH_SECONDS,  # what is not sent by then is on disk
+                finish_timeout_raises=True,
+            ),
+        )
+        for axis in _AXES:
+            self._run.define_metric(axis)
+        self._run.define_metric("*", step_metric="step")
+        for key, extreme in _EXTREMES.items():
+            self._run.define_metric(key, step_metric="step", summary=extreme)
+        self._there = self._run.step  # rows that the server has of a run that is resumed
+        for row in rows:
+            self.log(row)
+
+    def log(self, row: Mapping[str, float | None]) -> None:
+        if self._there > 0:
+            self._there -= 1
+            return
+        self._run.log({k: math.nan if v is None else v for k, v in row.items()})
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        if self.predictions and self._folder.predictions.is_file():
+            self._run.log({"predictions": _table(self._folder.predictions)})
+        for part, values in result.items():
+            if isinstance(values, Mapping):
+                self._run.summary.update({f"{part}/{k}": v for k, v in values.items()})
+            else:
+                self._run.summary[part] = values
+        self._finish(exit_code=0)
+
+    def abort(self) -> None:
+        self._finish(exit_code=1)
+
+    def _finish(self, exit_code: int) -> None:
+        import wandb
+
+        self._run.finish(exit_code=exit_code)
+        # finish() may return before W&B's own process has written an offline run to disk
+        wandb.teardown()
+
+
+def _table(path: Path) -> Any:
+    """predictions.csv.gz as a W&B table, the row a whole number and the score a float."""
+    import wandb
+
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    data = [[int(row), answer, gold, float(score)] for row, answer, gold, score in lines]
+    return wandb.Table(columns=header, data=data)

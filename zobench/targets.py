@@ -1,0 +1,89 @@
+"""What a config may name as `_target_`, which is code that will run.
+
+zobench's own, torch's optimizers, transformers' model configs, and what the user put into a Python
+file of a `--config-dir`. Whether a name is one of these is known before anything is imported.
+"""
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from zobench.errors import UserError
+
+FOLDERS = "ZOBENCH_CONFIG_DIRS"  # environment variable: folders whose Python files may be named
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_OURS = re.compile(r"zobench\..+|torch\.optim\..+|transformers\.[A-Za-z]\w*Config")
+_HOMES = ("zobench.", "torch.optim.", "transformers.")  # where those are defined
+
+
+def admit(folder: Path) -> None:
+    """Let configs name what is in the folder's Python files, here and in the runs to come."""
+    place = str(folder.expanduser().resolve())
+    for name in (FOLDERS, "PYTHONPATH"):
+        others = [path for path in os.environ.get(name, "").split(os.pathsep) if path != place]
+        os.environ[name] = os.pathsep.join([place, *filter(None, others)])
+    sys.path.insert(0, place)
+
+
+def located(target: Any, key: str) -> Any:
+    """The object that a `_target_` names.
+
+    Raises UserError for one that no config may name, without importing it, and for one that is not
+    there.
+    """
+    named = f"{key}._target_={target}" if key else f"_target_={target}"
+    if not isinstance(target, str) or not _DOTTED.fullmatch(target):
+        raise UserError(f"{named}: expected a dotted name, such as zobench.zo.rules.sgd.SGD")
+    own = not _OURS.fullmatch(target)
+    module, _, name = target.rpartition(".")
+    if own and not _of_the_users(module):
+        raise UserError(
+            f"{named}: a config names only what is in zobench or torch.optim, and Python files in"
+            " the folder given by --config-dir"
+        )
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{named}: cannot be imported ({error})") from None
+    home = f"{getattr(found, '__module__', '')}."
+    if not own and not home.startswith(_HOMES):
+        raise UserError(f"{named}: is not defined there, but in {home[:-1] or 'no module'}")
+    return found
+
+
+def targets_in(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """(key of the node, target) of all nodes with a `_target_`, at any depth."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            if name == "_target_":
+                yield key, value
+            else:
+                yield from targets_in(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from targets_in(value, f"{key}.{place}")
+
+
+def _of_the_users(module: str) -> bool:
+    """Whether a module is, and when imported will be, a file of an admitted folder."""
+    folders = [path for path in os.environ.get(FOLDERS, "").split(os.pathsep) if path]
+    if not folders:
+        return False
+    sys.path[:0] = [path for path in folders if path not in sys.path]
+    top, *below = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)  # of a module without a dot this imports nothing
+    except ValueError:  # a module that was made without one
+        return False
+    for part in below:
+        places = spec.submodule_search_locations if spec else None
+        spec = PathFinder.find_spec(part, list(places)) if places else None
+    if spec is None or not spec.has_location or spec.origin is None:
+        return False
+    return any(Path(os.path.abspath(spec.origin)).is_relative_to(folder) for folder in folders)
