@@ -13,7 +13,10 @@ from zobench.paths import conf_dir
 PACKAGE = Path(zobench.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 HYDRA = ("hydra", "omegaconf")
-HYDRA_PLACES = ("cli.py", "hydra_app.py", "launchers.py", "schema.py", "build.py", "bench/app.py")
+HYDRA_PLACES = (
+    *("cli.py", "hydra_app.py", "launchers.py", "schema.py", "build.py", "explain.py"),
+    "bench/app.py",
+)
 # who -> what it must not import
 ARROWS = {
     "zo": ("zobench.(?!zo)", "transformers", "datasets", "wandb", *HYDRA),

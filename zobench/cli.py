@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zobench.errors import UserError
+from zobench.explain import explained
 
 if TYPE_CHECKING:
     from zobench.run.launch import Job
@@ -89,7 +89,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("ZOBENCH_TRACE"):
             raise
-        message = _explain(error)
+        message = explained(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
@@ -175,7 +175,7 @@ def _checked(config: Any) -> "Job | None":
             config.seed = 0
         base = resolved(config)
     except Exception as error:
-        message = _explain(error)
+        message = explained(error)
         if isinstance(error, Secret):  # Hydra has written a sweep's settings there
             (Path(config.runs_root) / config.suite / "multirun.yaml").unlink(missing_ok=True)
         if message is None or os.environ.get("ZOBENCH_TRACE"):
@@ -211,41 +211,3 @@ def _pretrain(arguments: list[str]) -> int:
         print(f"{made.out}: {size}, held-out loss {made.heldout_loss:.3f}, {made.seconds:.0f} s")
         print(f"use it with model=hf model.path={made.out}")
     return 0
-
-
-def _explain(error: BaseException) -> str | None:
-    """One or two lines for an error of the user's, None for a defect of zobench's."""
-    from hydra.errors import HydraException, OverrideParseException
-    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key}: this setting must be given, as in {error.full_key}=..."
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override}: not KEY=VALUE as Hydra reads it ({error.args[0].splitlines()[0]})"
-        )
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        return None
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        lines += [line.strip() for line in str(cause).splitlines()]
-    if match := re.match(r"Could not override '(.+)'", lines[0]):
-        return f"{match[1]}: no such setting or group; `--cfg job` shows all settings"
-    if "Available options" in str(error):
-        first = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
-        options = [line for line in lines[first + 1 :] if re.fullmatch(r"[\w.-]+", line)]
-        return f"{lines[0]}\n{lines[first]} {', '.join(options)}"
-    if match := re.match(r"Interpolation key '(.+)' not found", lines[0]):
-        where = getattr(error, "full_key", None) or "a setting"
-        return f"{where} needs {match[1]}, which the chosen options do not have: they do not fit"
-    lines[0] = re.sub(r"^\w+ raised while resolving interpolation: ", "", lines[0])
-    key = getattr(error, "full_key", None)
-    if key and key not in lines[0]:
-        lines[0] = f"{key}: {lines[0]}"
-    noise = ("full_key", "object_type", "reference_type")
-    return "\n".join([line for line in lines if not line.startswith(noise)][:2])

@@ -14,7 +14,6 @@ from pathlib import Path
 from zobench.run import launches
 from zobench.run.command import is_command, started_by
 from zobench.run.launch import Job, Outcome, launch, report
-from zobench.run.nursery import dismiss
 from zobench.run.stop import Stop, Stopped
 
 _SUBMITIT = (signal.SIGUSR2, signal.SIGUSR1)  # one of them says that the job's time is over
@@ -54,7 +53,6 @@ def _launch_as_worker(job: Job, folder: Path) -> None:
         with Stop((signal.SIGTERM,)):
             launch(job)
     except Stopped:
-        dismiss()
         _report_stopped(job)
 
 
@@ -83,7 +81,6 @@ def _launch_in_queue(job: Job, number: signal.Signals) -> None:
         with Stop((number,)):
             launch(job)
     except Stopped:
-        dismiss()
         try:
             requeue(number, None)  # ends this process
         except Exception as refused:

@@ -75,7 +75,11 @@ def carry_out(*orders: Order) -> Ending:
         _nursery = Nursery()
         atexit.register(_nursery.close)
     killed = kernel_kills()
-    ending = _nursery.run(*orders)
+    try:
+        ending = _nursery.run(*orders)
+    except BaseException:  # asked to stop: the next run must not be given this one's answer
+        dismiss()
+        raise
     if ending is None or not _nursery.forks:  # the next run gets another
         status = dismiss()
         ending = ending or Ending(status)

@@ -31,6 +31,8 @@ def _object(line: str, where: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not valid JSON ({error.msg})") from None
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of 5,000 digits
+        raise UserError(f"{where}: not readable JSON ({str(error)[:80]})") from None
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
     return row

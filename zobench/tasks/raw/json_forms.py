@@ -16,6 +16,8 @@ def json_rows(path: Path, text: str) -> Iterator[Row]:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of 5,000 digits
+        raise UserError(f"{path}: not readable JSON ({str(error)[:80]})") from None
     for form in (squad_json, drop_json):
         if form.recognised(document):
             yield from form.rows(document, str(path))

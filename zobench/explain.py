@@ -1,0 +1,71 @@
+"""What the libraries raise for a user's mistake, in one or two lines."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from zobench.errors import UserError
+
+
+def explained(error: BaseException) -> str | None:
+    """One or two lines for an error of the user's, None for a defect of zobench's."""
+    from hydra.errors import HydraException, OverrideParseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+    from yaml import YAMLError
+
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: this setting must be given, as in {error.full_key}=..."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: not KEY=VALUE as Hydra reads it ({error.args[0].splitlines()[0]})"
+        )
+    if isinstance(error, YAMLError):
+        return _not_yaml(error)
+    theirs = isinstance(error, HydraException | OmegaConfBaseException)
+    if isinstance(error, ValueError) and not theirs and _raised_in(error) == "hydra":
+        return f"a config file: {str(error).splitlines()[0]}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if not theirs:
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        lines += [line.strip() for line in str(cause).splitlines()]
+    if match := re.match(r"Could not override '(.+)'", lines[0]):
+        return f"{match[1]}: no such setting or group; `--cfg job` shows all settings"
+    if "Available options" in str(error):
+        first = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
+        options = [line for line in lines[first + 1 :] if re.fullmatch(r"[\w.-]+", line)]
+        return f"{lines[0]}\n{lines[first]} {', '.join(options)}"
+    if match := re.match(r"Interpolation key '(.+)' not found", lines[0]):
+        where = getattr(error, "full_key", None) or "a setting"
+        return f"{where} needs {match[1]}, which the chosen options do not have: they do not fit"
+    lines[0] = re.sub(r"^\w+ raised while resolving interpolation: ", "", lines[0])
+    found = re.search(r"full_key: ([\w.]+)", f"{error} {cause}")
+    key = getattr(error, "full_key", None) or (found and found[1])
+    if key and key not in lines[0]:
+        lines[0] = f"{key}: {lines[0]}"
+    noise = ("full_key", "object_type", "reference_type")
+    return "\n".join([line for line in lines if not line.startswith(noise)][:2])
+
+
+def _not_yaml(error: Any) -> str:
+    """File and line of a config file that is no YAML."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{mark.name}:{mark.line + 1}: not valid YAML ({error.problem})"
+    return f"{getattr(error, 'name', 'a config file')}: not valid YAML ({error.reason})"
+
+
+def _raised_in(error: BaseException) -> str:
+    """The package whose code raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    parts = Path(trace.tb_frame.f_code.co_filename).parts
+    return parts[parts.index("site-packages") + 1] if "site-packages" in parts else ""
