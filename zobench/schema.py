@@ -49,6 +49,13 @@ class Checkpoint:
 
 
 @dataclass
+class Ranks:
+    """Of one run in several processes, which torchrun starts."""
+
+    check_every: int | None = 100  # steps between comparisons of their weights' hashes
+
+
+@dataclass
 class Evaluation:
     """How dev and test are evaluated."""
 
@@ -115,6 +122,7 @@ class Config:
     budget: Budget = field(default_factory=Budget)
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    ranks: Ranks = field(default_factory=Ranks)
     evaluation: Evaluation = field(default_factory=Evaluation)
     table: Table = field(default_factory=Table)
     published: Published = field(default_factory=Published)
@@ -208,6 +216,8 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     every = settings["diagnose"]["every"]
     if every is not None and every < 1:
         raise UserError(f"diagnose.every={every}: must be at least 1, or null")
+    if (every := settings["ranks"]["check_every"]) is not None and every < 1:
+        raise UserError(f"ranks.check_every={every}: must be at least 1, or null")
     if settings["seed"] < 0:
         raise UserError(f"seed={settings['seed']}: must not be negative")
     if settings["threads"] is not None and settings["threads"] < 1:

@@ -12,6 +12,7 @@ import torch
 
 from zobench.errors import UserError
 from zobench.run.folder import RunFolder, write_json
+from zobench.run.ranks.group import Lost, here
 from zobench.run.runner import run
 from zobench.run.stop import REQUEUE, Stop, Stopped
 from zobench.run.together import run_together
@@ -30,12 +31,18 @@ def main(argv: list[str]) -> int:
     try:
         with Stop() as stop:
             if len(folders) == 1:
-                run(folders[0], stop)
+                run(folders[0], stop, here())
             else:
                 run_together(folders)
     except Stopped as asked:
         print(f"stopped by {asked}; started again, the run goes on", file=sys.stderr)
         return REQUEUE
+    except Lost as lost:
+        if not folders[0].failure.is_file():  # which the other rank may have written
+            failure = {"kind": "killed", "reason": str(lost), "log": str(folders[0].log)}
+            write_json(folders[0].failure, failure)
+        traceback.print_exc()
+        return 1
     except Exception as error:
         kind, reason = _described(error)
         failure = {"kind": kind, "reason": reason, "log": str(folders[0].log)}

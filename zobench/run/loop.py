@@ -20,6 +20,7 @@ from zobench.run.meter import Meter
 from zobench.run.pace import Pace
 from zobench.run.predictions import write_predictions
 from zobench.run.progress import RunProgress
+from zobench.run.ranks.agreed import Agreed
 from zobench.run.snapshot import dev_of, go_on, recall_costs, snapshot
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop, Stopped
@@ -49,7 +50,7 @@ class Loop:
         pace: Pace,
         progress: RunProgress,
         checkpoints: Checkpoints | None,
-        stop: Stop,
+        stop: Stop | Agreed,
     ) -> None:
         self.folder, self.model, self.problem = folder, model, problem
         self.steps, self.optimizer = steps, steps.optimizer
@@ -121,6 +122,7 @@ class Loop:
 
     def _train(self) -> Generator[Wanted, float, None]:
         self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
+        self.stop.meet(self.steps_taken, compare=True)
         while True:
             self._settle()
             if self.pace.over(self.steps_taken):
@@ -150,9 +152,11 @@ class Loop:
                     self._log_losses(step + 1)
         if replayed and not self.steps.replayed(self.steps_taken):
             recall_costs(self)
+            self.stop.meet(self.steps_taken)
 
     def _interrupted(self, step: int) -> bool:
         due = self.checkpoints is not None and self.checkpoints.due(step)
+        due = self.stop.meet(step, due=due)
         return due or self.stop.asked or self.pace.over(step)
 
     def _step(self, step: int, *, diagnosed: bool) -> Generator[Wanted, float, float]:
@@ -189,6 +193,7 @@ class Loop:
         if ends or taken % self.train["log_every"] == 0:
             self._log_losses(taken)
         if ends:
+            self.stop.meet(taken, compare=True)
             self.steps.mark(taken)
             self._evaluate_dev(taken)
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from zobench.run.folder import RunFolder
+from zobench.run.ranks.group import started
+from zobench.run.ranks.torchrun import carry_out_here
 from zobench.run.stop import SIGNALS
 
 
@@ -61,9 +63,12 @@ _nursery: Nursery | None = None
 def carry_out(*folders: RunFolder) -> int:
     """Carry out a run in a process of its own; returns its exit status, -N for signal N.
 
-    Several runs are carried out side by side in one process.
+    Several runs are carried out side by side in one process. Under torchrun the run is this one's,
+    and that of all other ranks.
     """
     global _nursery
+    if started():
+        return carry_out_here(folders[0])
     if sys.platform != "linux":  # other systems' libraries start threads that a fork would break
         command = [sys.executable, "-m", "zobench.run", *_paths(folders)]
         with folders[0].log.open("w") as log, subprocess.Popen(command, stderr=log) as process:
