@@ -96,7 +96,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     for line in requests:
         folders = [RunFolder(Path(path)) for path in json.loads(line)]
         for folder in folders:
-            _import_for(folder)
+            import_for(folder.settings())
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the run listens
         child = os.fork()
         if child == 0:
@@ -110,9 +110,9 @@ def _paths(folders: Sequence[RunFolder]) -> list[str]:
     return [str(folder.path.resolve()) for folder in folders]
 
 
-def _import_for(folder: RunFolder) -> None:
+def import_for(settings: Mapping[str, Any]) -> None:
     """Import what the run will import; one that cannot be imported is the run's to report."""
-    for target in sorted(set(_targets(folder.settings()))):
+    for target in sorted(set(_targets(settings))):
         try:
             module = importlib.import_module(target.rpartition(".")[0])
         except Exception:

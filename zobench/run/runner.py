@@ -68,9 +68,9 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
         made = made_of(settings, device)
         optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
     check_gradient(settings["train"], made.problem, optimizer)
-    check_captured(optimizer, settings["train"]["micro_batch_size"])
     if group is not None:
         check_ranks(settings, optimizer)
+    check_captured(optimizer, settings["train"]["micro_batch_size"])
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
         with meter.phase("fit"):
             optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])

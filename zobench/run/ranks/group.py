@@ -27,7 +27,8 @@ class Group:
 
     def __init__(self) -> None:
         self.rank, self.size, self.place = (int(os.environ[name]) for name in _STARTED)
-        with _lost():
+        self.sound = True  # while all ranks are at the same place
+        with self._lost():
             dist.init_process_group("gloo", timeout=_PATIENCE)
 
     @property
@@ -37,20 +38,20 @@ class Group:
     def all(self, value: Any) -> list[Any]:
         """What each rank has, in their order."""
         values: list[Any] = [None] * self.size
-        with _lost():
+        with self._lost():
             dist.all_gather_object(values, value)
         return values
 
     def from_first(self, value: Any = None) -> Any:
         """What the first rank has."""
         values = [value]
-        with _lost():
+        with self._lost():
             dist.broadcast_object_list(values, src=0)
         return values[0]
 
     def wait(self) -> None:
         """Until all are here."""
-        with _lost():
+        with self._lost():
             dist.barrier()
 
     def rows(self, mine: Tensor, counts: Sequence[int]) -> Tensor:
@@ -59,7 +60,7 @@ class Group:
         sent = own.new_zeros((max(counts), *own.shape[1:]))
         sent[: counts[self.rank]] = own[: counts[self.rank]]
         received = [torch.empty_like(sent) for _ in counts]
-        with _lost():
+        with self._lost():
             dist.all_gather(received, sent)
         parts = [part[:count] for part, count in zip(received, counts, strict=True)]
         return torch.cat(parts).to(mine.device)
@@ -73,14 +74,14 @@ class Group:
     def leave(self) -> None:
         dist.destroy_process_group()
 
-
-@contextmanager
-def _lost() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:  # also of torch.distributed's own types
-        reason = str(error).strip().splitlines()[0][:120]
-        raise Lost(f"another rank has ended or does not answer ({reason})") from error
+    @contextmanager
+    def _lost(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # also of torch.distributed's own types
+            self.sound = False
+            reason = str(error).strip().splitlines()[0].rpartition("] ")[2]
+            raise Lost(f"another rank has ended or does not answer ({reason[:120]})") from error
 
 
 _joined: Group | None = None

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +20,39 @@ def lead_or_follow(lead: Callable[[], int]) -> int:
     try:
         return lead()
     finally:
-        with suppress(Lost):
+        if group.sound:
             group.from_first(None)  # there is nothing more to do
             group.leave()
 
 
 def carry_out_here(folder: RunFolder) -> int:
     """Carry out a run in this process, as the first rank, with the others; its exit status."""
-    path = folder.path.resolve()
+    group, path = joined(), folder.path.resolve()
     for old in path.glob("stderr-rank*.log"):
         old.unlink()
     try:
-        joined().from_first(str(path))
+        group.from_first(str(path))
     except Lost as lost:
         print(f"error: {lost}", file=sys.stderr)
         return 1
-    return _carry_out(path, path / folder.log.name)
+    status = _carry_out(path, path / folder.log.name)
+    group.sound = status == 0  # else the others have ended, or will notice that this one has
+    return status
 
 
 def _follow(group: Group) -> int:
-    """Do the runs that the first rank names; how the last one ended."""
-    status = 0
+    """Do the runs that the first rank names, up to one that fails; how the last one ended."""
     try:
         while (named := group.from_first()) is not None:
             log = Path(named) / f"stderr-rank{group.rank}.log"
-            status = _carry_out(Path(named), log, quiet=True)
-            if status == 0:
-                log.unlink()
+            if status := _carry_out(Path(named), log, quiet=True):
+                return status
+            log.unlink()
         group.leave()
     except Lost as lost:
         print(f"error: rank {group.rank}: {lost}", file=sys.stderr)
         return 1
-    return status
+    return 0
 
 
 def _carry_out(path: Path, log: Path, *, quiet: bool = False) -> int:

@@ -1,0 +1,127 @@
+"""Ranks without torchrun's start: forks of a process that has the imports behind it.
+
+Each rank finds the environment that torchrun would give it, so it carries out the same command.
+"""
+
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Team:
+    """A process that forks ranks; a context manager. Runs land in `runs`."""
+
+    def __init__(self, runs: Path) -> None:
+        root = Path(__file__).resolve().parents[2]
+        paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"PYTHONPATH": paths}
+        command = [sys.executable, "-W", "ignore", "-m", "tests.run.team"]
+        pipe: Any = subprocess.PIPE
+        self.runs = runs
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, cwd=root, env=environment
+        )
+
+    def __call__(
+        self, size: int, *arguments: str, at: str = "", planted: str | None = None
+    ) -> list[int]:
+        """Exit status of each rank of `torchrun --nproc-per-node SIZE -m zobench ARGUMENTS`.
+
+        -N for signal N. at: the folder below `runs`. planted: a function of a rank's number that
+        each calls first, as module.name. What they print is in `at`.out there.
+        """
+        asked = {"size": size, "arguments": arguments, "runs": str(self.runs / at)}
+        asked |= {"port": _free_port(), "planted": planted}
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
+        statuses: list[int] = json.loads(self._process.stdout.readline())
+        return statuses
+
+    def said(self, at: str) -> str:
+        """What the ranks printed, in any order."""
+        return (self.runs / f"{at}.out").read_text()
+
+    def __enter__(self) -> "Team":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+        assert self._process.stdout
+        self._process.stdout.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _forked(asked: dict[str, Any], rank: int) -> int:
+    """The process of a rank, which never returns from here."""
+    child = os.fork()
+    if child:
+        return child
+    size = str(asked["size"])
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(asked["port"])}
+    os.environ["ZOBENCH_RUNS"] = asked["runs"]
+    out = os.open(asked["runs"] + ".out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    status = 1
+    try:
+        if asked["planted"]:
+            module, _, name = asked["planted"].rpartition(".")
+            getattr(importlib.import_module(module), name)(rank)
+        from zobench.cli import run_command
+
+        status = run_command(asked["arguments"])
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _serve() -> None:
+    import torch._dynamo  # noqa: F401
+
+    import zobench.hydra_app
+    import zobench.run.__main__  # noqa: F401
+    from zobench.run.nursery import import_for
+    from zobench.schema import composed
+
+    import_for(composed())
+    sys.argv = ["zobench"]
+    for line in sys.stdin:
+        asked = json.loads(line)
+        children = [_forked(asked, rank) for rank in range(asked["size"])]
+        ended = {}
+        for _ in children:
+            child, status = os.wait()
+            ended[child] = os.waitstatus_to_exitcode(status)
+        print(json.dumps([ended[child] for child in children]), flush=True)
+
+
+def overrides(*more: str) -> Sequence[str]:
+    """A small run: 12 steps on 48 examples, evaluated three times."""
+    sizes = ("task.sizes.train=48", "task.sizes.dev=24", "task.sizes.test=40")
+    steps = ("budget.steps=12", "train.eval_every=5", "train.log_every=2", "train.batch_size=8")
+    return (*sizes, *steps, "evaluation.batch_size=8", "threads=1", "logger=none", *more)
+
+
+if __name__ == "__main__":
+    _serve()
