@@ -9,9 +9,15 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.run.attempts import rows_of, untimed
+from zobench.run.folder import RunFolder, read_json
+from zobench.run.nursery import Nursery
+
+Compose = Callable[..., dict[str, Any]]
 
 
 class Team:
@@ -121,6 +127,40 @@ def overrides(*more: str) -> Sequence[str]:
     sizes = ("task.sizes.train=48", "task.sizes.dev=24", "task.sizes.test=40")
     steps = ("budget.steps=12", "train.eval_every=5", "train.log_every=2", "train.batch_size=8")
     return (*sizes, *steps, "evaluation.batch_size=8", "threads=1", "logger=none", *more)
+
+
+def alone_in(team: Team, nursery: Nursery, compose: Compose) -> Callable[..., RunFolder]:
+    """A function of overrides: the folder of that run by one process that was left alone."""
+    known: dict[tuple[str, ...], RunFolder] = {}
+
+    def alone(*more: str) -> RunFolder:
+        if more not in known:
+            folder = RunFolder(team.runs / "alone" / str(len(known)))
+            choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "o"}
+            meta = {"id": "0" * 8, "name": "n", "suite": "s", "seed": 0, "choices": choices}
+            folder.begin(compose(*overrides(*more)), meta)
+            assert nursery.run(folder) == 0
+            known[more] = folder
+        return known[more]
+
+    return alone
+
+
+def folder_in(team: Team, at: str) -> RunFolder:
+    """The only run there."""
+    (config,) = (team.runs / at).rglob("config.yaml")
+    return RunFolder(config.parent)
+
+
+def check_same(folder: RunFolder, like: RunFolder) -> None:
+    """Ledger, weights, metrics, predictions and result, but for times and memory; no file more."""
+    for name in ("ledger", "weights", "predictions"):
+        assert getattr(folder, name).read_bytes() == getattr(like, name).read_bytes(), name
+    assert rows_of(folder) == rows_of(like)
+    assert untimed(read_json(folder.result)) == untimed(read_json(like.result))
+    assert {path.name for path in folder.path.iterdir()} == {
+        path.name for path in like.path.iterdir()
+    }
 
 
 if __name__ == "__main__":
