@@ -14,6 +14,7 @@ from zobench.run.nursery import Nursery
 from zobench.zo.ledger import recover
 
 Compose = Callable[..., dict[str, Any]]
+SLOW = pytest.mark.faults  # these make `make test-faults` a little longer, not every test
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ranks are forked here")
 
 
@@ -30,7 +31,7 @@ def alone(nursery: Nursery, compose: Compose, team: Team) -> Callable[..., RunFo
     return alone_in(team, nursery, compose)
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=SLOW)])
 def test_ranks_take_the_steps_of_one_process(
     team: Team, alone: Callable[..., RunFolder], size: int
 ) -> None:
@@ -70,9 +71,9 @@ def test_a_flipped_bit_stops_all_ranks(team: Team, alone: Callable[..., RunFolde
 @pytest.mark.parametrize(
     ("fault", "statuses", "reason"),
     [
-        ("killed", [1, -9], "another rank has ended"),
         ("asked_to_stop", [75, 75], None),
-        ("out_of_memory", [1, 1], "CUDA out of memory"),
+        pytest.param("killed", [1, -9], "another rank has ended", marks=SLOW),
+        pytest.param("out_of_memory", [1, 1], "CUDA out of memory", marks=SLOW),
     ],
 )
 def test_what_happens_to_one_rank_ends_the_run_which_then_goes_on(
@@ -94,6 +95,7 @@ def test_what_happens_to_one_rank_ends_the_run_which_then_goes_on(
     check_same(folder, alone("optimizer=mezo", "train.batch_size=12"))
 
 
+@SLOW
 def test_a_loss_that_is_not_finite_is_every_ranks(team: Team) -> None:
     """The run ends as diverged on all of them, and is tested all the same."""
     run = overrides("optimizer=mezo")
@@ -106,12 +108,16 @@ def test_a_loss_that_is_not_finite_is_every_ranks(team: Team) -> None:
 REFUSED = {
     "optimizer=agzo": "sampler ActivationBasis draws from the activations",
     "optimizer.graph=true": "optimizer.graph=true: a captured step cannot wait",
+    "model.device_map=auto": "model.device_map",
     "pack_runs=2": "pack_runs=2: not under torchrun",
     "optimizer.lr=low": "optimizer.lr=low: expected float",
 }
+_RUNS = ("optimizer.graph=true", "model.device_map=auto")
 
 
-@pytest.mark.parametrize("refused", REFUSED)
+@pytest.mark.parametrize(
+    "refused", [pytest.param(r, marks=SLOW) if r in _RUNS else r for r in REFUSED]
+)
 def test_what_ranks_cannot_do_is_said_once(team: Team, refused: str) -> None:
     """In one line, with a failure's status."""
     at = refused.replace("=", "-")
