@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,10 +15,8 @@ from safetensors.torch import load_file
 from tests.run.attempts import untimed
 from tests.run.team import Team, alone_in, check_same, folder_in, overrides
 from zobench.run.folder import RunFolder, read_json
-from zobench.run.nursery import Nursery
 from zobench.zo.ledger import read
 
-Compose = Callable[..., dict[str, Any]]
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(sys.platform != "linux", reason="ranks are forked here"),
@@ -59,9 +56,9 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 
 @pytest.fixture(scope="module")
-def alone(nursery: Nursery, compose: Compose, team: Team) -> Callable[..., RunFolder]:
+def alone(team: Team) -> Callable[..., RunFolder]:
     """`alone("optimizer=mezo")`: the folder of that run by one process."""
-    return alone_in(team, nursery, compose)
+    return alone_in(team)
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -93,7 +90,8 @@ def test_others_are_close(team: Team, alone: Callable[..., RunFolder], case: str
 
 def test_texts_are_written_by_all_ranks(team: Team, alone: Callable[..., RunFolder]) -> None:
     """A task whose loss and metric are those of generated answers."""
-    more = ("task=squad", "data=fixtures", "optimizer=mezo", "task.loss=f1", "budget.steps=2")
+    sizes = ("task.sizes.train=4", "task.sizes.dev=3", "task.sizes.test=3", "budget.steps=2")
+    more = ("task=squad", "data=fixtures", "optimizer=mezo", "task.loss=f1", *sizes)
     assert team(2, *overrides(*more), at="squad") == [0, 0], team.said("squad")
     check_same(folder_in(team, "squad"), alone(*more))
 

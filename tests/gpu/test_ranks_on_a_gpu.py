@@ -1,14 +1,12 @@
 """Two ranks that share one GPU: scalars and gradients go over gloo."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
 
 from tests.run.team import Team, alone_in, folder_in, overrides
 from zobench.run.folder import RunFolder, read_json
-from zobench.run.nursery import Nursery
 from zobench.zo.ledger import read
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
@@ -24,9 +22,9 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 
 @pytest.fixture(scope="module")
-def alone(nursery: Nursery, compose: Callable[..., dict[str, Any]], team: Team) -> Alone:
+def alone(team: Team) -> Alone:
     """`alone("optimizer=mezo")`: the folder of that run by one process."""
-    return alone_in(team, nursery, compose)
+    return alone_in(team)
 
 
 @pytest.mark.parametrize("method", ["mezo", "loren", "adamw"])

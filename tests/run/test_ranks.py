@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -10,10 +9,8 @@ from safetensors.torch import load_file
 
 from tests.run.team import Team, alone_in, check_same, folder_in, overrides
 from zobench.run.folder import RunFolder, read_json
-from zobench.run.nursery import Nursery
 from zobench.zo.ledger import recover
 
-Compose = Callable[..., dict[str, Any]]
 SLOW = pytest.mark.faults  # these make `make test-faults` a little longer, not every test
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ranks are forked here")
 
@@ -26,9 +23,9 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 
 @pytest.fixture(scope="module")
-def alone(nursery: Nursery, compose: Compose, team: Team) -> Callable[..., RunFolder]:
+def alone(team: Team) -> Callable[..., RunFolder]:
     """`alone("optimizer=mezo")`: the folder of that run by one process that was left alone."""
-    return alone_in(team, nursery, compose)
+    return alone_in(team)
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=SLOW)])
