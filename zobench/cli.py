@@ -109,23 +109,36 @@ def _module(name: str) -> Callable[[list[str]], int]:
 
 
 def _runs(arguments: list[str]) -> int:
+    """Compose and launch; under torchrun the first rank does, and the others follow."""
+    from zobench.run.ranks.group import started
+    from zobench.run.ranks.torchrun import lead_or_follow
+
+    return lead_or_follow(lambda: _launched(arguments)) if started() else _launched(arguments)
+
+
+def _launched(arguments: list[str]) -> int:
     """Compose and launch; afterwards say how the runs of this command ended."""
     from zobench.hydra_app import hydra_app
     from zobench.run import launches
     from zobench.run.command import Command
     from zobench.run.crew import launch_here
-    from zobench.run.launch import Job, summary
+    from zobench.run.launch import Job, launch, summary
     from zobench.run.packs import launch_in_packs
+    from zobench.run.ranks.group import started
+    from zobench.run.ranks.torchrun import only
     from zobench.run.stop import REQUEUE, Stopped
     from zobench.secret import refuse_in_arguments
 
     refuse_in_arguments(arguments)
     packs: dict[int, list[Job]] = {}  # by how many go together
+    alone: list[Job] = []  # what torchrun's processes do together
 
     def job_of(config: Any) -> None:
         if (job := _checked(config)) is None:
             return
-        if most := job.settings["pack_runs"]:
+        if started():
+            alone.append(job)
+        elif most := job.settings["pack_runs"]:
             packs.setdefault(most, []).append(job)
         else:
             launch_here(job)
@@ -136,6 +149,8 @@ def _runs(arguments: list[str]) -> int:
             command.finish()
             for most, jobs in packs.items():
                 launch_in_packs(jobs, most)
+            for job in only(alone):
+                launch(job)
     except Stopped as asked:
         print(f"stopped by {asked}; launched again, the runs go on", file=sys.stderr)
         return REQUEUE
@@ -190,6 +205,9 @@ def _checked(config: Any) -> "Job | None":
 
 def _check_launcher(pack_runs: int | None, launcher: str) -> None:
     """Packs are made of all jobs of a sweep, which a launcher with processes of its own splits."""
+    from zobench.run.ranks.torchrun import check_launch
+
+    check_launch(pack_runs, launcher)
     if pack_runs and not launcher.endswith(".BasicLauncher"):
         raise UserError(f"pack_runs={pack_runs}: packs are of Hydra's basic launcher only")
 

@@ -45,6 +45,8 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     for name, between in settings["checkpoint"].items():
         if between is not None and name != "beside_ledger" and not between > 0:
             raise UserError(f"checkpoint.{name}={between}: must be above 0, or null")
+    if (every := settings["ranks"]["check_every"]) is not None and every < 1:
+        raise UserError(f"ranks.check_every={every}: must be at least 1, or null")
     for kind, most in settings["retries"].items():
         if most < 0:
             raise UserError(f"retries.{kind}={most}: must not be negative")

@@ -62,6 +62,13 @@ class Retries:
 
 
 @dataclass
+class Ranks:
+    """Of one run in several processes, which torchrun starts."""
+
+    check_every: int | None = 100  # steps between comparisons of their weights' hashes
+
+
+@dataclass
 class Evaluation:
     """How dev and test are evaluated."""
 
@@ -129,6 +136,7 @@ class Config:
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     retries: Retries = field(default_factory=Retries)
+    ranks: Ranks = field(default_factory=Ranks)
     evaluation: Evaluation = field(default_factory=Evaluation)
     table: Table = field(default_factory=Table)
     published: Published = field(default_factory=Published)

@@ -86,4 +86,9 @@ def _of_the_users(module: str) -> bool:
         spec = PathFinder.find_spec(part, list(places)) if places else None
     if spec is None or not spec.has_location or spec.origin is None:
         return False
-    return any(Path(os.path.abspath(spec.origin)).is_relative_to(folder) for folder in folders)
+    return any(_lies_in(folder, top, Path(os.path.abspath(spec.origin))) for folder in folders)
+
+
+def _lies_in(folder: str, top: str, file: Path) -> bool:
+    """Whether the file is FOLDER/top.py or below FOLDER/top: not in an environment beside them."""
+    return file.is_relative_to(folder) and file.relative_to(folder).parts[0] in (top, f"{top}.py")

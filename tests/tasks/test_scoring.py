@@ -90,7 +90,7 @@ def encode_all(tokenizer: Any) -> Callable[..., list[Encoded]]:
 
 def choice_loss(model: Any, batch: Batch) -> Tensor:
     """Cross-entropy over the choices of a language model."""
-    return ChoiceLoss()(model, batch, language_scores)
+    return ChoiceLoss().of(language_scores(model, batch), batch)
 
 
 def batch_of(examples: list[Encoded]) -> Batch:

@@ -21,7 +21,7 @@ def measure(mode: str) -> dict[str, float]:
 
     from zobench.run.closure import CountedLoss, step_of
     from zobench.run.meter import Meter
-    from zobench.tasks.batch import collate
+    from zobench.tasks.batch import Batch, collate
     from zobench.tasks.encoding import Candidate, Encoded
     from zobench.tasks.losses import ChoiceLoss
     from zobench.tasks.scoring import language_scores
@@ -38,7 +38,11 @@ def measure(mode: str) -> dict[str, float]:
     batch = collate([Encoded(candidates, 0) for candidates in pair], 1, 2048).to(device)
 
     choose = ChoiceLoss()
-    loss = CountedLoss(model, lambda model, batch: choose(model, batch, language_scores))
+
+    def mean(model: Any, batch: Batch) -> torch.Tensor:
+        return choose.of(choose.said(model, batch, language_scores), batch)
+
+    loss = CountedLoss(model, mean)
     if mode == "evaluate":
         step = torch.no_grad()(lambda batch: float(loss(batch)))
     else:

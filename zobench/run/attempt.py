@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zobench.run.claim import Busy, claimed
-from zobench.run.failure import DATA, Failure, described
+from zobench.run.failure import DATA, KILLED, Failure, described
 from zobench.run.folder import RunFolder
 from zobench.run.history import note_begin, note_end
+from zobench.run.ranks.group import Group
 from zobench.run.runner import run
 from zobench.run.stop import REQUEUE, Stop, Stopped
 from zobench.run.together import run_together
@@ -34,6 +35,10 @@ class Order(NamedTuple):
         if self.settings is not None and self.meta is not None and not self.folder.result.is_file():
             self.folder.begin(self.settings, self.meta)
 
+    def described(self) -> Mapping[str, Any]:
+        """The settings, given or in the folder."""
+        return self.folder.settings() if self.settings is None else self.settings
+
     def plain(self) -> list[Any]:
         return [str(self.folder.path.resolve()), self.settings, self.meta]
 
@@ -50,11 +55,12 @@ class Ending(NamedTuple):
     reason: str = ""
 
 
-def attempt(orders: Sequence[Order]) -> Ending:
+def attempt(orders: Sequence[Order], group: Group | None = None) -> Ending:
     """Carry out the runs, several side by side, where no other process is at one of them.
 
     Standard error goes to the first run's log. Whatever happens, a result is whole or not there;
     `failure.json` tells of a failure, if the disk takes it, and the ending does so in any case.
+    group: the ranks of a single run; this is the first, and the others wait for its folder.
     """
     folders = [order.folder for order in orders]
     try:
@@ -66,9 +72,11 @@ def attempt(orders: Sequence[Order]) -> Ending:
                 return Ending(ALREADY)
             for order in orders:
                 order.begin()
-            stack.enter_context(_logging_to(folders[0].log))
+            stack.enter_context(logging_to(folders[0].log))
             note_begin(folders)
-            ending = carried_out(folders)
+            if group is not None:
+                group.from_first(str(folders[0].path.resolve()))
+            ending = carried_out(folders, group)
             note_end(folders, ending.status, ending.kind, ending.reason)
             return ending
     except Busy as busy:
@@ -77,7 +85,7 @@ def attempt(orders: Sequence[Order]) -> Ending:
         return Ending(FAILED, *described(error))
 
 
-def carried_out(folders: Sequence[RunFolder]) -> Ending:
+def carried_out(folders: Sequence[RunFolder], group: Group | None = None) -> Ending:
     """The runs whose config.yaml the folders hold: status 0 for results, 1 for a failure.
 
     75 (EX_TEMPFAIL) for what was asked to stop, and goes on when it is started again.
@@ -86,7 +94,7 @@ def carried_out(folders: Sequence[RunFolder]) -> Ending:
     try:
         with Stop() as stop:
             if len(folders) == 1:
-                run(folders[0], stop)
+                run(folders[0], stop, group)
             else:
                 run_together(folders)
     except Stopped as asked:
@@ -97,7 +105,8 @@ def carried_out(folders: Sequence[RunFolder]) -> Ending:
         _explain(failure)
         sys.stderr.flush()
         for folder in folders:
-            if not folder.result.is_file():
+            told = failure.kind == KILLED and folder.failure.is_file()  # by the rank that failed
+            if not folder.result.is_file() and not told:
                 failure.write(folder)
         return Ending(FAILED, *failure)
     return Ending(DONE)
@@ -112,7 +121,7 @@ def _explain(failure: Failure) -> None:
 
 
 @contextmanager
-def _logging_to(log: Path) -> Iterator[None]:
+def logging_to(log: Path) -> Iterator[None]:
     """Inside the block the process' standard error is the file, also for what is not Python."""
     before = os.dup(2)
     with log.open("w", buffering=1) as file, redirect_stderr(Redacted(file)):

@@ -1,5 +1,6 @@
 """The model that a run begins with, and whether it is the one it began with."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,11 @@ from zobench.run.device import device_named
 from zobench.zo.fingerprint import digest
 
 
-def device_for(settings: Mapping[str, Any]) -> torch.device:
-    """The run's device, after its threads are set."""
+def device_for(settings: Mapping[str, Any], place: int | None = None) -> torch.device:
+    """The run's device, after its threads are set; place: as in `device_named`."""
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
-    return device_named(settings["device"])
+    return device_named(settings["device"], place)
 
 
 def base_of(settings: Mapping[str, Any], device: torch.device) -> LoadedModel:
@@ -32,6 +33,12 @@ def tuned_of(settings: Mapping[str, Any]) -> tuple[LoadedModel, Any]:
     torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
     loaded: LoadedModel = build(settings["model"])
     return loaded, build(settings["tuning"])(loaded.model)
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Give a rank after the first masks of its own for a step, whatever came before it."""
+    named = hashlib.sha256(f"{seed},{step},{rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(named[:8], "little"))
 
 
 def digest_of(model: Any) -> str:

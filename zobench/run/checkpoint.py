@@ -61,6 +61,12 @@ class Checkpoints:
             print(f"{path} is damaged: it is left out", file=sys.stderr, flush=True)
         return None
 
+    def forget_after(self, step: int) -> None:
+        """Remove those of later steps."""
+        for path in self._files():
+            if int(path.stem.split("-")[1]) > step:
+                path.unlink()
+
     def clear(self) -> None:
         """Remove them all: the run has its result, or begins anew."""
         for path in self._files():

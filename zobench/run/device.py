@@ -16,23 +16,31 @@ class NoDevice(UserError):
     """The device that a run is to happen on cannot be used."""
 
 
-def device_named(wanted: str) -> torch.device:
+def device_named(wanted: str, place: int | None = None) -> torch.device:
     """The device of `device=auto`, cpu, cuda, cuda:N or free (a GPU that no other run has claimed).
 
-    auto is CUDA where there is a GPU, else the CPU. Raises NoDevice for one that is not there, and
-    for auto where the machine has a GPU that does not work: nobody wants the CPU then.
+    auto is CUDA where there is a GPU, else the CPU. place: which GPU `auto` and cuda mean, for one
+    of several processes on this machine. Raises NoDevice for one that is not there, and for auto
+    where the machine has a GPU that does not work: nobody wants the CPU then.
     """
     if wanted == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        if _has_gpu():
+        if not torch.cuda.is_available() and _has_gpu():
             raise NoDevice(
                 "device=auto: this machine has a GPU that CUDA cannot use (nvidia-smi may say why);"
                 " mend that, or set device=cpu"
             )
-        return torch.device("cpu")
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "free":
+        if place is not None:
+            raise UserError("device=free: under torchrun each rank has the GPU of its number")
         own_gpu(tell_once)
+    elif wanted == "cuda" and place is not None and torch.cuda.is_available():
+        if place >= (there := torch.cuda.device_count()):
+            raise NoDevice(
+                f"device={wanted}: rank {place} of this machine has no GPU of its own, there are"
+                f" {there}; start fewer ranks, or let them share one with device=cuda:0"
+            )
+        return torch.device("cuda", place)
     try:
         device = torch.device("cuda" if wanted == "free" else wanted)
     except RuntimeError:

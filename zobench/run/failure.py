@@ -11,6 +11,7 @@ import torch
 from zobench.errors import UserError
 from zobench.run.device import NoDevice
 from zobench.run.folder import RunFolder, write_json
+from zobench.run.ranks.group import Lost
 from zobench.secret import redacted
 
 DATA, MEMORY, DISK = "data", "memory", "disk"
@@ -55,6 +56,8 @@ def described(error: BaseException) -> Failure:
     text = redacted(" ".join(str(error).split()))
     if (disk := _disk(error)) is not None:
         return Failure(DISK, disk)
+    if isinstance(error, Lost):
+        return Failure(KILLED, text)
     if isinstance(error, UserError):
         return Failure(DEVICE if isinstance(error, NoDevice) else DATA, text)
     refused = "can't allocate memory" in text  # torch's words for a CPU's; it has no type for it

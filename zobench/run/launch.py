@@ -18,6 +18,7 @@ from zobench.run.failure import DATA, KILLED, Failure
 from zobench.run.folder import HALVED, RunFolder, read_json
 from zobench.run.identity import identity
 from zobench.run.nursery import carry_out
+from zobench.run.ranks.group import started
 from zobench.run.retry import Retries
 from zobench.run.stop import REQUEUE
 
@@ -90,7 +91,7 @@ def _tried(job: Job) -> Outcome:
     retries = Retries(job.settings, before.get(HALVED, 0))
     while True:
         outcome = outcome_of(folder, carry_out(job.order(retries.halved)))
-        again = retries.again(outcome.kind)
+        again = None if started() else retries.again(outcome.kind)  # other ranks have ended
         if again is None:
             return outcome
         print(f"{outcome}\n  {again}", file=sys.stderr, flush=True)

@@ -22,6 +22,7 @@ from zobench.run.pace import Pace
 from zobench.run.patience import Patience, check_rise
 from zobench.run.predictions import write_predictions
 from zobench.run.progress import RunProgress
+from zobench.run.ranks.agreed import Agreed
 from zobench.run.result import result_of
 from zobench.run.snapshot import dev_of, go_on, recall_costs, snapshot
 from zobench.run.steps import Steps
@@ -52,7 +53,7 @@ class Loop:
         pace: Pace,
         progress: RunProgress,
         checkpoints: Checkpoints | None,
-        stop: Stop,
+        stop: Stop | Agreed,
     ) -> None:
         self.folder, self.model, self.problem = folder, model, problem
         self.steps, self.optimizer = steps, steps.optimizer
@@ -98,6 +99,7 @@ class Loop:
 
     def _train(self) -> Generator[Wanted, float, None]:
         self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
+        self.stop.meet(self.steps_taken, compare=True)
         while True:
             self._settle()
             if self.pace.over(self.steps_taken) or self.patience.over:
@@ -128,9 +130,11 @@ class Loop:
                     self._log_losses(step + 1)
         if replayed and not self.steps.replayed(self.steps_taken):
             recall_costs(self)
+            self.stop.meet(self.steps_taken)
 
     def _interrupted(self, step: int) -> bool:
         due = self.checkpoints is not None and self.checkpoints.due(step)
+        due = self.stop.meet(step, due=due)
         return due or self.stop.asked or self.pace.over(step)
 
     def _step(self, step: int, *, diagnosed: bool) -> Generator[Wanted, float, float]:
@@ -173,6 +177,7 @@ class Loop:
         if ends or taken % self.train["log_every"] == 0:
             self._log_losses(taken)
         if ends:
+            self.stop.meet(taken, compare=True)
             self.steps.mark(taken)
             self._evaluate_dev(taken)
 

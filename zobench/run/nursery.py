@@ -15,11 +15,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from typing import NoReturn, TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, TextIO
 
 from zobench.run.attempt import Ending, Order, attempt
 from zobench.run.failure import ended_by, kernel_kills
+from zobench.run.ranks.group import started
+from zobench.run.ranks.torchrun import carry_out_here
 from zobench.run.stop import SIGNALS
 from zobench.targets import located, targets_in
 
@@ -69,8 +71,13 @@ _nursery: Nursery | None = None
 
 
 def carry_out(*orders: Order) -> Ending:
-    """Carry out a run in a process of its own; several, side by side in one process."""
+    """Carry out a run in a process of its own; several, side by side in one process.
+
+    Under torchrun the run is this process's, and that of all other ranks.
+    """
     global _nursery
+    if started():
+        return carry_out_here(orders[0])
     if _nursery is None:
         _nursery = Nursery()
         atexit.register(_nursery.close)
@@ -106,7 +113,7 @@ def serve(requests: TextIO, answers: TextIO, forks: bool) -> None:
     for line in requests:
         orders = [Order.of(plain) for plain in json.loads(line)]
         for order in orders:
-            _import_for(order)
+            import_for(order.described())
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the run listens
         if not forks:
             _become_run(orders, requests.fileno(), answers.fileno())
@@ -131,9 +138,8 @@ def _heard(said: int, status: int) -> str:
         os.close(said)
 
 
-def _import_for(order: Order) -> None:
+def import_for(settings: Mapping[str, Any]) -> None:
     """Import what the run will import; one that cannot be imported is the run's to report."""
-    settings = order.folder.settings() if order.settings is None else order.settings
     for key, target in targets_in(settings):
         try:
             module = sys.modules[located(target, key).__module__]

@@ -1,15 +1,19 @@
 """How far a run is through its budget, which is a number of steps or of seconds of training."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from zobench.run.meter import Meter
+
+class Clock(Protocol):
+    """As a Meter."""
+
+    def seconds(self, phase: str, /) -> float: ...
 
 
 class Pace:
     """budget: `steps`, or where that is null `seconds` of the meter's phase `train`."""
 
-    def __init__(self, budget: Mapping[str, Any], meter: Meter) -> None:
+    def __init__(self, budget: Mapping[str, Any], meter: Clock) -> None:
         self.steps: int | None = budget["steps"]
         self.total: float = budget["seconds"] if self.steps is None else self.steps
         self._meter = meter

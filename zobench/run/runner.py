@@ -16,11 +16,18 @@ from zobench.run.graphed import check_captured
 from zobench.run.journal import Journal
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
+from zobench.run.loggers.none import NoLogger
 from zobench.run.loop import Loop
 from zobench.run.meter import Meter
 from zobench.run.pace import Pace
 from zobench.run.past import past_of, why_not_replayed
 from zobench.run.progress import RunProgress
+from zobench.run.ranks.agreed import Agreed, Apart
+from zobench.run.ranks.checks import check_alike, check_ranks
+from zobench.run.ranks.cut_back import cut_back
+from zobench.run.ranks.follower import SharedBest, own_folder
+from zobench.run.ranks.group import Group
+from zobench.run.ranks.shards import shared
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop
 from zobench.run.work import Work, done
@@ -44,22 +51,25 @@ class Made(NamedTuple):
     base: str | None
 
 
-def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
+def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None) -> dict[str, Any]:
     """Carry out the run that the folder's config.yaml describes; returns what result.json holds.
 
     What earlier attempts have done is not done again; a run that has its result only tells the
     logger of it, if that is not known to have happened. Everything that bad input can spoil happens
-    before the first file of results is opened. Raises Stopped when `stop` is asked.
+    before the first file of results is opened. Raises Stopped when `stop` is asked. group: the
+    ranks that carry it out together, of which the first keeps the folder.
     """
     settings = folder.fitting()
     if folder.result.is_file():
         return _told(folder, settings)
-    device = device_for(settings)
+    device = device_for(settings, None if group is None else group.place)
     meter = Meter(device)
     with meter.phase("load"):
         made = made_of(settings, device)
         optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
     check_gradient(settings["train"], made.problem, optimizer)
+    if group is not None:
+        check_ranks(settings, optimizer)
     train = settings["train"]
     check_captured(optimizer, train["micro_batch_size"], train["nonfinite"])
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
@@ -67,8 +77,9 @@ def run(folder: RunFolder, stop: Stop | None = None) -> dict[str, Any]:
             optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])
     if settings["train"]["checkpointing"]:
         _checkpoint_activations(made.model)
-    logger: Logger = build(settings["logger"])
-    return done(recorded(folder, settings, made, optimizer, meter, logger, stop or Stop()))
+    logger: Logger = build(settings["logger"]) if group is None or group.first else NoLogger()
+    with own_folder(folder, group) as own:
+        return done(recorded(own, settings, made, optimizer, meter, logger, stop or Stop(), group))
 
 
 def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
@@ -89,13 +100,19 @@ def recorded(
     meter: Meter,
     logger: Logger,
     stop: Stop | None = None,
+    group: Group | None = None,
 ) -> Work:
     """Train, with everything that the folder and the logger are to hold; the result, in the end.
 
-    stop: None for one of several runs in a process, which end where they are.
+    stop: None for one of several runs in a process, which end where they are. group: as in `run`.
     """
     budget = {"steps": 0} if isinstance(optimizer, ZeroShot) else settings["budget"]
-    pace = Pace(budget, meter)
+    lines, first = stop is None, group is None or group.first
+    asked = stop or Stop()
+    agreed = None if group is None else Agreed(group, asked, meter, made.trainable, settings)
+    if agreed is not None:
+        made = made._replace(problem=shared(made.problem, agreed, made.model, optimizer))
+    pace = Pace(budget, agreed or meter)
     diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
     checkpoints = _checkpoints(folder, settings["checkpoint"], optimizer)
     past = past_of(folder, settings["seed"], optimizer, checkpoints)
@@ -103,6 +120,10 @@ def recorded(
     base = made.base or digest_of(made.model)
     if past.end:
         check_base(meta, base)
+    if group is not None:
+        check_alike(group, settings, base, made.problem.sizes, past)
+        meta["ranks"] = group.size
+        checkpoints = checkpoints if first else None
     meta["data"] = dict(made.problem.sizes)
     meta["parameters"] = sum(p.numel() for _, p in made.trainable)
     meta["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -114,21 +135,24 @@ def recorded(
     try:
         with ExitStack() as stack:
             stack.enter_context(journal)
-            lines = stop is None
             progress = stack.enter_context(RunProgress(meta["name"], pace, lines=lines))
             steps = Steps(settings, made.model, made.problem, optimizer, pace, past)
             if isinstance(optimizer, ZOOptimizer):
                 ledger = Ledger(folder.ledger, settings["seed"], past.ledger)
                 steps.ledger = stack.enter_context(ledger)
-            parts = (steps, journal, meter, pace, progress, checkpoints, stop or Stop())
+            parts = (steps, journal, meter, pace, progress, checkpoints, agreed or asked)
             loop = Loop(folder, settings, made.model, made.problem, *parts)
             loop.diagnosis = diagnosis
+            if group is not None:
+                loop.best = SharedBest(folder, made.model, group, last=loop.best.last)
             result = yield from loop.work()
-        if settings["train"]["export"]:
+        if settings["train"]["export"] and first:
             save(made.model, made.tokenizer, folder.model)
         write_json(folder.result, result)
-    except BaseException:
+    except BaseException as error:
         logger.abort()
+        if isinstance(error, Apart):
+            cut_back(folder, error.agreed)
         raise
     _end(folder, settings, logger, result)
     return result

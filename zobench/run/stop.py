@@ -33,6 +33,20 @@ class Stop:
     def asked(self) -> bool:
         return self._name is not None
 
+    @property
+    def name(self) -> str | None:
+        """Of the signal that asked."""
+        return self._name
+
+    def hold(self) -> None:
+        """From here on a signal is only noted, for who asks for its name."""
+        self._held = True
+
+    def meet(self, step: int, *, due: bool = False, compare: bool = False) -> bool:
+        """What ranks agree upon after a step: whether something is due."""
+        del step, compare
+        return due
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Inside the block a signal is only noted: whoever holds looks at `asked`."""

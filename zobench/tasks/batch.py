@@ -40,6 +40,34 @@ class Batch:
     tokens: int
     choices: int
 
+    @property
+    def examples(self) -> int:
+        return len(self.gold)
+
+    def cut(self, first: int, last: int) -> "Batch":
+        """Examples `first` to `last` - 1, as wide and deep as they stand here; `tokens` stay.
+
+        What kernels find for a row then is what they find for it in the whole, unless they look at
+        how many rows there are.
+        """
+        mine = (self.example >= first) & (self.example < last)
+        read = _span(self.picked[(self.target >= 0) & mine[:, None]])
+        row = _span(self.read_row[read])
+        types = self.token_types
+        return replace(
+            self,
+            input_ids=self.input_ids[row],
+            attention_mask=self.attention_mask[row],
+            read_row=self.read_row[read] - row.start,
+            read_at=self.read_at[read],
+            picked=(self.picked[mine] - read.start).clamp(min=0),  # filler may point anywhere
+            target=self.target[mine],
+            example=self.example[mine] - first,
+            place=self.place[mine],
+            gold=self.gold[first:last],
+            token_types=None if types is None else types[row],
+        )
+
     def to(self, device: torch.device) -> "Batch":
         if device.type == "cpu":
             return self
@@ -86,3 +114,9 @@ def collate(examples: Sequence[Encoded], pad_id: int, max_length: int) -> Batch:
         tokens=sum(len(row.context) for row in rows),
         choices=max(len(example.candidates) for example in examples),
     )
+
+
+def _span(numbers: Tensor) -> slice:
+    """From the least to the greatest: those of neighbouring examples have no others between."""
+    least, greatest = numbers.aminmax()
+    return slice(int(least), int(greatest) + 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Encoded
-from zobench.tasks.evaluation import evaluating, in_batches, in_data_order
+from zobench.tasks.evaluation import Spread, evaluating, in_batches, in_data_order
 from zobench.tasks.losses import Loss, mean_loss
 from zobench.tasks.problem import Answer
 from zobench.tasks.reading import Reading
@@ -38,49 +39,62 @@ class ChoiceProblem:
         return self.objective.differentiable
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        return self.reading.batch([self.lessons["train"][i] for i in indices], self.device)
+        return self._batch([self.lessons["train"][i] for i in indices])
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        return self.objective(model, batch, self.reading.scores)
+        return self.loss_of(self.said(model, batch), batch)
+
+    def said(self, model: Any, batch: Batch) -> Tensor:
+        return self.objective.said(model, batch, self.reading.scores)
+
+    def loss_of(self, said: Tensor, batch: Batch) -> Tensor:
+        return self.objective.of(said, batch)
 
     def weight(self, batch: Batch) -> int:
         return self.objective.weight(batch)
 
     def evaluate(
-        self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
+        self,
+        model: Any,
+        split: str,
+        batch_size: int,
+        answers: list[Answer] | None = None,
+        spread: Spread = map,
     ) -> dict[str, float]:
         """The mean loss and the accuracy; a NaN score counts as a wrong answer.
 
         Batches of examples that are alike in length hold little padding.
         """
+        questions = self.questions[split]
         with evaluating(model):
-            loss, found = self._asked(model, self.questions[split], batch_size)
-            if loss is None:
-                lessons = self.reading.batches(self.lessons[split], batch_size, self.device)
-                loss = mean_loss(self, model, lessons)
+            asked = partial(self._asked, model, batch_size)
+            found = list(spread(asked, in_batches(questions, batch_size)))
+            losses = [loss for loss, _ in found if loss is not None]
+            loss = sum(losses) / len(questions)
+            if not losses:
+                lessons = in_batches(self.lessons[split], batch_size)
+                loss = mean_loss(self, model, lessons, self._batch, spread)
+        said = in_data_order(questions, [answer for _, some in found for answer in some])
         if answers is not None:
-            answers += found
-        return {"loss": loss, "accuracy": sum(a.score for a in found) / len(found)}
+            answers += said
+        return {"loss": loss, "accuracy": sum(a.score for a in said) / len(said)}
+
+    def _batch(self, examples: Sequence[Encoded]) -> Batch:
+        return self.reading.batch(examples, self.device)
 
     def _asked(
-        self, model: Any, questions: Sequence[Encoded], batch_size: int
+        self, model: Any, at_once: int, examples: Sequence[Encoded]
     ) -> tuple[float | None, list[Answer]]:
-        """The mean loss, where the scores tell it, and the answers in the data's order."""
-        losses: list[float | None] = []
-        answers: list[Answer] = []
-        for examples in in_batches(questions, batch_size):
-            batch = self.reading.batch(examples, self.device)
-            scores = self._scores(model, examples, batch, batch_size)
-            loss = self.objective.value(scores, batch.gold)
-            losses.append(None if loss is None else float(loss) * len(examples))
-            known = (~scores.isnan().any(1)).tolist()
-            picked = zip(scores.argmax(1).tolist(), known, examples, strict=True)
-            for said, k, e in picked:
-                right = k and said in (e.right or (e.gold,))
-                answers.append(Answer(str(said) if k else "", str(e.gold), float(right)))
-        told = [loss for loss in losses if loss is not None]
-        loss_seen = sum(told) / len(questions) if told else None
-        return loss_seen, in_data_order(questions, answers)
+        """The sum of a batch's losses, where the scores tell it, and its answers."""
+        batch = self._batch(examples)
+        scores = self._scores(model, examples, batch, at_once)
+        loss = self.objective.value(scores, batch.gold)
+        known = (~scores.isnan().any(1)).tolist()
+        answers = []
+        for said, k, e in zip(scores.argmax(1).tolist(), known, examples, strict=True):
+            right = k and said in (e.right or (e.gold,))
+            answers.append(Answer(str(said) if k else "", str(e.gold), float(right)))
+        return None if loss is None else float(loss) * len(examples), answers
 
     def _scores(
         self, model: Any, examples: Sequence[Encoded], batch: Batch, at_once: int
@@ -88,7 +102,7 @@ class ChoiceProblem:
         scores = self.reading.evaluated
         if not examples[0].prior:
             return scores(model, batch, at_once)
-        priors = self.reading.batch([Encoded(e.prior, e.gold) for e in examples], self.device)
+        priors = self._batch([Encoded(e.prior, e.gold) for e in examples])
         posterior = scores(model, batch, at_once, summed=True)
         difference = posterior - scores(model, priors, at_once, summed=True)
         return difference.masked_fill(posterior == -torch.inf, -torch.inf)  # missing candidates

@@ -1,6 +1,6 @@
 """Going through a split without training on it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +14,9 @@ class _Sized(Protocol):
 
 S = TypeVar("S", bound=_Sized)
 T = TypeVar("T")
+
+# As `map`: what a function finds for each batch, in order; whoever shares the work finds all of it.
+Spread = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 @contextmanager

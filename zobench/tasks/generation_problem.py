@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Encoded
-from zobench.tasks.evaluation import evaluating, in_batches, in_data_order
+from zobench.tasks.evaluation import Spread, evaluating, in_batches, in_data_order
 from zobench.tasks.losses import Loss, mean_loss
 from zobench.tasks.problem import Answer
 from zobench.tasks.reading import Reading
@@ -51,6 +52,13 @@ class Asked:
     questions: Sequence[Question]
     tokens: int
 
+    @property
+    def examples(self) -> int:
+        return len(self.questions)
+
+    def cut(self, first: int, last: int) -> "Asked":
+        return replace(self, questions=self.questions[first:last])
+
 
 @dataclass(frozen=True)
 class GenerationProblem:
@@ -81,43 +89,57 @@ class GenerationProblem:
         if self.told is not None:
             questions = [self.questions["train"][i] for i in indices]
             return Asked(questions, sum(question.length for question in questions))
-        return self.reading.batch([self.lessons["train"][i] for i in indices], self.device)
+        return self._batch([self.lessons["train"][i] for i in indices])
 
     def loss(self, model: Any, batch: Batch | Asked) -> Tensor:
+        return self.loss_of(self.said(model, batch), batch)
+
+    def said(self, model: Any, batch: Batch | Asked) -> Tensor:
         if isinstance(batch, Batch):
-            return self.objective(model, batch, self.reading.scores)
+            return self.objective.said(model, batch, self.reading.scores)
         assert self.told is not None
-        answers = self._answered(model, batch.questions, self.told)
-        return torch.tensor(-sum(answer.score for answer in answers) / len(answers))
+        answers = self._answered(model, self.told, batch.questions)
+        return torch.tensor([answer.score for answer in answers], dtype=torch.float64)
+
+    def loss_of(self, said: Tensor, batch: Batch | Asked) -> Tensor:
+        if isinstance(batch, Batch):
+            return self.objective.of(said, batch)
+        return torch.tensor(-sum(said.tolist()) / len(said))
 
     def weight(self, batch: Batch | Asked) -> int:
         return self.objective.weight(batch) if isinstance(batch, Batch) else len(batch.questions)
 
     def evaluate(
-        self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
+        self,
+        model: Any,
+        split: str,
+        batch_size: int,
+        answers: list[Answer] | None = None,
+        spread: Spread = map,
     ) -> dict[str, float]:
         """`loss`, the metric under its name, and `accuracy`, which is the same number.
 
         Tables and selection read `accuracy` of every task.
         """
+        asked = self.questions[split]
         with evaluating(model):
-            asked = self.questions[split]
-            found = [
-                answer
-                for questions in in_batches(asked, batch_size)
-                for answer in self._answered(model, questions, self.metric)
-            ]
+            answered = partial(self._answered, model, self.metric)
+            each = spread(answered, in_batches(asked, batch_size))
+            found = [answer for some in each for answer in some]
             score = sum(answer.score for answer in found) / len(found)
             if self.told is None:
-                lessons = self.reading.batches(self.lessons[split], batch_size, self.device)
-                loss = mean_loss(self, model, lessons)
+                lessons = in_batches(self.lessons[split], batch_size)
+                loss = mean_loss(self, model, lessons, self._batch, spread)
             else:
                 loss = -score
         if answers is not None:
             answers += in_data_order(asked, found)
         return {"loss": loss, self.metric.name: score, "accuracy": score}
 
-    def _answered(self, model: Any, questions: Sequence[Question], metric: Metric) -> list[Answer]:
+    def _batch(self, examples: Sequence[Encoded]) -> Batch:
+        return self.reading.batch(examples, self.device)
+
+    def _answered(self, model: Any, metric: Metric, questions: Sequence[Question]) -> list[Answer]:
         """What the model writes, judged by the metric."""
         texts = self.writer(model, [question.prompt for question in questions])
         pairs = zip(texts, questions, strict=True)

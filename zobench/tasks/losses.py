@@ -1,6 +1,6 @@
 """What training minimises in a task with choices."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +11,7 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Candidate, Encoded
+from zobench.tasks.evaluation import Spread
 from zobench.tasks.scoring import target_log_p
 
 Scores = Callable[[Any, Batch], Tensor]
@@ -33,8 +34,11 @@ class Loss(Protocol):
     def value(self, scores: Tensor, gold: Tensor) -> Tensor | None:
         """The loss by the scores of all choices, or None where they do not tell it."""
 
-    def __call__(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
-        """Mean loss of a batch of lessons, a float32 scalar."""
+    def said(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
+        """What the loss needs of the model, one row per example, float32."""
+
+    def of(self, said: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of a batch of lessons by what was said of each, a float32 scalar."""
 
 
 class ChoiceLoss:
@@ -54,8 +58,11 @@ class ChoiceLoss:
     def value(self, scores: Tensor, gold: Tensor) -> Tensor:
         return cross_entropy(scores, gold.to(scores.device))
 
-    def __call__(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
-        return self.value(scores(model, batch), batch.gold)
+    def said(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
+        return scores(model, batch)
+
+    def of(self, said: Tensor, batch: Batch) -> Tensor:
+        return self.value(said, batch.gold)
 
 
 class AnswerLoss:
@@ -76,10 +83,12 @@ class AnswerLoss:
     def value(self, scores: Tensor, gold: Tensor) -> None:
         """The scores do not tell it: they are means over tokens, this weighs tokens alike."""
 
-    def __call__(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
+    def said(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
         del scores
-        log_p = target_log_p(model, batch)
-        return -log_p.sum() / (batch.target >= 0).sum().to(log_p.device)
+        return target_log_p(model, batch).sum(1)
+
+    def of(self, said: Tensor, batch: Batch) -> Tensor:
+        return -said.sum() / (batch.target >= 0).sum().to(said.device)
 
 
 class SequenceLoss(AnswerLoss):
@@ -113,12 +122,22 @@ class Weighed(Protocol):
     def weight(self, batch: Any) -> float: ...
 
 
-def mean_loss(problem: Weighed, model: Any, batches: Iterable[Any]) -> float:
-    """The loss over all batches as if they were one: each weighs what its mean is over."""
+def mean_loss(
+    problem: Weighed,
+    model: Any,
+    groups: Iterable[Sequence[Encoded]],
+    batch_of: Callable[[Sequence[Encoded]], Any],
+    spread: Spread = map,
+) -> float:
+    """The loss of all lessons as if they were one batch: each group weighs what it is a mean of."""
+
+    def weighed(examples: Sequence[Encoded]) -> tuple[float, float]:
+        batch = batch_of(examples)
+        return problem.weight(batch), float(problem.loss(model, batch))
+
     total = weights = 0.0
-    for batch in batches:
-        weight = problem.weight(batch)
-        total += weight * float(problem.loss(model, batch))
+    for weight, loss in spread(weighed, groups):
+        total += weight * loss
         weights += weight
     return total / weights
 

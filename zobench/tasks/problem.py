@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from zobench.interface import Interface
+from zobench.tasks.evaluation import Spread
 
 
 class Loaded(Protocol):
@@ -66,6 +67,43 @@ class Problem(Protocol):
 
         answers: filled with one per example, in the data's order, by a task that has examples.
         """
+
+
+class Divisible(Protocol):
+    """A batch that can be cut into its examples."""
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def examples(self) -> int: ...
+
+    def cut(self, first: int, last: int) -> Any:
+        """Those from `first` to `last` - 1, of which the same is said as in the whole."""
+
+
+@runtime_checkable
+class ByExample(Protocol):
+    """A problem whose loss is made of what the model says of each example by itself.
+
+    Its batches are Divisible, and those that it evaluates do not depend on each other.
+    """
+
+    def said(self, model: Any, batch: Any) -> Tensor:
+        """What the loss needs of the model, one row per example; differentiable."""
+
+    def loss_of(self, said: Tensor, batch: Any) -> Tensor:
+        """The mean loss of a batch by what was said of all of its examples, in order."""
+
+    def evaluate(
+        self,
+        model: Any,
+        split: str,
+        batch_size: int,
+        answers: list[Answer] | None = None,
+        spread: Spread = map,
+    ) -> dict[str, float]:
+        """As a Problem's; spread: finds out, as `map` does, what there is to say of each batch."""
 
 
 class Task(Protocol):

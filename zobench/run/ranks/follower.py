@@ -1,0 +1,63 @@
+"""How the ranks after the first keep a run: in a folder of their own, which nobody sees.
+
+They do all that the first does, so that each has what its own decisions follow from. Weights and
+checkpoints are written by the first alone.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zobench.run.best import Best, step_in
+from zobench.run.folder import RunFolder
+from zobench.run.ranks.group import Group
+
+
+@contextmanager
+def own_folder(folder: RunFolder, group: Group | None) -> Iterator[RunFolder]:
+    """The run folder for the first rank; for another, a copy of what the run goes on from."""
+    if group is None:
+        yield folder
+        return
+    paths = (folder.metrics, folder.ledger, folder.meta)
+    files = group.from_first({path.name: path.read_bytes() for path in paths if path.is_file()})
+    if group.first:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="zobench-rank-") as place:
+        own = RunFolder(Path(place))
+        for name, content in files.items():
+            (own.path / name).write_bytes(content)
+        for checkpoint in folder.path.glob("checkpoint-*.pt"):
+            (own.path / checkpoint.name).symlink_to(checkpoint.resolve())
+        yield own
+
+
+class SharedBest(Best):
+    """The best weights, which the first rank writes and all read in the end; see Best."""
+
+    def __init__(self, folder: RunFolder, model: Any, group: Group, *, last: bool) -> None:
+        self._group = group
+        super().__init__(Path(group.from_first(str(folder.weights))), model, last=last)
+
+    def recover(self, evaluated: Any) -> None:
+        if self._group.first:
+            super().recover(evaluated)
+        self._group.wait()
+        self.stored = step_in(self.path)
+
+    def keep(self) -> None:
+        if self._group.first:
+            super().keep()
+
+    def restore(self, *, keep: bool) -> None:
+        self._group.wait()
+        self.stored = step_in(self.path)
+        super().restore(keep=keep)
+        self._group.wait()
+
+    def _save(self, path: Path) -> None:
+        if self._group.first:
+            super()._save(path)

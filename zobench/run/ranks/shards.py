@@ -1,0 +1,151 @@
+"""A batch in shards: each rank's model reads one, and all learn what was said of every example.
+
+Of an example the model says a few numbers: the scores of its choices, or the log-probability of its
+answer. They are sent as they are, so that every rank makes the loss of the whole batch from the
+same bits in the data's order, by the arithmetic that one process uses.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import Function
+
+from zobench.run.ranks.agreed import Agreed
+from zobench.run.ranks.gradients import parallel
+from zobench.run.ranks.group import Group
+from zobench.run.zero_shot import ZeroShot
+from zobench.tasks.problem import Answer, ByExample, Divisible, Problem
+from zobench.zo.optimizer import ZOOptimizer
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A batch, and the examples of it that this rank reads; counts: of all ranks."""
+
+    whole: Divisible
+    mine: Any
+    counts: Sequence[int]
+
+    @property
+    def tokens(self) -> int:
+        return self.whole.tokens
+
+
+def shared(
+    problem: Problem, agreed: Agreed, model: Any, optimizer: torch.optim.Optimizer
+) -> "SharedProblem":
+    """The problem, as the optimizer's steps will ask for it."""
+    first_order = not isinstance(optimizer, ZOOptimizer | ZeroShot)
+    return SharedProblem(problem, agreed, model, first_order=first_order)
+
+
+class SharedProblem:
+    """A problem whose batches and evaluations all ranks share; a Problem.
+
+    One that is not made of examples (a function of a point) is evaluated by each rank for itself.
+    first_order: gradients are asked for, of which each rank then gets the sum; else one is a
+    diagnosis, which every rank makes of the whole batch.
+    """
+
+    def __init__(self, problem: Problem, agreed: Agreed, model: Any, *, first_order: bool) -> None:
+        self.problem, self.agreed = problem, agreed
+        self.sizes: Mapping[str, int] = problem.sizes
+        self._by_example = problem if isinstance(problem, ByExample) else None
+        self._trained = None
+        if first_order and self._by_example is not None:
+            self._trained = parallel(_Loss(model, self._shared), agreed.group)
+
+    @property
+    def differentiable(self) -> bool:
+        return self.problem.differentiable
+
+    def batch(self, indices: Sequence[int]) -> Any:
+        whole: Any = self.problem.batch(indices)
+        if self._by_example is None:
+            return whole
+        group = self.agreed.group
+        ends = [rank * whole.examples // group.size for rank in range(group.size + 1)]
+        counts = [end - start for start, end in itertools.pairwise(ends)]
+        first = ends[group.rank]  # who has no example reads one for nothing
+        return Shard(whole, whole.cut(first, first + max(1, counts[group.rank])), counts)
+
+    def weight(self, batch: Any) -> float:
+        return self.problem.weight(batch.whole if isinstance(batch, Shard) else batch)
+
+    def loss(self, model: Any, batch: Any) -> Tensor:
+        """The same bits on all ranks."""
+        if not isinstance(batch, Shard):
+            return self.problem.loss(model, batch)
+        if not torch.is_grad_enabled():
+            return self._shared(model, batch)
+        if self._trained is None:
+            return self.problem.loss(model, batch.whole)
+        value: Tensor = self._trained(batch)
+        return value
+
+    def _shared(self, model: Any, batch: Shard) -> Tensor:
+        assert self._by_example is not None
+        said = self._by_example.said(model, batch.mine)
+        of_all: Tensor = _Gathered.apply(said, batch.counts, self.agreed.group)
+        return self._by_example.loss_of(of_all, batch.whole)
+
+    def evaluate(
+        self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
+    ) -> dict[str, float]:
+        """As one process finds it: a batch is one rank's, and its numbers are told to all."""
+        if self._by_example is None:
+            return self.problem.evaluate(model, split, batch_size, answers)
+        spread = self.agreed.spread
+        return self._by_example.evaluate(model, split, batch_size, answers, spread)
+
+
+class _Loss(nn.Module):
+    """The loss of a shard as a module's output, which DistributedDataParallel wants."""
+
+    def __init__(self, model: nn.Module, loss: Any) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Shard) -> Tensor:
+        loss: Tensor = self.loss(self.model, batch)
+        return loss
+
+
+class _Gathered(Function):
+    """The rows of all ranks, from this one's; tangents and points that vmap has packed, too.
+
+    Backwards each rank gets its own rows' part, times the number of ranks: gradients are averaged.
+    """
+
+    @staticmethod
+    def forward(rows: Tensor, counts: Sequence[int], group: Group) -> Tensor:
+        return group.rows(rows, counts)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        del output
+        rows, ctx.counts, ctx.group = inputs
+        ctx.read = len(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        first, count = sum(ctx.counts[: ctx.group.rank]), ctx.counts[ctx.group.rank]
+        mine = gradient.new_zeros((ctx.read, *gradient.shape[1:]))
+        mine[:count] = ctx.group.size * gradient[first : first + count]
+        return mine, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        return ctx.group.rows(tangent, ctx.counts)
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: tuple[Any, ...], rows: Tensor, counts: Sequence[int], group: Group
+    ) -> tuple[Tensor, int]:
+        del info
+        rows = rows.movedim(dims[0], -1)
+        return _Gathered.apply(rows, counts, group), rows.dim() - 1

@@ -1,0 +1,89 @@
+"""One command in all processes of torchrun: rank 0 goes through it, the others do its run, too."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zobench.errors import UserError
+from zobench.run.attempt import FAILED, Ending, Order, attempt, carried_out, logging_to
+from zobench.run.folder import RunFolder
+from zobench.run.ranks.group import Group, Lost, here, joined, started
+from zobench.run.stop import REQUEUE
+
+
+def lead_or_follow(lead: Callable[[], int]) -> int:
+    """The exit status: of the command, for the first rank, and of the run for the others."""
+    group = joined()
+    if not group.first:
+        return _follow(group)
+    try:
+        return lead()
+    finally:
+        if group.sound:
+            group.from_first(None)  # there is nothing more to do
+            group.leave()
+
+
+def carry_out_here(order: Order) -> Ending:
+    """Carry out a run in this process, as the first rank, with the others."""
+    group = joined()
+    for old in order.folder.path.glob("stderr-rank*.log"):
+        old.unlink()
+    ending = attempt([order], here())
+    if ending.status in (FAILED, REQUEUE):
+        group.sound = False  # the others have ended, or will notice that this one has
+    return ending
+
+
+def _follow(group: Group) -> int:
+    """Do the runs that the first rank names, up to one that fails; how the last one ended."""
+    try:
+        while (named := group.from_first()) is not None:
+            folder = RunFolder(Path(named))
+            log = folder.path / f"stderr-rank{group.rank}.log"
+            with logging_to(log), _quiet():
+                status = carried_out([folder], group).status
+            if status:
+                return status
+            log.unlink()
+        group.leave()
+    except Lost as lost:
+        print(f"error: rank {group.rank}: {lost}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside nothing is written to the process' stdout."""
+    sys.stdout.flush()
+    before, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(before, 1)
+        os.close(before)
+
+
+def check_launch(pack_runs: int | None, launcher: str) -> None:
+    """Raise UserError for what starts processes of its own under torchrun, or packs runs."""
+    if started() and pack_runs:
+        raise UserError(f"pack_runs={pack_runs}: not under torchrun, which carries out one run")
+    if started() and not launcher.endswith(".BasicLauncher"):
+        raise UserError("hydra/launcher: torchrun is the launcher here; leave it out")
+
+
+def only(jobs: Sequence[Any]) -> Sequence[Any]:
+    """The jobs of a command; UserError where there is more than one."""
+    if len(jobs) > 1:
+        raise UserError(
+            f"{len(jobs)} runs: under torchrun a command carries out one; narrow the grid, or sweep"
+            " without torchrun, one run per GPU"
+        )
+    return jobs
