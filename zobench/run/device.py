@@ -20,9 +20,17 @@ def device_named(wanted: str, place: int | None = None) -> torch.device:
     """The device of `device=auto`, cpu, cuda, cuda:N or free (a GPU that no other run has claimed).
 
     auto is CUDA where there is a GPU, else the CPU. place: which GPU `auto` and cuda mean, for one
-    of several processes on this machine. Raises NoDevice for one that is not there, and for auto
+    of several processes on this machine. A GPU becomes the current one, which kernels are launched
+    on and whose memory can be measured. Raises NoDevice for one that is not there, and for auto
     where the machine has a GPU that does not work: nobody wants the CPU then.
     """
+    device = _named(wanted, place)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+    return device
+
+
+def _named(wanted: str, place: int | None) -> torch.device:
     if wanted == "auto":
         if not torch.cuda.is_available() and _has_gpu():
             raise NoDevice(

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TextIO
 
@@ -177,6 +178,8 @@ if __name__ == "__main__":
 
     import zobench.run.runner  # noqa: F401
 
+    # what has threads here are libraries' idle pools, which their own handlers see through a fork
+    warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
     try:
         with os.fdopen(int(sys.argv[1]), "w") as out:
             serve(sys.stdin, out, forks=bool(int(sys.argv[2])))
