@@ -3,7 +3,6 @@
 `make test` takes every seventh of the cases, `make test-faults` all of them.
 """
 
-import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,22 +11,17 @@ import pytest
 
 from tests.malformed import CASES, SMALL, Case
 from zobench.run import launch
-from zobench.run.__main__ import main
-from zobench.run.folder import RunFolder
+from zobench.run.attempt import attempt
 
 Command = Callable[..., tuple[int, str, str]]
-LEFT = {"config.yaml", "meta.json", "failure.json", "stderr.log"}  # of a run that could not begin
+LEFT = {  # of a run that could not begin
+    *("config.yaml", "meta.json", "failure.json", "stderr.log", "attempts.jsonl"),
+}
 
 
 def test_there_are_two_hundred() -> None:
     """Each another one."""
     assert len(CASES) == len({case.name for case in CASES}) >= 200
-
-
-def here(*folders: RunFolder) -> int:
-    """The run in this process, what it prints to stderr in its log, as in one of its own."""
-    with folders[0].log.open("w") as log, contextlib.redirect_stderr(log):
-        return main([str(folder.path) for folder in folders])
 
 
 def chosen(number: int, case: Case) -> object:
@@ -40,7 +34,7 @@ def test_it_is_a_line_and_leaves_no_results(
     case: Case, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One or two lines on the console, and of files the log and what names the run."""
-    monkeypatch.setattr(launch, "carry_out", here)
+    monkeypatch.setattr(launch, "carry_out", lambda *orders: attempt(orders))
     monkeypatch.setattr("faulthandler.enable", lambda: None)
     place = tmp_path / "given"
     place.mkdir()

@@ -41,12 +41,9 @@ def share(settings: Mapping[str, Any], launcher: Any) -> dict[str, Any]:
 
 
 def _runs_at_once(device: str) -> int:
-    """As many as there are GPUs to be seen, or else cores to be used."""
-    from joblib import cpu_count
-
+    """As many as there are GPUs to be seen, or else (-1, to joblib) cores to be used."""
     gpus = visible_gpus() if device in ("auto", "cuda", "free") else []
-    cores: int = cpu_count()
-    return len(gpus) or cores
+    return len(gpus) or -1
 
 
 def _before_launch(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:

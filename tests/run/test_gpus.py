@@ -60,6 +60,8 @@ def test_a_run_sees_the_gpu_that_is_free_and_no_other(
 ) -> None:
     """`device=free` is the first GPU without a claim; asked again, the same process keeps it."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.set_device", lambda _: None)
     machine.mkdir()
     other = gpus.claim(["GPU-a"], machine, print)
     for _ in range(2):

@@ -72,7 +72,7 @@ def test_the_plan_has_as_many_runs_as_there_will_be(
     planned: list[int] = []
     monkeypatch.setattr(launches, "begin", lambda *given: planned.append(given[-1]))
     composed: list[object] = []
-    monkeypatch.setattr("zobench.run.launch.launch", composed.append)
+    monkeypatch.setattr("zobench.run.crew.launch", composed.append)
     multi = () if overrides[0].startswith("experiment") else ("-m",)
     assert command(*multi, *overrides)[0] == 0
     assert planned == [runs] and len(composed) == runs

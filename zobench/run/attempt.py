@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zobench.errors import UserError
 from zobench.run.claim import Busy, claimed
-from zobench.run.failure import DATA, KILLED, Failure, described
+from zobench.run.failure import KILLED, Failure, described
 from zobench.run.folder import RunFolder
 from zobench.run.history import note_begin, note_end
 from zobench.run.ranks.group import Group
@@ -102,7 +103,7 @@ def carried_out(folders: Sequence[RunFolder], group: Group | None = None) -> End
         return Ending(REQUEUE)
     except Exception as error:
         failure = described(error)
-        _explain(failure)
+        _explain(error, failure)
         sys.stderr.flush()
         for folder in folders:
             told = failure.kind == KILLED and folder.failure.is_file()  # by the rank that failed
@@ -112,9 +113,9 @@ def carried_out(folders: Sequence[RunFolder], group: Group | None = None) -> End
     return Ending(DONE)
 
 
-def _explain(failure: Failure) -> None:
-    """To the log: the traceback, but for what is the settings' or data's fault, unless wanted."""
-    if failure.kind == DATA and not os.environ.get("ZOBENCH_TRACE"):
+def _explain(error: Exception, failure: Failure) -> None:
+    """To the log: the traceback, but for what the user can mend, unless it is wanted."""
+    if isinstance(error, UserError) and not os.environ.get("ZOBENCH_TRACE"):
         print(f"error: {failure.reason}", file=sys.stderr)
     else:
         traceback.print_exc()
