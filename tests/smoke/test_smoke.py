@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.paper_tables import Grid, paper_tables
+from zobench.report.runs import suites
 from zobench.run.folder import read_json
 
 pytestmark = pytest.mark.smoke
@@ -27,7 +28,7 @@ def test_a_table_runs_from_settings_to_table(name: str, tmp_path: Path) -> None:
         [ZOBENCH, *options], env=environment, capture_output=True, text=True, check=False
     )
     assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-4000:]
-    [suite] = (path for path in (tmp_path / "smoke").iterdir() if path.is_dir())
+    [suite] = (tmp_path / "smoke" / name for name in suites(tmp_path / "smoke"))
     results = [read_json(path) for path in suite.glob("*/result.json")]
     assert len(results) == len(Grid.of(*options))
     assert {result["status"] for result in results} == {"done"}
