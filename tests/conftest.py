@@ -17,6 +17,7 @@ from hypothesis import settings
 from zobench.cli import run_command
 
 if TYPE_CHECKING:
+    from tests.run.team import Team
     from zobench.run.nursery import Nursery
 
 settings.register_profile("zobench", deadline=None, max_examples=50, derandomize=True)
@@ -139,6 +140,23 @@ def nursery() -> Iterator["Nursery"]:
         made = Nursery()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Team"]:
+    """Ranks in a second or two each, forked before anything has called CUDA."""
+    from tests.run.team import Team
+
+    with Team(tmp_path_factory.mktemp("team")) as team:
+        yield team
+
+
+@pytest.fixture(scope="module")
+def alone(team: "Team") -> Callable[..., Any]:
+    """`alone("optimizer=mezo")`: the folder of that run by one process that was left alone."""
+    from tests.run.team import alone_in
+
+    return alone_in(team)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.run.attempts import untimed
-from tests.run.team import Team, alone_in, check_same, folder_in, overrides
+from tests.run.team import Team, check_same, folder_in, overrides
 from zobench.run.folder import RunFolder, read_json
 from zobench.zo.ledger import read
 
@@ -46,19 +46,6 @@ CLOSE = {  # kernels look at the number of rows, or gradients are summed in anot
     "adamw recomputed": ("optimizer=adamw", "train.checkpointing=true"),
     "adamw frozen": ("optimizer=adamw", "tuning=bitfit"),
 }
-
-
-@pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """Ranks in a second or two each."""
-    with Team(tmp_path_factory.mktemp("team")) as team:
-        yield team
-
-
-@pytest.fixture(scope="module")
-def alone(team: Team) -> Callable[..., RunFolder]:
-    """`alone("optimizer=mezo")`: the folder of that run by one process."""
-    return alone_in(team)
 
 
 @pytest.mark.parametrize("size", [2, 4])

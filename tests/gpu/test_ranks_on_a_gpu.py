@@ -1,30 +1,17 @@
 """Two ranks that share one GPU: scalars and gradients go over gloo."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from tests.run.team import Team, alone_in, folder_in, overrides
+from tests.run.team import Team, folder_in, overrides
 from zobench.run.folder import RunFolder, read_json
 from zobench.zo.ledger import read
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
 Alone = Callable[..., RunFolder]
 HERE = ("device=cuda:0", "train.batch_size=16")
-
-
-@pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """Ranks that are forked before anything has called CUDA."""
-    with Team(tmp_path_factory.mktemp("team")) as team:
-        yield team
-
-
-@pytest.fixture(scope="module")
-def alone(team: Team) -> Alone:
-    """`alone("optimizer=mezo")`: the folder of that run by one process."""
-    return alone_in(team)
 
 
 @pytest.mark.parametrize("method", ["mezo", "loren", "adamw"])

@@ -1,31 +1,18 @@
 """One run in several processes: the same steps as in one, whatever happens to one of them."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.run.team import Team, alone_in, check_same, folder_in, overrides
+from tests.run.team import Team, check_same, folder_in, overrides
 from zobench.run.folder import RunFolder, read_json
 from zobench.zo.ledger import recover
 
 SLOW = pytest.mark.faults  # these make `make test-faults` a little longer, not every test
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ranks are forked here")
-
-
-@pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """Ranks in a second or two each."""
-    with Team(tmp_path_factory.mktemp("team")) as team:
-        yield team
-
-
-@pytest.fixture(scope="module")
-def alone(team: Team) -> Callable[..., RunFolder]:
-    """`alone("optimizer=mezo")`: the folder of that run by one process that was left alone."""
-    return alone_in(team)
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=SLOW)])

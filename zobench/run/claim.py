@@ -39,7 +39,7 @@ class Owner(NamedTuple):
 
     @property
     def alive(self) -> bool:
-        return abs(self.silent) < LEASE and (not self.here or Path(f"/proc/{self.pid}").exists())
+        return abs(self.silent) < LEASE and (not self.here or lives(self.pid))
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, heard {max(0.0, self.silent):.0f} s ago"
@@ -72,6 +72,17 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         lease.release()
+
+
+def lives(pid: int) -> bool:
+    """Whether this machine has the process, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def owner_of(folder: Path) -> Owner | None:

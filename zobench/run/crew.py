@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zobench.run import launches
 from zobench.run.command import is_command, started_by
-from zobench.run.launch import Job, Outcome, launch, report
+from zobench.run.launch import Job, launch, report, stopped
 from zobench.run.stop import Stop, Stopped
 
 _SUBMITIT = (signal.SIGUSR2, signal.SIGUSR1)  # one of them says that the job's time is over
@@ -53,7 +53,7 @@ def _launch_as_worker(job: Job, folder: Path) -> None:
         with Stop((signal.SIGTERM,)):
             launch(job)
     except Stopped:
-        _report_stopped(job)
+        report(stopped(job.folder), job.folder)
 
 
 def _look_at(command: int, folder: Path) -> None:
@@ -85,10 +85,4 @@ def _launch_in_queue(job: Job, number: signal.Signals) -> None:
             requeue(number, None)  # ends this process
         except Exception as refused:
             print(refused, flush=True)
-        _report_stopped(job)
-
-
-def _report_stopped(job: Job) -> None:
-    folder = job.folder
-    reason = "asked to stop; launched again, it goes on"
-    report(Outcome("stopped", folder.path.name, reason), folder)
+        report(stopped(job.folder), job.folder)

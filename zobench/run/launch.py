@@ -105,10 +105,9 @@ def outcome_of(folder: RunFolder, ending: Ending) -> Outcome:
     if status in (BUSY, LOST):
         return Outcome("elsewhere", name, ending.reason or "another process took it over")
     if folder.result.is_file():
-        result = read_json(folder.result)
-        return Outcome(result["status"], name, result["reason"] or "")
+        return _of_result(folder)
     if status == REQUEUE:
-        return Outcome("stopped", name, "asked to stop; launched again, it goes on")
+        return stopped(folder)
     if ending.kind and status >= 0:
         return Outcome("failed", name, ending.reason, ending.kind)
     failure = Failure(ending.kind or KILLED, ending.reason or f"exited with status {status}")
@@ -130,9 +129,18 @@ def _noted(folder: RunFolder, failure: Failure) -> None:
 
 def existing(folder: RunFolder) -> Outcome:
     """What a result that was there before says."""
+    outcome = _of_result(folder)
+    return outcome._replace(status="skipped") if outcome.status == "done" else outcome
+
+
+def stopped(folder: RunFolder) -> Outcome:
+    """A run that has saved what it had."""
+    return Outcome("stopped", folder.path.name, "asked to stop; launched again, it goes on")
+
+
+def _of_result(folder: RunFolder) -> Outcome:
     result = read_json(folder.result)
-    status = "skipped" if result["status"] == "done" else result["status"]
-    return Outcome(status, folder.path.name, result["reason"] or "")
+    return Outcome(result["status"], folder.path.name, result["reason"] or "")
 
 
 def report(outcome: Outcome, folder: RunFolder | None = None) -> None:

@@ -31,12 +31,16 @@ class Counts(NamedTuple):
     running: int
     left_s: float | None
 
+    @property
+    def waiting(self) -> int:
+        """Runs that have not begun."""
+        return max(0, self.planned - sum(self.ended.values()) - self.running)
+
     def __str__(self) -> str:
         parts = [f"{count} {status}" for status, count in self.ended.items()]
         parts += [f"{self.running} running"] if self.running else []
-        waiting = self.planned - sum(self.ended.values()) - self.running
-        parts += [f"{waiting} waiting"] if waiting > 0 else []
-        left = f"; about {duration(self.left_s)} left" if waiting and self.left_s else ""
+        parts += [f"{self.waiting} waiting"] if self.waiting else []
+        left = f"; about {duration(self.left_s)} left" if self.waiting and self.left_s else ""
         return f"{self.planned} runs: {', '.join(parts)}{left}"
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from zobench.errors import UserError
 from zobench.run import launches
-from zobench.run.claim import owner_of
+from zobench.run.claim import lives, owner_of
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.journal import read_rows
 
@@ -44,10 +44,11 @@ def main(arguments: Sequence[str]) -> int:
 def shown(suite: str, states: Sequence[State], plans: Sequence[list[dict[str, Any]]]) -> str:
     """The text, of the runs' states and of the launches that are under way or were the last."""
     counts = Counter(state.status for state in states)
-    waiting = sum(_waiting(plan) for plan in plans)
+    launched = [launches.counts(plan) for plan in plans]
+    waiting = sum(launch.waiting for launch in launched)
     parts = [f"{counts[status]} {status}" for status in ORDER if counts[status]]
     parts += [f"{waiting} waiting"] if waiting else []
-    left = [launches.counts(plan).left_s for plan in plans] if counts["running"] else []
+    left = [launch.left_s for launch in launched] if counts["running"] else []
     eta = max((seconds for seconds in left if seconds), default=None)
     lines = [f"{suite}: {len(states) + waiting} runs: {', '.join(parts) or 'none has begun'}"]
     lines[0] += f"; about {launches.duration(eta)} left" if eta else ""
@@ -101,11 +102,4 @@ def _plans(folder: Path, suite: str) -> list[list[dict[str, Any]]]:
 
 
 def _lives(plan: dict[str, Any]) -> bool:
-    here = plan["host"] == platform.node()
-    return here and Path(f"/proc/{plan['pid']}").exists()
-
-
-def _waiting(rows: Sequence[dict[str, Any]]) -> int:
-    """Runs of a launch that have not begun."""
-    seen = {row["run"] or f"settings {number}" for number, row in enumerate(rows[1:])}
-    return max(0, int(rows[0]["runs"]) - len(seen))
+    return plan["host"] == platform.node() and lives(plan["pid"])
