@@ -1,5 +1,7 @@
 """Fixtures for all tests: a tiny model made on the spot, composed settings, the real data pack."""
 
+import copy
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -116,7 +118,12 @@ def compose() -> Callable[..., dict[str, Any]]:
     """`compose("task=sst2")`: the resolved settings of that command line as plain data."""
     from zobench.schema import composed
 
-    return composed
+    @functools.cache
+    def known(runs_root: str | None, *overrides: str) -> dict[str, Any]:
+        del runs_root  # of the environment, which the settings have in them
+        return composed(*overrides)
+
+    return lambda *overrides: copy.deepcopy(known(os.environ.get("ZOBENCH_RUNS"), *overrides))
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +136,7 @@ def data_pack() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def nursery() -> Iterator["Nursery"]:
     """A process that forks runs, which find this checkout's code and tests."""
     from zobench.run.nursery import Nursery
@@ -142,7 +149,7 @@ def nursery() -> Iterator["Nursery"]:
     made.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Team"]:
     """Ranks in a second or two each, forked before anything has called CUDA."""
     from tests.run.team import Team
@@ -151,7 +158,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Team"]:
         yield team
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def alone(team: "Team") -> Callable[..., Any]:
     """`alone("optimizer=mezo")`: the folder of that run by one process that was left alone."""
     from tests.run.team import alone_in

@@ -80,6 +80,7 @@ LINES = [
     ("suite=../x", "suite="),
     ("runs_root=/proc/nowhere", "/proc/nowhere"),
     ("train.batch_size=${nosuch}", "nosuch"),
+    ("model.path=${nosuch}", "nosuch"),
     ("train.batch_size=${train.log_every", "train.batch_size"),
     ("train.batch_size=${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"),
     ("train.batch_size=${train.batch_size}", r"train\.batch_size"),

@@ -6,45 +6,15 @@ from typing import Any
 
 import pytest
 
-from tests.paper_tables import paper_tables, texts
+from tests.paper_tables import Grid, paper_tables, texts
 from zobench.build import check
 from zobench.paths import conf_dir
 from zobench.ranges import check_ranges
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.runner import run
-from zobench.schema import register
 
 Compose = Callable[..., dict[str, Any]]
 EXPERIMENTS = sorted({p.stem for p in (conf_dir() / "experiment").iterdir()} - {*paper_tables()})
-
-
-def jobs_of(experiment: str) -> list[list[str]]:
-    """The first and the last job of an experiment's sweep, as overrides."""
-    import hydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    register()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        overrides = [f"experiment={experiment}"]
-        config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
-    params = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
-    values = []
-    for override in OverridesParser.create().parse_overrides(params):
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            values.append([f"{key}={override.get_value_element_as_str()}"])
-    return [[choice[place] for choice in values] for place in (0, -1)]
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_jobs_of_every_experiment_compose_and_bind(compose: Compose, name: str) -> None:
-    """First and last of the sweep, so that a grid names only settings that its rows have."""
-    for job in jobs_of(name):
-        settings = compose(f"experiment={name}", *job)
-        check(settings)
-        check_ranges(settings)
 
 
 @pytest.fixture
@@ -60,12 +30,16 @@ def libsvm_folder(tmp_path: Path) -> Path:
 def test_the_jobs_of_every_experiment_run(
     compose: Compose, name: str, tmp_path: Path, libsvm_folder: Path
 ) -> None:
-    """First and last of the sweep, for a few steps, down to the metric that the table shows."""
-    for number, job in enumerate(jobs_of(name)):
+    """First and last of the sweep compose, bind, and run for a few steps to the table's metric."""
+    for number, job in enumerate(Grid.of(f"experiment={name}").corners):
+        settings = compose(f"experiment={name}", *job)
+        check(settings)
+        check_ranges(settings)
         # tables of memory and time build models of many gigabytes
-        small = ["model=tiny"] if "model: {weights: random" in texts()[name] else []
-        job = [word for word in job if not (small and word.startswith("model="))]
-        settings = compose(f"experiment={name}", *job, *small, "logger=none")
+        if "model: {weights: random" in texts()[name]:
+            job = [word for word in job if not word.startswith("model=")]
+            settings = compose(f"experiment={name}", *job, "model=tiny")
+        settings["logger"] = {"_target_": "zobench.run.loggers.none.NoLogger"}
         if "data_dir" in settings["task"] and "files" in settings["task"]:
             settings["task"] |= {"data_dir": str(libsvm_folder)}
             settings["task"]["sizes"] = {"train": 12, "dev": 0, "test": 12}

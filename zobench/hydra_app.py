@@ -49,8 +49,7 @@ class Plan(Callback):
     def _note(self, config: Any, runs: int) -> None:
         from zobench.run import launches
 
-        command = list(config.hydra.overrides.task)
-        launches.begin(config.runs_root, config.suite, command, runs)
+        launches.begin(config.runs_root, config.suite, _as_typed(config), runs)
 
 
 def jobs_in(config: Any) -> int:
@@ -58,7 +57,7 @@ def jobs_in(config: Any) -> int:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    given = [*params, *config.hydra.overrides.task]
+    given = [*params, *_as_typed(config)]
     values = {
         override.get_key_element(): len(list(override.sweep_string_iterator()))
         if override.is_discrete_sweep()
@@ -66,6 +65,14 @@ def jobs_in(config: Any) -> int:
         for override in OverridesParser.create().parse_overrides(given)
     }
     return math.prod(values.values())
+
+
+def _as_typed(config: Any) -> list[str]:
+    """The overrides of the command line, of which some may be interpolations of theirs."""
+    from omegaconf import OmegaConf
+
+    words: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    return list(words)
 
 
 def _make_importable(arguments: Sequence[str]) -> None:

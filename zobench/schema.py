@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -223,6 +224,7 @@ def composed(*overrides: str) -> dict[str, Any]:
         return resolved(hydra.compose("config", overrides=list(overrides)))
 
 
+@cache
 def register() -> None:
     """Make the schema available to `config.yaml` as `schema`, and its resolver."""
     ConfigStore.instance().store(name="schema", node=Config)

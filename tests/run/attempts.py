@@ -2,7 +2,8 @@
 
 import gzip
 import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ class Attempts:
         assert self.killed("whole", -1) == 0
         self.instants = int((self.folder("whole").path / COUNTS).read_text())
         return self.instants
+
+    def survive(self, instants: Iterable[int]) -> None:
+        """Killed at each of these instants, the run goes on and ends with the bits of `whole`."""
+        for instant in instants:
+            at = f"at-{instant}"
+            assert self.killed(at, instant) == -signal.SIGKILL
+            assert self.attempt(at) == 0
+            self.check(at)
 
     def folder(self, at: str) -> RunFolder:
         return RunFolder(self.root / at)

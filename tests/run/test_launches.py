@@ -56,9 +56,8 @@ def test_notes_that_cannot_be_written_end_the_launch(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("overrides", "runs"),
     [
-        (("seed=0,1,2", "optimizer=mezo,adamw"), 6),
-        (("optimizer.lr=choice(1e-3,1e-4)", "seed=range(0,3)"), 6),
-        (("experiment=quickstart",), 12),
+        (("seed=0,1", "optimizer=mezo,adamw"), 4),
+        (("optimizer.lr=choice(1e-3,1e-4)", "seed=range(0,2)"), 4),
         (("experiment=quickstart", "optimizer=mezo"), 3),
     ],
 )

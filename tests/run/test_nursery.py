@@ -3,15 +3,15 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from zobench.run import nursery
 from zobench.run.attempt import Order
 from zobench.run.folder import RunFolder, read_json
+from zobench.run.nursery import Nursery, carry_out, dismiss
 from zobench.run.runner import run
 
 Compose = Callable[..., dict[str, Any]]
@@ -34,52 +34,42 @@ def prepare(compose: Compose, tmp_path: Path) -> Callable[..., RunFolder]:
     return folder_of
 
 
-@pytest.fixture
-def crib() -> Iterator[nursery.Nursery]:
-    made = nursery.Nursery()
-    yield made
-    made.close()
-
-
-def status_of(crib: nursery.Nursery, folder: RunFolder) -> int | None:
-    ending = crib.run(Order(folder))
+def status_of(nursery: Nursery, folder: RunFolder) -> int | None:
+    ending = nursery.run(Order(folder))
     return ending and ending.status
 
 
 def test_a_forked_run_has_the_bits_of_any_other(
-    crib: nursery.Nursery, prepare: Callable[..., RunFolder]
+    nursery: Nursery, prepare: Callable[..., RunFolder]
 ) -> None:
     """Two runs from one nursery and one in this process leave the same ledger and test loss."""
     folders = [prepare(name) for name in ("a", "b", "c")]
-    assert [status_of(crib, folder) for folder in folders[:2]] == [0, 0]
+    assert [status_of(nursery, folder) for folder in folders[:2]] == [0, 0]
     run(folders[2])
     assert len({folder.ledger.read_bytes() for folder in folders}) == 1
     assert len({str(read_json(folder.result)["test"]) for folder in folders}) == 1
 
 
-def test_a_crash_stays_with_its_run(
-    crib: nursery.Nursery, prepare: Callable[..., RunFolder]
-) -> None:
+def test_a_crash_stays_with_its_run(nursery: Nursery, prepare: Callable[..., RunFolder]) -> None:
     """A run that aborts is reported with its signal, one with a bad target fails; others go on."""
     aborting = prepare("aborting", logger={"_target_": "tests.run.killer.abort"})
-    assert status_of(crib, aborting) == -signal.SIGABRT
+    assert status_of(nursery, aborting) == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in aborting.log.read_text()
     broken = prepare("broken", logger={"_target_": "no_such_module.Logger"})
-    assert status_of(crib, broken) == 1
+    assert status_of(nursery, broken) == 1
     assert "no_such_module" in read_json(broken.failure)["reason"]
-    assert status_of(crib, prepare("sound")) == 0
+    assert status_of(nursery, prepare("sound")) == 0
 
 
 def test_a_nursery_that_was_killed_is_replaced(
     monkeypatch: pytest.MonkeyPatch, prepare: Callable[..., RunFolder]
 ) -> None:
     """The run that it was asked for is reported as killed, and the next one runs."""
-    killed = nursery.Nursery()
+    killed = Nursery()
     os.kill(killed._process.pid, signal.SIGKILL)
     killed._process.wait()
-    monkeypatch.setattr(nursery, "_nursery", killed)
-    first = nursery.carry_out(Order(prepare("first")))
+    monkeypatch.setattr("zobench.run.nursery._nursery", killed)
+    first = carry_out(Order(prepare("first")))
     assert (first.status, first.kind) == (-signal.SIGKILL, "killed")
-    assert nursery.carry_out(Order(prepare("second"))).status == 0
-    assert nursery._nursery is not None
-    nursery._nursery.close()
+    assert carry_out(Order(prepare("second"))).status == 0
+    assert dismiss() == 0

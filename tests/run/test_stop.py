@@ -93,10 +93,9 @@ def alive(process: int) -> bool:
         return False
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked")
-@pytest.mark.parametrize(
-    "by", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.faults)]
-)
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
 def test_no_run_outlives_its_launcher(
     launched: Callable[..., subprocess.Popen[str]], tmp_path: Path, by: signal.Signals
 ) -> None:

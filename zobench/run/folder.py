@@ -13,6 +13,7 @@ from zobench.run.durable import UNFINISHED, write_durably
 from zobench.run.identity import identity
 from zobench.run.smaller import smaller
 
+_ENDED = {"reason", "best_step", "test"}  # some of the keys of result.json
 HALVED = "halved"  # key of meta.json: how often the run's batches were halved for want of memory
 
 
@@ -75,6 +76,13 @@ class RunFolder:
             return dict(settings)
         except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
             raise damaged(self.config) from error
+
+    def ended(self) -> dict[str, Any]:
+        """What result.json holds; UserError, naming it, where that is not how a run ends."""
+        result = read_json(self.result)
+        if result.get("status") not in ("done", "diverged") or not result.keys() >= _ENDED:
+            raise damaged(self.result)
+        return result
 
     def fitting(self) -> dict[str, Any]:
         """The settings with batches that fit into the memory there is."""

@@ -22,7 +22,7 @@ def note_end(folders: Sequence[RunFolder], status: int, kind: str, reason: str) 
     for folder in folders:
         row: dict[str, Any] = {"event": "stopped" if status == REQUEUE else "failed"}
         if folder.result.is_file():
-            row = {"event": read_json(folder.result)["status"]}
+            row = {"event": folder.ended()["status"]}
         elif folder.failure.is_file():
             row |= {"tail": read_json(folder.failure)["tail"]}
         try:

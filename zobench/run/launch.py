@@ -139,7 +139,7 @@ def stopped(folder: RunFolder) -> Outcome:
 
 
 def _of_result(folder: RunFolder) -> Outcome:
-    result = read_json(folder.result)
+    result = folder.ended()
     return Outcome(result["status"], folder.path.name, result["reason"] or "")
 
 
@@ -153,7 +153,7 @@ def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
     if folder is None:
         print(f"error: {outcome.reason}", file=sys.stderr, flush=True)
     elif outcome.good:
-        test = read_json(folder.result)["test"]
+        test = folder.ended()["test"]
         good = f"accuracy {100 * test['accuracy']:.1f} %" if "accuracy" in test else None
         shown = good or f"loss {test['loss']:.4g}"
         print(f"{outcome.folder}: {outcome.status}, test {shown}", flush=True)

@@ -94,7 +94,7 @@ def best_step(folder: RunFolder) -> int:
     """The step that a run was tested at; UserError while it is not known."""
     if not folder.result.is_file():
         raise UserError(f"--step best: {folder.path} has no result yet; give a number, or last")
-    return int(read_json(folder.result)["best_step"])
+    return int(folder.ended()["best_step"])
 
 
 def write_model(replayed: Replayed, out: Path) -> None:

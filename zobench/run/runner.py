@@ -160,7 +160,7 @@ def recorded(
 
 def _told(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The result of a run that has it, after the logger has heard of it."""
-    result = read_json(folder.result)
+    result = folder.ended()
     if folder.mirroring.exists():
         logger: Logger = build(settings["logger"])
         rows = Journal(folder.metrics, logger).rows

@@ -72,7 +72,7 @@ def state_of(folder: RunFolder) -> State:
     try:
         owner = owner_of(folder.path)
         if folder.finished or (folder.result.is_file() and not (owner and owner.alive)):
-            result = read_json(folder.result)
+            result = folder.ended()
             return State(result["status"], name, result["reason"] or "")
         if owner is not None and owner.alive:
             return State("running", name, f"{_reached(folder)}; {owner}")
@@ -81,7 +81,7 @@ def state_of(folder: RunFolder) -> State:
             said = f"{failure['kind']}: {failure['reason']}\n    log: {folder.log}"
             return State("failed", name, said)
         return State("stopped", name, f"{_reached(folder)}; launched again, it goes on")
-    except (OSError, ValueError, KeyError, UserError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return State("damaged", name, " ".join(f"{folder.path}: {error}".split()))
 
 

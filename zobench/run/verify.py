@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from zobench.build import build
 from zobench.errors import UserError
 from zobench.run.best import put, step_in
-from zobench.run.folder import RunFolder, read_json
+from zobench.run.folder import RunFolder
 from zobench.run.journal import finite, read_rows
 from zobench.run.predictions import csv_of
 from zobench.run.replay import Replayed, differing
@@ -31,7 +31,7 @@ class Verification:
         if not folder.result.is_file():
             raise UserError(f"{folder.path}: no result.json yet: there is nothing to verify")
         self.folder, self.tolerance = folder, tolerance
-        self.result = read_json(folder.result)
+        self.result = folder.ended()
         self.replayed = Replayed(folder)
         loaded, device = self.replayed.loaded, self.replayed.device
         self.problem: Problem = build(self.replayed.settings["task"]).prepare(loaded, device)
