@@ -298,9 +298,19 @@ def test_a_sentence_encoder_gets_a_head(folder_of: FolderOf) -> None:
     assert "and 3 more; choose model.head=classification" in refusal(path=folder)
 
 
-def test_preload_imports_what_load_needs() -> None:
-    """The nursery calls it before it forks."""
-    preload()
+def test_preload_imports_the_architectures_own_module(
+    folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nursery calls it before it forks; of a model that is not there it says nothing."""
+    imported: list[str] = []
+    monkeypatch.setattr("zobench.models.language_model.import_module", imported.append)
+    opt = {"model_type": "opt"}
+    for model in (
+        *({"path": folder_of("gpt2")}, {"path": "some/where", "architecture": opt}),
+        *({"path": "some/where", "architecture": None}, {}),
+    ):
+        preload({"model": model})
+    assert imported == [f"transformers.models.{kind}.modeling_{kind}" for kind in ("gpt2", "opt")]
 
 
 def test_weights_in_a_pickle_are_loaded_only_when_asked_for(folder_of: FolderOf) -> None:

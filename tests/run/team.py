@@ -100,9 +100,6 @@ def _forked(asked: dict[str, Any], rank: int) -> int:
 
 
 def _serve() -> None:
-    import torch._dynamo  # noqa: F401
-    import transformers.models.opt.modeling_opt  # noqa: F401  the tiny model's
-
     import zobench.hydra_app
     import zobench.run.__main__  # noqa: F401
     from zobench.run.nursery import import_for

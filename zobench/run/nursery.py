@@ -146,7 +146,7 @@ def import_for(settings: Mapping[str, Any]) -> None:
             module = sys.modules[located(target, key).__module__]
         except Exception:
             continue
-        getattr(module, "preload", lambda: None)()
+        getattr(module, "preload", lambda _: None)(settings)
 
 
 def _become_run(orders: Sequence[Order], requests: int, said: int) -> NoReturn:
