@@ -84,13 +84,13 @@ def all_bits(optimizer: ZOOptimizer) -> list[Tensor]:
 def test_one_plan_for_all_slots_gives_the_bits_of_a_plan_for_each(
     name: str, dtype: torch.dtype
 ) -> None:
-    """Weights, state and losses over five steps; in float64, which no fused pass knows, too."""
+    """Weights, state and losses over three steps; in float64, which no fused pass knows, too."""
     ends = []
     for together in (True, False):
         weights = weights_of(dtype)
         optimizer = optimizer_of(name, weights)
         losses = []
-        for _ in range(5):
+        for _ in range(3):
             if together:
                 losses.append(step(optimizer, weights))
             else:
