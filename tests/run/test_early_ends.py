@@ -175,16 +175,11 @@ def test_a_run_that_gets_better_goes_its_way(begin: Begin) -> None:
     assert numbers[0] == numbers[1]
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked")
-@pytest.mark.parametrize(
-    ("optimizer", "kills"),
-    [
-        ("loren", 1),
-        *(pytest.param(name, 3, marks=pytest.mark.faults) for name in ("loren", "adamw")),
-    ],
-)
+@pytest.mark.parametrize("optimizer", ["loren", "adamw"])
 def test_patience_survives_a_kill(
-    nursery: Nursery, compose: Compose, tmp_path: Path, optimizer: str, kills: int
+    nursery: Nursery, compose: Compose, tmp_path: Path, optimizer: str
 ) -> None:
     """Early stopped or not, the bits are those of the run left alone."""
     patient = ("train.patience=2", "train.eval_every=3")
@@ -192,7 +187,7 @@ def test_patience_survives_a_kill(
     attempts = Attempts(nursery, compose, tmp_path, *options)
     attempts.count()
     assert read_json(attempts.folder("whole").result)["steps"] == 6
-    attempts.survive(random.Random(optimizer).sample(range(attempts.instants), kills))
+    attempts.survive(random.Random(optimizer).sample(range(attempts.instants), 3))
 
 
 def test_members_of_a_pack_skip_and_stop_by_themselves(

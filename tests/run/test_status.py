@@ -37,8 +37,9 @@ def test_every_state_is_told(
     suite: Callable[..., RunFolder], command: Command, tmp_path: Path
 ) -> None:
     """Done ones are counted; of the others each is named, with what there is to say."""
-    suite("a", result={"status": "done", "reason": None})
-    suite("b", result={"status": "diverged", "reason": "the loss is nan at step 3"})
+    rest = {"best_step": 0, "test": {}}
+    suite("a", result={"status": "done", "reason": None, **rest})
+    suite("b", result={"status": "diverged", "reason": "the loss is nan at step 3", **rest})
     suite("c", failure={"kind": "memory", "reason": "CUDA out of memory"})
     suite("d")
     suite("e").result.write_text("{ half")
@@ -82,7 +83,7 @@ def test_a_suite_that_is_not_there_is_said_so(command: Command) -> None:
     assert status == 1 and "no suite 'nothing' in " in err and len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["result.json", "meta.json", "config.yaml"])
+@pytest.mark.parametrize("name", ["result.json", "config.yaml"])
 def test_a_damaged_file_is_named_at_the_next_launch(
     command: Command, tmp_path: Path, name: str
 ) -> None:

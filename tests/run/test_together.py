@@ -228,7 +228,7 @@ def test_a_sweep_is_trained_in_packs(command: Command, monkeypatch: pytest.Monke
 
     def finish(*orders: Order) -> Ending:
         sizes.append(len(orders))
-        result = {"status": "done", "reason": None, "test": {"accuracy": 1.0}}
+        result = {"status": "done", "reason": None, "best_step": 1, "test": {"accuracy": 1.0}}
         for order in orders:
             order.folder.path.mkdir(parents=True)
             write_json(order.folder.result, result)
@@ -254,7 +254,7 @@ def test_a_run_that_its_pack_leaves_without_a_result_is_launched_alone(
 
     def die_or_finish(*orders: Order) -> Ending:
         sizes.append(len(orders))
-        result = {"status": "done", "reason": None, "test": {"accuracy": 1.0}}
+        result = {"status": "done", "reason": None, "best_step": 1, "test": {"accuracy": 1.0}}
         orders[0].folder.path.mkdir(parents=True, exist_ok=True)
         write_json(orders[0].folder.result, result)
         return Ending(1, "memory", "out of memory") if len(orders) > 1 else Ending(0)

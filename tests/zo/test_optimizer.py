@@ -478,11 +478,11 @@ def test_a_mezo_step_moves_the_weights_three_times() -> None:
 
 @each
 def test_zero_learning_rate_leaves_float32_weights(combination: tuple[object, ...]) -> None:
-    """100 steps at learning rate 0 move float32 weights by rounding only (1e-6 relative)."""
+    """40 steps at learning rate 0 move float32 weights by rounding only (1e-6 relative)."""
     net = network()
     optimizer = optimizer_of(net, combination, lr=0.0)
     before = torch.cat([w.flatten() for w in weights_of(net)])
-    for _ in range(100):
+    for _ in range(40):
         constant_step(optimizer, net)
     after = torch.cat([w.flatten() for w in weights_of(net)])
     assert (after - before).norm() / before.norm() < 1e-6
