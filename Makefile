@@ -23,8 +23,8 @@ demo: $(STAMP)  ## fine-tune the tiny model with MeZO, MeZO-Adam and AdamW, prin
 	$(BIN)/zobench experiment=quickstart
 	@$(BIN)/zobench table quickstart
 
-test: $(STAMP)  ## run the tests, on all cores
-	$(BIN)/python -m pytest --numprocesses auto
+test: $(STAMP)  ## run the tests but for those of tests/gpu, on all cores
+	$(BIN)/python -m pytest --ignore tests/gpu --numprocesses auto --dist loadfile
 
 test-real: $(STAMP)  ## run every task on real rows, where ZOBENCH_TEST_DATA has them
 	$(BIN)/python -m pytest tests/real -m real --numprocesses auto

@@ -18,14 +18,14 @@ FILLER = "filler"
 
 
 class Saboteur(NoLogger):
-    """kinds: what happens to the run, by seed; nothing to others. place: where it is noted."""
+    """kinds: by TASK-SEED, what happens to a run; nothing to others. place: where it is noted."""
 
     def __init__(self, kinds: Mapping[str, str], place: str) -> None:
         self.kinds, self.place = kinds, Path(place)
 
     def begin(self, folder: Any, settings: Any, meta: Mapping[str, Any], *_: Any) -> None:
         self.folder, self.meta = folder.path, meta
-        self.kind = self.kinds.get(str(settings["seed"]), "")
+        self.kind = self.kinds.get(f"{meta['choices']['task']}-{settings['seed']}", "")
 
     def log(self, row: Mapping[str, Any]) -> None:
         if row["step"] < STEP or not self.kind:

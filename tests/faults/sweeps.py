@@ -23,10 +23,10 @@ SMALL = (
 class Sweep:
     """A sweep over tasks of two kinds, whose runs a Saboteur spoils.
 
-    kinds: what happens to the runs of a seed. `data` is the file that the task `mine` reads.
+    kinds: what happens to the runs of a TASK-SEED. `data` is the file that the task `mine` reads.
     """
 
-    def __init__(self, place: Path, runs: Path, kinds: Mapping[int, str]) -> None:
+    def __init__(self, place: Path, runs: Path, kinds: Mapping[str, str]) -> None:
         self.place, self.runs = place, runs
         self.data = place / "rows.jsonl"
         self.mend()
@@ -34,8 +34,7 @@ class Sweep:
         for group in ("logger", "task"):
             (conf / group).mkdir(parents=True)
         shutil.copy(Path(__file__).with_name("saboteur.py"), conf)
-        named = {str(seed): kind for seed, kind in kinds.items()}
-        logger = {"_target_": "saboteur.Saboteur", "kinds": named, "place": str(place)}
+        logger = {"_target_": "saboteur.Saboteur", "kinds": dict(kinds), "place": str(place)}
         (conf / "logger" / "saboteur.yaml").write_text(yaml.safe_dump(logger))
         task = {
             "defaults": ["custom", "_self_"],

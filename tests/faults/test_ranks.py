@@ -36,6 +36,7 @@ EXACT = {  # every bit is that of one process, where each rank has at least thre
     "accuracy": ("optimizer=mezo", "task.loss=accuracy"),
     "no steps": ("optimizer=zero_shot",),
     "a fit": ("optimizer=linear_probe", "tuning=head"),
+    "patience": ("optimizer=mezo", "optimizer.lr=0", "train.patience=1"),
     "checkpoints": ("optimizer=mezo", "checkpoint.beside_ledger=true", "checkpoint.steps=3"),
 }
 CLOSE = {  # kernels look at the number of rows, or gradients are summed in another order
@@ -73,6 +74,18 @@ def test_others_are_close(team: Team, alone: Callable[..., RunFolder], case: str
     if theirs.ledger.is_file():
         for record, other in zip(read(theirs.ledger), read(mine.ledger), strict=True):
             assert list(other.losses) == pytest.approx(list(record.losses), rel=1e-5)
+
+
+def test_steps_that_are_skipped_are_skipped_by_all(team: Team) -> None:
+    """A loss that is not finite is left out with the bits of one process that leaves it out."""
+    run = overrides("optimizer=mezo", "train.batch_size=12", "train.nonfinite=skip")
+    for size in (1, 2):
+        at = f"skip-{size}"
+        spoiled = "tests.run.planted.spoiled"
+        assert team(size, *run, at=at, planted=spoiled) == [0] * size, team.said(at)
+    one, two = folder_in(team, "skip-1"), folder_in(team, "skip-2")
+    assert 0 < read_json(one.result)["skipped_steps"] < 12
+    check_same(two, one)
 
 
 def test_texts_are_written_by_all_ranks(team: Team, alone: Callable[..., RunFolder]) -> None:

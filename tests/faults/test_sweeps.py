@@ -13,15 +13,17 @@ import pytest
 from tests.faults.saboteur import FILLER
 from tests.faults.sweeps import Sweep
 from tests.run.attempts import rows_of, untimed
-from zobench.run.folder import HALVED, read_json
+from zobench.run.folder import HALVED, RunFolder, read_json
 
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked"),
 ]
-KINDS = {
-    **{0: "crash", 1: "memory", 2: "nan", 3: "kill"},
-    **{4: "kill_launcher", 5: "full", 6: "kill_nursery"},
+KINDS = {  # each happens to the runs of two methods; what ends the command, to those of one task
+    **{"synthetic_reviews-0": "crash", "synthetic_reviews-1": "memory"},
+    **{"synthetic_reviews-2": "nan", "synthetic_reviews-3": "kill"},
+    **{"synthetic_reviews-4": "kill_launcher", "synthetic_reviews-5": "full"},
+    **{"mine-0": "kill_nursery", "mine-1": "memory", "mine-2": "nan", "mine-3": "kill"},
 }
 GRID = ("task=synthetic_reviews,mine", "optimizer=mezo,adamw", "seed=0,1,2,3,4,5")
 LAUNCHES = 20  # more than there are failures that end a launch
@@ -67,22 +69,28 @@ def test_a_sweep_that_fails_in_every_way_is_relaunched_until_done(
             break
     assert len(results) == len(sweep.folders()) == 24, statuses
     assert -9 in statuses and 1 in statuses
-    for kind in ("crash: RuntimeError: sabotage", "killed by signal 9", "the disk is full"):
-        assert kind in said, kind
+    for words in ("crash: RuntimeError: sabotage", "killed by signal 9", "the disk is full"):
+        assert words in said, words
     assert f"{sweep.data}:81" in said
     (tmp_path / "sound").mkdir()
-    sound = Sweep(tmp_path / "sound", tmp_path / "runs", {2: "nan"})
+    nan = {key: kind for key, kind in KINDS.items() if kind == "nan"}
+    sound = Sweep(tmp_path / "sound", tmp_path / "runs", nan)
     assert sound.launch(*GRID)[0] == 1  # diverged ones
     for folder in results:
-        events = Counter(sweep.events(folder))
-        seed = read_json(folder.meta)["seed"]
-        last = "diverged" if KINDS[seed] == "nan" else "done"
+        events, kind = Counter(sweep.events(folder)), kind_of(folder)
+        last = "diverged" if kind == "nan" else "done"
         assert events["done"] + events["diverged"] == events[last] == 1, folder.path.name
         assert not any(path.name.startswith(".") for path in folder.path.iterdir())
         assert not folder.failure.exists()
-        if KINDS[seed] == "memory":
+        if kind == "memory":
             assert read_json(folder.meta)[HALVED] == 1
     compare(sweep, sound)
+
+
+def kind_of(folder: RunFolder) -> str | None:
+    """What happened to the run."""
+    meta = read_json(folder.meta)
+    return KINDS.get(f"{meta['choices']['task']}-{meta['seed']}")
 
 
 def compare(sweep: Sweep, sound: Sweep) -> None:
@@ -92,7 +100,7 @@ def compare(sweep: Sweep, sound: Sweep) -> None:
         found: dict[tuple[str, str, int], object] = {}
         for folder in of.folders():
             meta = read_json(folder.meta)
-            if KINDS[meta["seed"]] != "memory":
+            if kind_of(folder) != "memory":
                 key = (meta["choices"]["task"], meta["choices"]["optimizer"], meta["seed"])
                 found[key] = (rows_of(folder), untimed(read_json(folder.result)))
         return found

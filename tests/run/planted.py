@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tests.run.spoiled import spoil
 from zobench.run.steps import Steps
 
 _WHEN = 7  # steps taken before
@@ -34,6 +35,12 @@ def not_finite(rank: int) -> None:
             object.__setattr__(problem._by_example, "said", nan)
 
     _before_a_step(spoil)
+
+
+def spoiled(rank: int) -> None:
+    """Of every third batch, by its tokens, the loss is NaN, for all ranks."""
+    del rank
+    spoil(3)
 
 
 def killed(rank: int) -> None:

@@ -37,9 +37,9 @@ def test_every_state_is_told(
     suite: Callable[..., RunFolder], command: Command, tmp_path: Path
 ) -> None:
     """Done ones are counted; of the others each is named, with what there is to say."""
-    rest = {"best_step": 0, "test": {}}
-    suite("a", result={"status": "done", "reason": None, **rest})
-    suite("b", result={"status": "diverged", "reason": "the loss is nan at step 3", **rest})
+    numbers = {"best_step": 0, "test": {}}
+    suite("a", result={"status": "done", "reason": None, **numbers})
+    suite("b", result={"status": "diverged", "reason": "the loss is nan at step 3", **numbers})
     suite("c", failure={"kind": "memory", "reason": "CUDA out of memory"})
     suite("d")
     suite("e").result.write_text("{ half")

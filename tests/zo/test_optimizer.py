@@ -233,6 +233,7 @@ def test_forwards_and_state_are_what_the_parts_declare(combination: tuple[object
         return loss_of(net)
 
     steps = 40 if estimator.forwards > 9 else 101
+    steps = 12 if float(estimator.forwards).is_integer() else steps  # all steps cost the same
     for done in range(steps):
         optimizer.step(closure, closure)
         assert optimizer.engine.forwards == estimator.cost(done + 1)
