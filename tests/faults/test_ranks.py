@@ -49,8 +49,9 @@ CLOSE = {  # kernels look at the number of rows, or gradients are summed in anot
 }
 
 
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("case", EXACT)
+@pytest.mark.parametrize(
+    ("case", "size"), [*((case, 2) for case in EXACT), *((case, 4) for case in list(EXACT)[::3])]
+)
 def test_every_bit_is_that_of_one_process(
     team: Team, alone: Callable[..., RunFolder], case: str, size: int
 ) -> None:
@@ -127,20 +128,17 @@ def test_a_run_goes_on_whoever_was_killed(team: Team, method: str, fault: str) -
 
 
 def test_torchrun_itself(tmp_path: Path) -> None:
-    """One process; four ranks; two, one of which is killed, and then two again: the same bits."""
-    given = overrides("train.batch_size=16", "budget.steps=60", "optimizer=mezo")
+    """One process; two ranks, one of which is killed, and then two again: the same bits."""
+    given = overrides("train.batch_size=16", "budget.steps=200", "optimizer=mezo")
 
     def started(at: str, *command: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {"ZOBENCH_RUNS": str(tmp_path / at)}
         return subprocess.Popen([sys.executable, "-m", *command, *given], env=environment)
 
-    def ranks(size: int) -> tuple[str, ...]:
-        agent = ("torch.distributed.run", "--standalone", f"--nproc-per-node={size}")
-        return (*agent, "-m", "zobench")
+    agent_of_two = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "zobench")
 
     assert started("one", "zobench").wait() == 0
-    assert started("four", *ranks(4)).wait() == 0
-    with started("two", *ranks(2)) as agent:
+    with started("two", *agent_of_two) as agent:
         while (
             not (found := list((tmp_path / "two").rglob("metrics.jsonl")))
             or not found[0].stat().st_size
@@ -148,12 +146,10 @@ def test_torchrun_itself(tmp_path: Path) -> None:
             time.sleep(0.02)
         children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
         os.kill(int(children[-1]), signal.SIGKILL)
-        assert agent.wait(timeout=120) != 0
+        assert agent.wait(timeout=120) != 0, list(found[0].parent.iterdir())
     assert not list((tmp_path / "two").rglob("result.json"))
-    assert started("two", *ranks(2)).wait() == 0
-    one = ran_at(tmp_path / "one")
-    check_same(ran_at(tmp_path / "two"), one)
-    check_same(ran_at(tmp_path / "four"), one)
+    assert started("two", *agent_of_two).wait() == 0
+    check_same(ran_at(tmp_path / "two"), ran_at(tmp_path / "one"))
 
 
 def ran_at(place: Path) -> RunFolder:

@@ -80,6 +80,35 @@ def test_the_lock_of_a_dead_process_is_taken_over_at_once(
     assert owner_of(tmp_path) is None and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("content", ["", "12"])
+def test_the_lock_of_a_process_that_was_killed_while_it_wrote_it_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """No name is in it, and none comes within seconds."""
+    monkeypatch.setattr(claim, "_NAMELESS", 0.3)
+    (tmp_path / LOCK).write_text(content)
+    with claimed(tmp_path):
+        assert os.getpid() == getattr(owner_of(tmp_path), "pid", None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_is_taken_while_a_nameless_one_is_removed_stays(
+    holder: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has just found it nameless puts it back."""
+    process = holder()
+    found = iter([None])
+    named = claim.owner_of
+    monkeypatch.setattr(claim, "owner_of", lambda folder: next(found, named(folder)))
+    monkeypatch.setattr(claim, "_NAMELESS", 0.0)
+    read = Path.read_bytes
+    seen = iter([b""])
+    monkeypatch.setattr(Path, "read_bytes", lambda path: next(seen, read(path)))
+    with pytest.raises(Busy, match=f"process {process.pid} on "), claimed(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+
+
 def test_another_machines_lock_is_respected_while_it_is_heard(
     holder: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

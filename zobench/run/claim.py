@@ -5,9 +5,11 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from zobench.run.durable import UNFINISHED
 
 if TYPE_CHECKING:
     from filelock import LeaseCompromise
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 LEASE = 120.0  # seconds without a heartbeat until an owner that cannot be looked for counts as gone
 _HEARTBEAT = 15.0
+_NAMELESS = 5.0  # seconds after which a lock that names no owner was left by one that was killed
 LOST = 18  # exit status of a process that found another one at its run
 
 
@@ -57,6 +60,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     from filelock import SoftFileLease, Timeout
 
+    _bury(folder)
     lease = SoftFileLease(
         folder / LOCK,
         lease_duration=LEASE,
@@ -72,6 +76,25 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         lease.release()
+
+
+def _bury(folder: Path) -> None:
+    """Remove a lock without an owner's name, which filelock would respect for ever.
+
+    A process that is killed between making the file and writing its name leaves one; a living one
+    writes at once. Renamed first, so that of two who do this none removes the other's own lock.
+    """
+    path, mine = folder / LOCK, folder / f"{LOCK}.{os.getpid()}{UNFINISHED}"
+    with suppress(FileNotFoundError, FileExistsError):
+        while owner_of(folder) is None:
+            seen = path.read_bytes()
+            if time.time() - path.stat().st_mtime < _NAMELESS:
+                time.sleep(0.02)
+                continue
+            path.rename(mine)
+            if mine.read_bytes() != seen:  # a lock that was taken meanwhile
+                os.link(mine, path)
+            mine.unlink()
 
 
 def lives(pid: int) -> bool:
