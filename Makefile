@@ -24,13 +24,13 @@ demo: $(STAMP)  ## fine-tune the tiny model with MeZO, MeZO-Adam and AdamW, prin
 	@$(BIN)/zobench table quickstart
 
 test: $(STAMP)  ## run the tests but for those of tests/gpu, on all cores
-	$(BIN)/python -m pytest --ignore tests/gpu --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --ignore tests/gpu --numprocesses auto --dist worksteal
 
 test-real: $(STAMP)  ## run every task on real rows, where ZOBENCH_TEST_DATA has them
 	$(BIN)/python -m pytest tests/real -m real --numprocesses auto
 
 test-smoke: $(STAMP)  ## run every paper's table on the tiny model
-	$(BIN)/python -m pytest tests/smoke -m smoke --numprocesses auto
+	$(BIN)/python -m pytest -m smoke --numprocesses auto
 
 test-faults: $(STAMP)  ## kill runs at many instants and see them go on
 	$(BIN)/python -m pytest -m faults --numprocesses auto

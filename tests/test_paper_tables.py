@@ -14,7 +14,7 @@ from zobench.ranges import check_ranges
 
 Compose = Callable[..., dict[str, Any]]
 TABLES = paper_tables()
-SCALES = ("", "lab")  # tests/smoke runs all of the third
+LAB = pytest.param("lab", marks=pytest.mark.smoke)  # tests/smoke runs all of the third, smoke
 # a grid has these keys and no other, so that a scale can narrow any of them
 KEYS = {"optimizer", "tuning", "task", "lr_factor", "seed", "model"}
 
@@ -52,12 +52,11 @@ def test_the_list_is_not_empty() -> None:
     assert not {"quickstart", "ldsd_law"} & {*TABLES}
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", ["", LAB])
 def test_first_and_last_run_compose_and_bind(compose: Compose, name: str, scale: str) -> None:
-    """At full size; in the lab, the last."""
+    """At full size, and in the lab."""
     options = words(name, scale)
-    corners = Grid.of(*options).corners
-    for corner in corners[-1:] if scale else corners:
+    for corner in Grid.of(*options).corners:
         settings = compose(*options, *corner)
         check(settings)
         check_ranges(settings)
