@@ -35,6 +35,9 @@ test-smoke: $(STAMP)  ## run every paper's table on the tiny model
 test-faults: $(STAMP)  ## kill runs at many instants and see them go on
 	$(BIN)/python -m pytest -m faults --numprocesses auto
 
+test-laws: $(STAMP)  ## run what needs many draws: laws of samplers, unbiasedness, drifts
+	$(BIN)/python -m pytest tests/zo -m laws --numprocesses auto
+
 test-kernels: $(STAMP)  ## run the GPU's kernels, in Triton's interpreter where there is no GPU
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
 	$(BIN)/python -m pytest tests/gpu
@@ -60,4 +63,4 @@ clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zobench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test test-real test-smoke test-faults test-kernels check format bench gpu clean
+.PHONY: help install demo test test-real test-smoke test-faults test-laws test-kernels check format bench gpu clean

@@ -243,6 +243,7 @@ def test_a_step_draws_the_noise_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert draws == 2 * len(parameters)
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize(("theta", "gain"), [(1.2, 7.34), (1.35, 3.32), (1.5, 1.242)])
 def test_the_expected_gain_is_the_descent_lemmas(theta: float, gain: float) -> None:
     """E[c^2] = ||g||^2 (sin^2 + d cos^2 cos^2 phi): the law behind the claimed speed-up, to 5 %.
@@ -267,6 +268,7 @@ def test_the_expected_gain_is_the_descent_lemmas(theta: float, gain: float) -> N
     assert sum(values) / draws == pytest.approx(gain, rel=0.05)
 
 
+@pytest.mark.laws
 def test_it_beats_mezo_on_the_papers_quadratic() -> None:
     """After 3,000 steps of the paper's problem, f is below 0.95 times MeZO's, mean of 3 seeds.
 

@@ -129,6 +129,7 @@ def total_second_moment(pi: Tensor) -> float:
     return float((((sizes + 2) * norms + sizes * others) / pi).sum())
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize(("spread", "steps"), [(0.0, 80_000), (2.0, 200_000)])
 def test_the_estimate_is_unbiased_with_the_stated_second_moments(spread: float, steps: int) -> None:
     """E[g] = grad and E[g_i^2] is the closed form, for equal and for unequal probabilities.
@@ -247,6 +248,7 @@ def test_it_keeps_no_tensors() -> None:
     assert len(optimizer.engine.sampler.state_dict()["scores"]) == len(SIZES)  # type: ignore[arg-type]
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize(("per_element", "low", "high"), [(False, 0.25, 0.35), (True, -0.03, 0.03)])
 def test_released_scores_track_size_not_curvature(
     per_element: bool, low: float, high: float

@@ -96,6 +96,7 @@ def ldsd(parameter: nn.Parameter, seed: int, gamma_mu: float, **estimator: objec
     )
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize(("candidates", "seeds"), [(2, 32), (5, 12), (10, 8)])
 def test_the_mean_aligns_with_a_fixed_gradient_as_the_law_says(candidates: int, seeds: int) -> None:
     """cos^2(mu_t, g) = t / (t + (d + 1) / (K - 1)) within 10 %, mean over seeds, d = 123.

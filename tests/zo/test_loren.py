@@ -232,6 +232,7 @@ def test_two_queries_are_the_antisymmetric_pair() -> None:
     assert rloo_weights([0.7, 0.4]) == pytest.approx([0.15, -0.15])
 
 
+@pytest.mark.laws
 def test_rloo_is_unbiased_for_the_smoothed_loss() -> None:
     """For f = sum x^3 the mean estimate is 3 x^2 + 3 eps^2, which is not the gradient at x."""
     steps, eps = 6000, 1.0
@@ -340,6 +341,7 @@ def test_state_is_a_vector_a_tensor_and_the_momentum_of_matrices(form: str, mome
     assert state == 4 * (7 + 11 + 6) + momentum * 4 * (5 * 7 + 4 * 2 * 3)
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize(("lr_cov", "learns"), [(1e2, True), (1e-3, False)])
 def test_the_vector_finds_the_stiff_shared_direction(lr_cov: float, learns: bool) -> None:
     """For a loss that is steep along X e, a turns to e; at the released lr_cov, 1e-3, it stays.

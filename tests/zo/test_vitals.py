@@ -62,6 +62,7 @@ def linear(optimizer: ZOOptimizer) -> float:
     return sum(float(slot.flat.sum()) for slot in optimizer.engine.slots)
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_a_state_that_learns_from_noise_walks(name: str) -> None:
     """Losses that know nothing of the point: the ratio's mean square over 8 runs is 1."""
