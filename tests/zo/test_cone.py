@@ -136,6 +136,7 @@ def test_the_saving_form_is_the_plain_algorithm(theta: float, init: str, norm: s
         m = beta * m + (1 - beta) * optimizer.record.coefficients[0] * expected
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize(("dtype", "share"), [(torch.float64, 0.01), (torch.float16, 0.1)])
 def test_measuring_the_norm_changes_the_path_a_little(dtype: torch.dtype, share: float) -> None:
     """After 300 steps at d = 20,000 both end at the same loss within 1 %, and near each other.

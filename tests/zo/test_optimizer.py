@@ -534,6 +534,7 @@ def test_float64_weights_keep_float64_state(combination: tuple[object, ...]) -> 
     assert {b.dtype for b in buffers} <= {torch.float64, torch.uint8}
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("estimator", [TwoSided, OneSided])
 def test_the_estimate_is_unbiased_on_a_quadratic(sampler: type, estimator: type) -> None:

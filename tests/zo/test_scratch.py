@@ -213,6 +213,7 @@ def test_what_does_not_exist_is_refused(wrong: dict[str, str]) -> None:
         Arithmetic(**wrong)
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize("build", [tied, lambda dtype: load(path="zobench:tiny").model.to(dtype)])
 def test_bfloat16_learns_as_float32_does(build: Callable[[torch.dtype], nn.Module]) -> None:
     """Exact 16-bit training follows float32's: the losses after 150 steps are close."""
