@@ -34,7 +34,7 @@ def test_what_is_not_ours_is_refused_before_it_is_imported(
 
 
 @pytest.mark.parametrize(
-    "target", ["zobench.run.launch.Path", "zobench.build.instantiate", "torch.optim.adamw.Tensor"]
+    "target", ["zobench.run.launch.Path", "zobench.build.partial", "torch.optim.adamw.Tensor"]
 )
 def test_what_a_module_of_ours_has_imported_is_not_ours(target: str) -> None:
     """Where a thing is defined decides, not where it can be found."""

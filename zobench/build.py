@@ -1,37 +1,75 @@
-"""From settings to objects: the only call of Hydra's `instantiate`, and the check before it."""
+"""From settings to objects: what `_target_` nodes describe is checked, then made.
+
+Hydra's `instantiate` is not used: it would resolve interpolations in settings a second time, after
+the checks. Here settings are plain data, and what is checked is what is built.
+"""
 
 import inspect
+import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-
 from zobench.errors import UserError
 from zobench.targets import located, targets_in
 
 _CONTAINERS = (Sequence, list, tuple, Mapping, dict)
 _PLAIN = (bool, int, float, str, type(None))
+_INTERPOLATION = re.compile(r"\$\{\s*(\$\{|[\w.\[@])")  # as OmegaConf reads it: `${{ x }}` is none
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def build(node: Mapping[str, Any]) -> Any:
+def build(node: Mapping[str, Any], key: str = "") -> Any:
     """The object that a `_target_` node describes, its arguments as plain dicts and lists.
 
-    Raises UserError for a setting that its target refuses with a ValueError, and for a target that
-    no config may name.
+    key: where the node stands in the settings, for messages.
+    Raises UserError for what `check` refuses, and for a setting that its target refuses with a
+    ValueError.
     """
-    for key, target in targets_in(node):
-        located(target, key)
+    check({key: node})
     try:
-        return instantiate(dict(node), _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError):
-            raise UserError(str(error.__cause__)) from error
+        return _made(node)
+    except UserError:
         raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _made(node: Any) -> Any:
+    if isinstance(node, list | tuple):
+        return [_made(value) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    arguments = {name: _made(value) for name, value in node.items()}
+    if "_target_" not in arguments:
+        return arguments
+    target: Callable[..., Any] = located(arguments.pop("_target_"), "")
+    return (
+        partial(target, **arguments) if arguments.pop("_partial_", False) else target(**arguments)
+    )
+
+
+def _refuse_interpolations(node: Any, key: str) -> None:
+    """Raise UserError for a text in which OmegaConf would see an interpolation.
+
+    Settings are resolved once, when they are composed; what looks like one afterwards was escaped,
+    or written into the files of a run.
+    """
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            _refuse_interpolations(value, _below(key, name))
+    elif isinstance(node, list | tuple):
+        for place, value in enumerate(node):
+            _refuse_interpolations(value, _below(key, place))
+    elif isinstance(node, str) and (found := _INTERPOLATION.search(node)):
+        shown = node[found.start() : found.start() + 40]
+        raise UserError(
+            f"{key}: holds the interpolation {shown!r}, which is not resolved here; for a dollar and"
+            ' a brace in a text write {{ "$" }}{'
+        )
 
 
 def build_optimizer(
@@ -45,9 +83,11 @@ def build_optimizer(
     """
     try:
         packed = {"model": model} if node.get("pack") else {}
-        optimizer: torch.optim.Optimizer = build(node)(trainable, **packed)
+        made = build(node, "optimizer")
+        optimizer: torch.optim.Optimizer = made(trainable, **packed)
     except ValueError as error:
-        raise UserError(f"optimizer: {error}") from error
+        named = str(error).startswith("optimizer")
+        raise UserError(str(error) if named else f"optimizer: {error}") from error
     return optimizer
 
 
@@ -64,26 +104,35 @@ def check(settings: Mapping[str, Any]) -> None:
     """Bind every `_target_` node to its target's signature, without building anything.
 
     Raises UserError naming the key when a target does not exist, a setting is unknown, missing or
-    of the wrong type. Hydra itself lets a misspelt key of an overlay pass.
+    of the wrong type, or a text holds an interpolation that was escaped. Hydra itself lets a
+    misspelt key of an overlay pass.
     """
+    for key, target in targets_in(settings):
+        located(target, key)
     for key, node in settings.items():
+        _refuse_interpolations(node, key)
         _check(node, key)
+
+
+def _below(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
 
 
 def _check(node: Any, key: str) -> None:
     if isinstance(node, list):
         for place, value in enumerate(node):
-            _check(value, f"{key}.{place}")
+            _check(value, _below(key, place))
     if not isinstance(node, Mapping):
         return
     for name, value in node.items():
-        _check(value, f"{key}.{name}")
+        _check(value, _below(key, name))
     if "_target_" in node:
         _bind(node, key)
 
 
 def _bind(node: Mapping[str, Any], key: str) -> None:
     target = located(node["_target_"], key)
+    key = key or "settings"
     for name in node.keys() - {"_target_", "_partial_"}:
         if name.startswith("_"):  # Hydra's own, such as _args_, which no signature checks
             raise UserError(f"{key}.{name}: no such setting; give arguments by their names")

@@ -45,10 +45,10 @@ def subject_of(settings: Mapping[str, Any], device: torch.device) -> Subject:
 
     Raises UserError for a model without text, or one that is too short for the tokens.
     """
-    loaded = build(settings["model"])
+    loaded = build(settings["model"], "model")
     if loaded.interface is Interface.CLASSIFIER and settings["logits"] == "all":
         raise UserError("model.head=classification has no logits of tokens; choose logits=labels")
-    model = build(settings["tuning"])(loaded.model)
+    model = build(settings["tuning"], "tuning")(loaded.model)
     if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
         model.to(device)
     size = settings["batch_size"]

@@ -31,8 +31,8 @@ def base_of(settings: Mapping[str, Any], device: torch.device) -> LoadedModel:
 def tuned_of(settings: Mapping[str, Any]) -> tuple[LoadedModel, Any]:
     """The model as it is loaded, and as it is tuned; the global random state is the seed's."""
     torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
-    loaded: LoadedModel = build(settings["model"])
-    return loaded, build(settings["tuning"])(loaded.model)
+    loaded: LoadedModel = build(settings["model"], "model")
+    return loaded, build(settings["tuning"], "tuning")(loaded.model)
 
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:

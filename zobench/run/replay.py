@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from zobench.build import build_optimizer
+from zobench.build import build_optimizer, check
 from zobench.errors import UserError
 from zobench.run.base import base_of, check_base, device_for, digest_of
 from zobench.run.best import step_in
@@ -82,12 +82,14 @@ class Replayed:
 
 
 def settings_in(folder: RunFolder) -> dict[str, Any]:
-    """The settings of a run that has begun; UserError for any other folder."""
+    """The settings of a run that has begun; UserError for any other folder, and as `check`."""
     if not folder.config.is_file() or not folder.meta.is_file():
         raise UserError(f"{folder.path}: no run folder: it has no config.yaml and meta.json")
     if "base" not in read_json(folder.meta):
         raise UserError(f"{folder.path}: the run never began, or zobench was older then")
-    return folder.fitting()
+    settings = folder.fitting()
+    check({part: node for part, node in settings.items() if part != "logger"})  # not built here
+    return settings
 
 
 def best_step(folder: RunFolder) -> int:

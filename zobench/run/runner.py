@@ -77,7 +77,9 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
             optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])
     if settings["train"]["checkpointing"]:
         _checkpoint_activations(made.model)
-    logger: Logger = build(settings["logger"]) if group is None or group.first else NoLogger()
+    logger: Logger = (
+        build(settings["logger"], "logger") if group is None or group.first else NoLogger()
+    )
     with own_folder(folder, group) as own:
         return done(recorded(own, settings, made, optimizer, meter, logger, stop or Stop(), group))
 
@@ -87,7 +89,7 @@ def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
     loaded = base_of(settings, device)
     model = loaded.model
     base = digest_of(model)
-    problem = build(settings["task"]).prepare(loaded, device)
+    problem = build(settings["task"], "task").prepare(loaded, device)
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     return Made(model, loaded.tokenizer, problem, trainable, base)
 
@@ -162,7 +164,7 @@ def _told(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The result of a run that has it, after the logger has heard of it."""
     result = folder.ended()
     if folder.mirroring.exists():
-        logger: Logger = build(settings["logger"])
+        logger: Logger = build(settings["logger"], "logger")
         rows = Journal(folder.metrics, logger).rows
         logger.begin(folder, settings, read_json(folder.meta), rows)
         _end(folder, settings, logger, result)

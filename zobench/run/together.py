@@ -59,7 +59,7 @@ def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
             weights = _first_weights(own, settings[0], made, device)
             optimizer = _optimizer(own["optimizer"], weights)
         check_gradient(own["train"], made.problem, optimizer)
-        logger = Afterwards(build(own["logger"]))
+        logger = Afterwards(build(own["logger"], "logger"))
         its = made._replace(trainable=list(weights.items()), base=None)
         work = recorded(folder, own, its, optimizer, meter, logger)
         members.append(Member(clock, weights, optimizer, work))
