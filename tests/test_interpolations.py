@@ -80,7 +80,7 @@ def test_a_text_is_refused_and_nothing_called(text: str, tmp_path: Path) -> None
     """Whatever the form; before anything is made of the settings."""
     made = tmp_path / "made"
     held = text.replace("%s", str(made))
-    with pytest.raises(UserError, match="^part.a.0: holds the interpolation"):
+    with pytest.raises(UserError, match=r"^part\.a\.0: holds the interpolation"):
         check({"part": {"a": [held]}})
     with pytest.raises(UserError, match="holds the interpolation"):
         build({"_target_": "zobench.tasks.templates.Template", "text": held, "key": "x"})
@@ -99,7 +99,7 @@ def test_other_dollars_are_texts(text: str) -> None:
 def test_escapes_of_any_depth_in_overrides(
     depth: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    """One is resolved when the settings are composed, which makes no object; the rest is refused."""
+    """One is resolved when settings are composed, which makes no object; the rest is refused."""
     monkeypatch.setenv("ZOBENCH_RUNS", str(tmp_path / "runs"))
     made = tmp_path / "made"
     text = "\\" * (2**depth - 1) + LIVE[0].replace("%s", str(made))

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+
 from zobench.errors import UserError
 from zobench.targets import located, targets_in
 
