@@ -68,8 +68,8 @@ def _refuse_interpolations(node: Any, key: str) -> None:
     elif isinstance(node, str) and (found := _INTERPOLATION.search(node)):
         shown = node[found.start() : found.start() + 40]
         raise UserError(
-            f"{key}: holds the interpolation {shown!r}, which is not resolved here; for a dollar and"
-            ' a brace in a text write {{ "$" }}{'
+            f"{key}: holds the interpolation {shown!r}, which is not resolved here; for a dollar"
+            ' and a brace in a text write {{ "$" }}{'
         )
 
 

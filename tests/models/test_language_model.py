@@ -276,15 +276,15 @@ def test_a_model_of_another_kind_is_refused() -> None:
         interface_of(ViTConfig(), "x")
 
 
-def test_a_tokenizer_without_padding_pads_with_its_last_token(folder_of: FolderOf) -> None:
-    """Padding is masked, so any token will do."""
+def test_without_a_padding_token_a_head_pads_with_the_last_one(folder_of: FolderOf) -> None:
+    """Padding is masked, so any token will do; the tokenizer stays as it is."""
     folder = folder_of("gpt2")
     own = Path(folder) / "tokenizer_config.json"
     settings = json.loads(own.read_text())
     del settings["pad_token"]
     own.write_text(json.dumps(settings))
     loaded = load(path=folder, head="classification", labels=LABELS)
-    assert loaded.tokenizer.pad_token == "</s>"
+    assert loaded.tokenizer.pad_token is None
     assert loaded.model.config.pad_token_id == loaded.tokenizer.eos_token_id
 
 

@@ -72,9 +72,9 @@ def test_what_is_written_is_what_the_plain_loop_writes(loaded: Any) -> None:
     model, tokenizer = loaded.model, loaded.tokenizer
     texts = ("It was", "the film was long . It was", "a warm and knowing little film")
     prompts = [tuple(tokenizer(text)["input_ids"]) for text in texts]
-    free = Writer(tokenizer, (), 12, CPU)(model, prompts)
+    free = Writer(tokenizer, (), 12, 1, CPU)(model, prompts)
     stop = free[1][len(free[1]) // 2]  # a letter that this model writes
-    found = Writer(tokenizer, (stop,), 12, CPU)(model, prompts)
+    found = Writer(tokenizer, (stop,), 12, 1, CPU)(model, prompts)
     assert found == [greedy(model, tokenizer, p, 12, stop) for p in prompts]
     assert all(stop not in text for text in found)
     assert found != free

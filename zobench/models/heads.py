@@ -18,8 +18,10 @@ def interface_of(config: Any, path: str) -> Interface:
     for name in config.architectures or ():
         if name.endswith("ForMaskedLM"):
             return Interface.MASKED
-        if name.endswith(("ForCausalLM", "LMHeadModel")):
-            return Interface.CAUSAL
+        if name.endswith(
+            ("ForCausalLM", "LMHeadModel")
+        ):  # XLM and Flaubert have one class for both
+            return Interface.CAUSAL if getattr(config, "causal", True) else Interface.MASKED
     causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
     if masked and not (causal and getattr(config, "is_decoder", False)):
@@ -66,7 +68,7 @@ def classes(labels: Sequence[Any] | None) -> tuple[dict[int, str], dict[str, int
     return names, {name: index for index, name in names.items()}
 
 
-def pad_as(model: Any, tokenizer: Any) -> None:
-    """A decoder's classification head reads the last token that is not padding: name it."""
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+def pad_with(model: Any, padding: int) -> None:
+    """Name the padding token in the config: a classifying decoder takes no batch without one."""
+    model.config.pad_token_id = padding
+    model.config.get_text_config().pad_token_id = padding

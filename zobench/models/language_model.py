@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from zobench.errors import UserError
-from zobench.interface import Interface
+from zobench.interface import Interface, padding_id
 from zobench.models.checks import check_keys, check_safe, check_tied, check_vocabulary
-from zobench.models.heads import auto_class, interface_with, pad_as
+from zobench.models.heads import auto_class, interface_with, pad_with
 from zobench.models.loaded import LoadedModel
 from zobench.models.messages import in_one_sentence, quiet
 from zobench.models.placement import check_placed, placement
@@ -111,10 +111,8 @@ def load(
     check_tied(model, path)
     if interface is Interface.MASKED and tokenizer.mask_token_id is None:
         raise UserError(f"model.path={path}: a masked language model, but no mask token")
-    if tokenizer.pad_token_id is None:  # padding is masked, so any token will do
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     if interface is Interface.CLASSIFIER:
-        pad_as(model, tokenizer)
+        pad_with(model, padding_id(model, tokenizer))
     return LoadedModel(model.eval(), tokenizer, interface)
 
 

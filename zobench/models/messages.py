@@ -1,7 +1,10 @@
 """What transformers has to say while it loads a model: errors in one sentence, the rest unsaid."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -27,9 +30,29 @@ def in_one_sentence(path: str, attention: str | None) -> Iterator[None]:
                 f"model.path={path}: needs Python files of its own, which are run only with"
                 " model.trust_remote_code=true; read them first"
             ) from error
+        if package := _missing_package(str(error), Path(path)):
+            raise UserError(
+                f"model.path={path}: its tokenizer needs the package {package} (pip install"
+                f" {package}), or a tokenizer.json in the folder"
+            ) from error
         raise UserError(
             f"model.path={path}: could not be loaded ({reason}); give a folder or a hub id"
         ) from error
+
+
+def _missing_package(said: str, folder: Path) -> str | None:
+    """The package that a tokenizer of another form needs and that is not installed.
+
+    transformers takes a SentencePiece file for one of tiktoken's where it can read neither.
+    """
+    pieces = any(folder.glob("*.model")) and not (folder / "tokenizer.json").is_file()
+    if pieces and re.search("tok|piece", said, re.IGNORECASE):
+        if find_spec("sentencepiece") is None:
+            return "sentencepiece"
+        if find_spec("google") is None or find_spec("google.protobuf") is None:
+            return "protobuf"
+    named = re.search(r"pip install ([\w-]+)", said)
+    return named[1] if named else None
 
 
 @contextmanager

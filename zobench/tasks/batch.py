@@ -24,7 +24,8 @@ class Batch:
     read_at: (M,) the distinct places whose logits are needed. picked: (N, K) which of the M places
     predicts each target. target: (N, K), right-aligned, -1 where the choice is shorter. example,
     place: (N,) the candidate's example and its number within it; example -1 is none. gold: (B,).
-    choices: most candidates of an example.
+    choices: most candidates of an example. alone: rows of different lengths do not go through the
+    model together, because this model lets padding change what a row gets.
     """
 
     input_ids: Tensor
@@ -39,6 +40,7 @@ class Batch:
     token_types: Tensor | None
     tokens: int
     choices: int
+    alone: bool = False
 
     @property
     def examples(self) -> int:
@@ -77,8 +79,13 @@ class Batch:
         return replace(self, **moved)
 
 
-def collate(examples: Sequence[Encoded], pad_id: int, max_length: int) -> Batch:
-    """One batch; equal contexts of an example become one row, padded to a multiple of 8."""
+def collate(
+    examples: Sequence[Encoded], pad_id: int, max_length: int, *, alone: bool = False
+) -> Batch:
+    """One batch; equal contexts of an example become one row, padded to a multiple of 8.
+
+    alone: to the longest row, and as `Batch.alone` says.
+    """
     rows: list[Candidate] = []
     read: dict[tuple[int, int], int] = {}
     picked, place, owner, target = [], [], [], []
@@ -93,7 +100,7 @@ def collate(examples: Sequence[Encoded], pad_id: int, max_length: int) -> Batch:
             owner.append(number)
             target.append(candidate.target)
     longest = max(len(row.context) for row in rows)
-    width = min(max_length, -(-longest // _PAD_TO) * _PAD_TO)
+    width = longest if alone else min(max_length, -(-longest // _PAD_TO) * _PAD_TO)
     depth = max(map(len, target))
     places = torch.tensor(list(read))
 
@@ -113,6 +120,7 @@ def collate(examples: Sequence[Encoded], pad_id: int, max_length: int) -> Batch:
         token_types=padded([row.types for row in rows], 0) if rows[0].types else None,
         tokens=sum(len(row.context) for row in rows),
         choices=max(len(example.candidates) for example in examples),
+        alone=alone,
     )
 
 

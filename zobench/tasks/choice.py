@@ -168,6 +168,7 @@ class ChoiceTask:
         self._check(reading.interface)
         splits = vars(self.load(reading.interface))
         encoded = {split: [reading(e) for e in examples] for split, examples in splits.items()}
+        reading.look_at([e for some in encoded.values() for e in some], device)
         lessons = {split: [self.loss.lesson(e) for e in found] for split, found in encoded.items()}
         questions = {split: encoded[split] for split in ("dev", "test")}
         if self.demonstrations or self.calibrated:

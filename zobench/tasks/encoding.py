@@ -5,6 +5,7 @@ predicts the next token; two candidates of one token each then share one context
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from zobench.errors import UserError
@@ -47,16 +48,38 @@ class Encoded:
         return max(len(candidate.context) for candidate in self.candidates)
 
 
+def ids_of(tokenizer: Any, text: str) -> list[int]:
+    """A text's tokens for a decoder: with what the tokenizer puts before it, not what it appends.
+
+    An end-of-text token after a prompt would stand between it and what follows.
+    """
+    ids: list[int] = tokenizer(text)["input_ids"]
+    appended = _appended(tokenizer)
+    ends = appended and ids[-len(appended) :] == appended
+    return ids[: len(ids) - len(appended)] if ends else ids
+
+
+@lru_cache(maxsize=8)
+def _appended(tokenizer: Any) -> list[int]:
+    """The tokens that a tokenizer puts after every text."""
+    whole = tokenizer("a")["input_ids"]
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    for start in range(len(whole) - len(bare) + 1):
+        if bare and whole[start : start + len(bare)] == bare:
+            return list(whole[start + len(bare) :])
+    return []
+
+
 def encode(example: Example, tokenizer: Any, *, max_length: int, truncation: str) -> Encoded:
     """Tokenise for a decoder; a context longer than `max_length` is an error or cut on the left.
 
     The choice starts where its tokens part from the prompt's, so a merge across the boundary
     cannot make it empty. Cutting keeps the beginning-of-sequence token.
     """
-    prompt = tokenizer(example.prompt)["input_ids"]
+    prompt = ids_of(tokenizer, example.prompt)
     candidates = []
     for choice in example.choices:
-        ids = tokenizer(example.prompt + choice)["input_ids"]
+        ids = ids_of(tokenizer, example.prompt + choice)
         split = 0
         while split < min(len(prompt), len(ids)) and prompt[split] == ids[split]:
             split += 1

@@ -13,6 +13,7 @@ from zobench.tasks.batch import Batch
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.evaluation import evaluating, in_data_order
+from zobench.tasks.scoring import class_head
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def features(model: Any, head: nn.Module, problem: ChoiceProblem, batch_size: in
     lessons = [_answer_of(example) for example in problem.lessons["train"]]
     found: list[Tensor] = []
     with evaluating(model):
-        for batch in problem.reading.batches(lessons, batch_size, problem.device):
+        at_once = 1 if problem.reading.alone else batch_size  # one pass has one input of the head
+        for batch in problem.reading.batches(lessons, at_once, problem.device):
             found += _read(model, head, problem, batch)
     known = {word: number for number, word in enumerate(words)}
     targets = [lesson.candidates[0].target[0] for lesson in lessons]
@@ -50,13 +52,8 @@ def features(model: Any, head: nn.Module, problem: ChoiceProblem, batch_size: in
 
 def head_of(model: Any, interface: Interface | None) -> nn.Linear:
     """The layer whose outputs are the scores of tokens or classes; raises UserError without one."""
-    head: Any = None
-    if interface is Interface.CLASSIFIER:
-        for part in model.modules():  # the last one: a head may have layers before it
-            if isinstance(part, nn.Linear) and part.out_features == model.config.num_labels:
-                head = part
-    else:
-        head = model.get_output_embeddings()
+    classifies = interface is Interface.CLASSIFIER
+    head = class_head(model) if classifies else model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise UserError("optimizer=linear_probe: this model has no linear output head")
     return head

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.draw import Draw
+from zobench.tasks.evaluation import evaluating
 from zobench.tasks.example import Example, Row, Splits
 from zobench.tasks.generation_problem import GenerationProblem, Metric, Question
 from zobench.tasks.in_context import check_demonstrations, with_demonstrations
@@ -115,10 +117,25 @@ class GenerationTask:
             shown = with_demonstrations(examples, train, shots, self.draw.seed)
             asked = zip(shown, pairs, strict=True)
             questions[split] = [Question(reading.prompt(e, room), known) for e, (_, known) in asked]
-        writer = Writer(reading.tokenizer, self.stop, self.max_new_tokens, device)
+        reading.look_at([e for some in lessons.values() for e in some], device)
+        writer = self._writer(
+            reading, [q.prompt for some in questions.values() for q in some], device
+        )
         metric = Metric(self.metric, METRICS[self.metric], self.extract)
         judge = METRICS.get(self.loss)
         told = None if judge is None else Metric(self.loss, judge, self.extract)
         return GenerationProblem(
             lessons, questions, objective, reading, writer, metric, told, device
         )
+
+    def _writer(
+        self, reading: Reading, prompts: Sequence[tuple[int, ...]], device: torch.device
+    ) -> Writer:
+        """A writer that has seen on the shortest and the longest prompt what may go together."""
+        padding = reading.padding
+        writer = Writer(reading.tokenizer, self.stop, self.max_new_tokens, padding, device)
+        short, long = min(prompts, key=len), max(prompts, key=len)
+        other = long[-1] if long[-1] != padding else int(padding == 0)
+        with evaluating(reading.model):
+            company = writer.company_of(reading.model, short, long, other)
+        return replace(writer, company=company)

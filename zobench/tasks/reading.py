@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from zobench.errors import UserError
-from zobench.interface import Interface
+from zobench.interface import Interface, padding_id
 from zobench.tasks.batch import Batch, collate
-from zobench.tasks.encoding import Encoded, encode, encode_classes, encode_masked
+from zobench.tasks.encoding import Encoded, encode, encode_classes, encode_masked, ids_of
 from zobench.tasks.evaluation import in_batches
 from zobench.tasks.example import Example
+from zobench.tasks.positions import check_ids, longest_text, switches_at
+from zobench.tasks.probes import check_left_to_right, padding_is_hidden
 from zobench.tasks.problem import Loaded
 from zobench.tasks.scoring import class_scores, language_scores
 from zobench.tasks.shared_prefix import shared_prefix_scores
@@ -44,7 +46,9 @@ class Reading:
                 " random weights go with task=random_tokens"
             )
         self.tokenizer, self.interface = loaded.tokenizer, loaded.interface
-        most = _positions(loaded.model.config) - _virtual_tokens(loaded.model)
+        self.model, self.padding = loaded.model, padding_id(loaded.model, loaded.tokenizer)
+        self.alone = False  # whether rows of different lengths stay apart; `look_at` says
+        most = longest_text(loaded.model)
         self.max_length = most if max_length is None else max_length
         if not 0 < self.max_length <= most:
             raise UserError(f"task.max_length={max_length}: the model takes 1 to {most} tokens")
@@ -63,15 +67,23 @@ class Reading:
     def __call__(self, example: Example, prior: Example | None = None) -> Encoded:
         """Tokenise an example and, where scores are calibrated, its content-free twin."""
         limits: dict[str, Any] = {"max_length": self.max_length, "truncation": self.truncation}
-        encoded = _ENCODERS[self.interface](example, self.tokenizer, **limits)
+        encoded = self._encoded(example, limits)
         if prior is None:
             return encoded
-        twin = _ENCODERS[self.interface](prior, self.tokenizer, **limits)
-        return replace(encoded, prior=twin.candidates)
+        return replace(encoded, prior=self._encoded(prior, limits).candidates)
+
+    def _encoded(self, example: Example, limits: dict[str, Any]) -> Encoded:
+        encoded = _ENCODERS[self.interface](example, self.tokenizer, **limits)
+        for candidate in encoded.candidates:
+            classes = self.interface is Interface.CLASSIFIER
+            ids = candidate.context if classes else (*candidate.context, *candidate.target)
+            check_ids(ids, self.model, self.tokenizer, example.where)
+        return encoded
 
     def prompt(self, example: Example, room: int) -> tuple[int, ...]:
         """The prompt alone, of at most `room` tokens."""
-        ids = self.tokenizer(example.prompt)["input_ids"]
+        ids = ids_of(self.tokenizer, example.prompt)
+        check_ids(ids, self.model, self.tokenizer, example.where)
         if len(ids) > room:
             if self.truncation == "error":
                 raise UserError(
@@ -82,6 +94,22 @@ class Reading:
             ids = bos + ids[len(ids) - room + len(bos) :]
         return tuple(ids)
 
+    def look_at(self, examples: Sequence[Encoded], device: torch.device) -> None:
+        """See on the shortest and the longest of these rows whether the model hides padding.
+
+        Where it does not, rows of different lengths stay apart from now on. Raises UserError for a
+        model that fails on such rows, or is no left-to-right decoder where it must be one.
+        """
+        longest = max(examples, key=lambda example: example.length)
+        pair = (min(examples, key=lambda example: example.length), longest)
+        if self.interface is Interface.CAUSAL:
+            check_left_to_right(self.model, longest.candidates[0].context, device)
+        other = longest.candidates[0].context[-1]
+        pads = (self.padding, other if other != self.padding else int(self.padding == 0))
+        self.alone = not padding_is_hidden(
+            self.model, self.scores, pair, pads, self.max_length, device
+        )
+
     def batches(
         self, examples: Sequence[Encoded], batch_size: int, device: torch.device
     ) -> Iterator[Batch]:
@@ -90,18 +118,6 @@ class Reading:
             yield self.batch(some, device)
 
     def batch(self, examples: Sequence[Encoded], device: torch.device) -> Batch:
-        return collate(examples, self.tokenizer.pad_token_id, self.max_length).to(device)
-
-
-def _virtual_tokens(model: Any) -> int:
-    """Positions that a prefix or soft prompt takes."""
-    tuned = getattr(model, "active_peft_config", None)
-    return int(getattr(tuned, "num_virtual_tokens", None) or 0)
-
-
-def _positions(config: Any) -> int:
-    """How many tokens a model takes; RoBERTa's positions begin after the padding id."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    positions = int(getattr(text, "max_position_embeddings", None) or 2048)
-    roberta = "roberta" in text.model_type or text.model_type in ("camembert", "xlm-roberta")
-    return positions - text.pad_token_id - 1 if roberta else positions
+        lengths = [len(c.context) for example in examples for c in example.candidates]
+        apart = self.alone or min(lengths) <= switches_at(self.model) < max(lengths)
+        return collate(examples, self.padding, self.max_length, alone=apart).to(device)

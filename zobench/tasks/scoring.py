@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -80,10 +81,53 @@ def log_p_at(model: Any, places: Places, logits_of: Callable[[], Tensor]) -> Ten
     return torch.log_softmax(read.float(), dim=-1)
 
 
+def log_p_of(model: Any, batch: Batch) -> Tensor:
+    """Log-probabilities in float32 at the M places that a batch reads, (M, vocabulary)."""
+    found, order = [], []
+    for part, rows in _parts(batch):
+        number = torch.full_like(batch.input_ids[:, 0], -1)
+        number[rows] = torch.arange(len(rows), device=rows.device)
+        row = number[batch.read_row]
+        mine = (row >= 0).nonzero().flatten()
+        places = Places(row[mine], batch.read_at[mine], part.input_ids.shape[1])
+        found.append(log_p_at(model, places, functools.partial(forward, model, part)))
+        order.append(mine)
+    return _in_order(found, order)
+
+
+def _parts(batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
+    """What goes through the model at once, and which rows of the batch it holds.
+
+    Of a batch whose rows stay alone the rows of one length, without padding.
+    """
+    if not batch.alone:
+        yield batch, torch.arange(len(batch.input_ids), device=batch.input_ids.device)
+        return
+    lengths = batch.attention_mask.sum(1)
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero().flatten()
+        types = batch.token_types
+        yield (
+            replace(
+                batch,
+                input_ids=batch.input_ids[rows, :length],
+                attention_mask=batch.attention_mask[rows, :length],
+                token_types=None if types is None else types[rows, :length],
+            ),
+            rows,
+        )
+
+
+def _in_order(found: list[Tensor], order: list[Tensor]) -> Tensor:
+    """Rows of several tensors as one, each where its number says."""
+    if len(found) == 1:
+        return found[0]
+    return torch.cat(found)[torch.cat(order).argsort().to(found[0].device)]
+
+
 def target_log_p(model: Any, batch: Batch) -> Tensor:
     """Log-probability of each target token in float32, (N, K); 0 where a choice is shorter."""
-    places = Places(batch.read_row, batch.read_at, batch.input_ids.shape[1])
-    log_p = log_p_at(model, places, lambda: forward(model, batch))
+    log_p = log_p_of(model, batch)
     picked, target = batch.picked.to(log_p.device), batch.target.to(log_p.device)
     return log_p[picked, target.clamp(min=0)] * (target >= 0)
 
@@ -107,9 +151,42 @@ def candidate_scores(log_p: Tensor, batch: Batch, *, summed: bool) -> Tensor:
 def class_scores(model: Any, batch: Batch, *, summed: bool = False) -> Tensor:
     """Logits of a classification head in float32, (B, classes)."""
     del summed  # a class has no length
-    logits = forward(model, batch).float()
+    parts = [(_class_logits(model, part), rows) for part, rows in _parts(batch)]
+    logits = _in_order([found for found, _ in parts], [rows for _, rows in parts]).float()
     row = batch.read_row.to(logits.device)[batch.picked[:, -1].to(logits.device)]
     return _by_example(logits[row, batch.target[:, 0].to(logits.device)], batch)
+
+
+def _class_logits(model: Any, batch: Batch) -> Tensor:
+    """Logits of each row, (R, classes).
+
+    A decoder's head gives logits at every token. Those of a row's last token count; transformers
+    looks for it by the padding token's id, which a text can hold, too.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
+
+    decodes = model.config.model_type in DECODERS
+    head, seen = class_head(model) if decodes else None, []
+    handle = head.register_forward_hook(lambda *call: seen.append(call[2])) if head else None
+    try:
+        logits = forward(model, batch)
+    finally:
+        if handle is not None:
+            handle.remove()
+    if not seen or seen[-1].dim() != logits.dim() + 1:
+        return logits
+    width = batch.input_ids.shape[1]
+    last = Places(torch.arange(len(logits)), batch.attention_mask.sum(1) - 1, width)
+    return last.of(seen[-1])
+
+
+def class_head(model: Any) -> torch.nn.Linear | None:
+    """The layer whose outputs are the logits of the classes: the last one of that size."""
+    found = None
+    for part in model.modules():  # a head may have layers before it
+        if isinstance(part, torch.nn.Linear) and part.out_features == model.config.num_labels:
+            found = part
+    return found
 
 
 def _by_example(scores: Tensor, batch: Batch) -> Tensor:

@@ -27,6 +27,8 @@ def side_by_side(
     """
     if not all(isinstance(batch, Batch) for batch in batches):
         raise UserError("this task's batches are not texts in tensors, which side by side they are")
+    if any(batch.alone for batch in batches):
+        raise UserError("this model lets padding change what a row gets: its batches do not pack")
     if len({len(batch.gold) for batch in batches}) > 1:
         raise UserError("batches of different sizes have no loss side by side")
     first = batches[0]

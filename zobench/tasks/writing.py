@@ -1,41 +1,195 @@
 """Greedy generation with stop strings."""
 
-from collections.abc import Sequence
+import enum
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from zobench.tasks.positions import switches_at, virtual_tokens
+from zobench.tasks.probes import dtype_of, in_a_sentence, same
+from zobench.tasks.scoring import forward_arguments
+
+_SEEN = 3  # tokens that a probe writes
+
+
+class Company(enum.Enum):
+    """Which prompts are generated from together."""
+
+    ANY = "all, padded on the left"
+    LENGTH = "those of one length"
+    NONE = "each by itself"
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Continues prompts by at most `most` tokens, up to the first of `stop` (not included)."""
+    """Continues prompts by at most `most` tokens, up to the first of `stop` (not included).
+
+    Only the largest logit counts: of the model's generation_config.json nothing is used but the ids
+    that end a text. padding: an id that fills up prompts on the left, as generating needs.
+    """
 
     tokenizer: Any
     stop: tuple[str, ...]
     most: int
+    padding: int
     device: torch.device
+    company: Company = Company.ANY
 
     @torch.no_grad()
     def __call__(self, model: Any, prompts: Sequence[tuple[int, ...]]) -> list[str]:
-        """One text per prompt, stripped; prompts are padded on the left, as generating needs."""
-        pad, width = self.tokenizer.pad_token_id, max(map(len, prompts))
+        """One text per prompt, stripped."""
+        ends = _ends(model)
+        texts = []
+        for some in self._together(prompts):
+            ids, _ = self._generated(model, some, self.most)
+            texts += [self._text(row, ends) for row in ids.tolist()]
+        return texts
+
+    def _together(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+        """Neighbours that are generated from together."""
+        if self.company is Company.ANY:
+            yield list(prompts)
+        elif self.company is Company.LENGTH:
+            yield from (list(some) for _, some in groupby(prompts, key=len))
+        else:
+            yield from ([prompt] for prompt in prompts)
+
+    def _generated(
+        self, model: Any, prompts: Sequence[tuple[int, ...]], most: int, padding: int | None = None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The new tokens (B, up to `most`), and the logits of each (B, vocabulary)."""
+        from transformers import StoppingCriteriaList
+
+        pad, width = self.padding if padding is None else padding, max(map(len, prompts))
         ids = [[pad] * (width - len(prompt)) + [*prompt] for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        stops = {"stop_strings": list(self.stop), "tokenizer": self.tokenizer} if self.stop else {}
-        written = model.generate(
-            input_ids=torch.tensor(ids, device=self.device),
-            attention_mask=torch.tensor(mask, device=self.device),
-            max_new_tokens=self.most,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=pad,
-            **stops,
-        )
-        texts = self.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
-        return [self._cut(text) for text in texts]
+        probing = padding is not None
+        with _greedy(model, self.padding, most):
+            written = model.generate(
+                input_ids=torch.tensor(ids, device=self.device),
+                attention_mask=torch.tensor(mask, device=self.device),
+                stopping_criteria=StoppingCriteriaList([] if probing else [self._stops(width)]),
+                return_dict_in_generate=True,
+                output_logits=probing,
+            )
+        return written.sequences[:, width:], written.logits or ()
 
-    def _cut(self, text: str) -> str:
+    def _stops(self, width: int) -> Any:
+        """A criterion that ends a row whose new text holds one of the stop strings.
+
+        It looks at the text, since a vocabulary need not have the letters of a stop string.
+        """
+
+        def ended(ids: Tensor, scores: Any, **_: Any) -> Tensor:
+            del scores
+            texts = self._decoded(ids[:, width:].tolist())
+            found = [any(stop in text for stop in self.stop) for text in texts]
+            return torch.tensor(found, device=ids.device)
+
+        return ended
+
+    def _decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return texts
+
+    def _text(self, ids: Sequence[int], ends: set[int]) -> str:
+        """The answer that new tokens spell: up to the end of the text, or a stop string."""
+        last = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+        (text,) = self._decoded([ids[:last]])
         for stop in self.stop:
             text = text.split(stop, 1)[0]
         return text.strip()
+
+    @torch.no_grad()
+    def company_of(
+        self, model: Any, short: tuple[int, ...], long: tuple[int, ...], other: int
+    ) -> Company:
+        """With which prompts a model continues the short one as it does alone.
+
+        other: a second id to pad with. Kinds that keep states or windows of the last tokens count
+        padding among them; the others are seen to hide it. Raises UserError for a model that cannot
+        generate.
+        """
+        whole = len(long) + self.most + virtual_tokens(model)
+        with in_a_sentence(model):
+            steps = min(self.most, _SEEN)
+            _, alone = self._generated(model, [short], steps, self.padding)
+            expected = torch.stack([step[0].float() for step in alone])
+            _, alike = self._generated(model, [short, (other, *short[1:])], steps, self.padding)
+            if not _begin_alike(alike, expected, dtype_of(model)):
+                return Company.NONE
+            if not _keeps_all_keys(model, whole) or whole > switches_at(model):
+                return Company.LENGTH
+            both = [short, long]
+            padded = [self._generated(model, both, steps, p)[1] for p in (self.padding, other)]
+        first = torch.stack([step[0].float() for step in padded[0]])
+        hidden = _begin_alike(padded[0], expected, dtype_of(model))
+        hidden &= _begin_alike(padded[1], first, torch.float32)
+        return Company.ANY if hidden else Company.LENGTH
+
+
+def _begin_alike(found: Sequence[Tensor], expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the first row of each step's logits is as expected; one of them may end earlier."""
+    first = torch.stack([step[0].float() for step in found])
+    steps = min(len(first), len(expected))
+    return same(first[:steps], expected[:steps], dtype)
+
+
+def _keeps_all_keys(model: Any, length: int) -> bool:
+    """Whether a model keeps the keys of `length` tokens, all of them by their positions.
+
+    A window that virtual tokens, padding and text must share takes padding for context.
+    """
+    if not {"past_key_values", "position_ids"} <= forward_arguments(model):
+        return False
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    try:
+        layers: Sequence[Any] = DynamicCache(config=model.config).layers
+    except Exception:  # a config of a form of its own
+        return False
+    if not all(isinstance(layer, DynamicLayer) for layer in layers):
+        return False
+    windows = [layer.sliding_window for layer in layers if getattr(layer, "sliding_window", None)]
+    return not virtual_tokens(model) or all(window > length for window in windows)
+
+
+def _ends(model: Any) -> set[int]:
+    """The ids that end a text."""
+    found = model.generation_config.eos_token_id
+    return set() if found is None else {found} if isinstance(found, int) else set(found)
+
+
+@contextmanager
+def _greedy(model: Any, padding: int, most: int) -> Iterator[None]:
+    """Generate as a plain greedy loop would, whatever the model's folder says.
+
+    transformers fills in what a given config leaves open from the model's own, so that has to go.
+    """
+    from transformers import GenerationConfig
+
+    holders = [model]
+    if hasattr(model, "get_base_model"):  # peft hands its own on to the model
+        holders.append(model.get_base_model())
+    before = [holder.generation_config for holder in holders]
+    ends = sorted(_ends(model)) or None
+    plain = GenerationConfig(
+        eos_token_id=ends,
+        pad_token_id=padding,
+        bos_token_id=before[0].bos_token_id,
+        max_new_tokens=most,
+        do_sample=False,
+        num_beams=1,
+    )
+    try:
+        for holder in holders:
+            holder.generation_config = plain
+        yield
+    finally:
+        for holder, config in zip(holders, before, strict=True):
+            holder.generation_config = config

@@ -28,7 +28,8 @@ def prefix(model: nn.Module, *, seed: int, tokens: int = 5) -> nn.Module:
     if tokens < 1:
         raise UserError(f"tuning.tokens={tokens}: give at least 1")
     pairs = real_keys_and_values(model, random_tokens(model, tokens, seed))
-    if not pairs or len({pair.shape for pair in pairs}) > 1:
+    layers = cast(Any, model).config.get_text_config().num_hidden_layers
+    if len(pairs) != layers or len({pair.shape for pair in pairs}) > 1:
         kind = cast(Any, model).config.model_type
         raise UserError(f"tuning=prefix: {kind} has no uniform key/value cache; try tuning=prompt")
     _, heads, _, width = pairs[0].shape
@@ -59,7 +60,8 @@ def random_tokens(model: nn.Module, count: int, seed: int) -> Tensor:
 def real_keys_and_values(model: nn.Module, ids: Tensor) -> list[Tensor]:
     """For each layer what a text's tokens leave in the cache, (key or value, heads, tokens, width).
 
-    The cache is handed in, because encoders make none of their own. Empty if none is used.
+    The cache is handed in, because encoders make none of their own. Empty if none is used, or one
+    of another form.
     """
     from transformers import DynamicCache
 
@@ -67,6 +69,9 @@ def real_keys_and_values(model: nn.Module, ids: Tensor) -> list[Tensor]:
     mask = torch.ones_like(ids)
     try:
         cast(Any, model).base_model(input_ids=ids, attention_mask=mask, past_key_values=cache)
-    except TypeError:  # the architecture has no such argument
+        layers = [layer for layer in cache.layers if layer.is_initialized]
+        return [torch.cat([layer.keys, layer.values]) for layer in layers]
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception:  # no such argument, states of another form, keys wider than values
         return []
-    return [torch.cat([layer.keys, layer.values]) for layer in cache.layers if layer.is_initialized]

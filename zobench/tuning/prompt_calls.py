@@ -70,16 +70,28 @@ def _with_prompt(embedding: Any, args: tuple[Any, ...], output: Tensor) -> Tenso
     return output if made is None else made
 
 
-def _generate(tuned: Any, input_ids: Tensor, attention_mask: Tensor, **settings: Any) -> Tensor:
+def _generate(tuned: Any, input_ids: Tensor, attention_mask: Tensor, **settings: Any) -> Any:
     """As transformers' generate: the ids of the text and what follows it.
 
-    Prompt and text go in as embeddings, for which transformers counts positions by the mask.
+    Prompt and text go in as embeddings, for which transformers counts positions by the mask; what
+    it then calls the ids is what follows alone.
     """
     base = tuned.get_base_model()
     text = base.get_input_embeddings()(input_ids)
     prompt = tuned.get_prompt(batch_size=len(input_ids)).to(text.dtype)
     mask = torch.cat([attention_mask.new_ones(prompt.shape[:2]), attention_mask], dim=1)
-    new = base.generate(
-        inputs_embeds=torch.cat([prompt, text], dim=1), attention_mask=mask, **settings
+    criteria = settings.pop("stopping_criteria", [])
+
+    def on_all(criterion: Any) -> Any:
+        return lambda new, scores, **more: criterion(torch.cat([input_ids, new], 1), scores, **more)
+
+    made = base.generate(
+        inputs_embeds=torch.cat([prompt, text], dim=1),
+        attention_mask=mask,
+        stopping_criteria=type(criteria)(map(on_all, criteria)),
+        **settings,
     )
-    return torch.cat([input_ids, new], dim=1)
+    if isinstance(made, Tensor):
+        return torch.cat([input_ids, made], dim=1)
+    made.sequences = torch.cat([input_ids, made.sequences], dim=1)
+    return made
