@@ -13,6 +13,7 @@ from zobench.tasks.batch import Batch, collate
 from zobench.tasks.encoding import Encoded, encode, encode_classes, encode_masked
 from zobench.tasks.evaluation import in_batches
 from zobench.tasks.example import Example
+from zobench.tasks.prior import first_token
 from zobench.tasks.problem import Loaded
 from zobench.tasks.scoring import class_scores, language_scores
 from zobench.tasks.shared_prefix import shared_prefix_scores
@@ -66,6 +67,8 @@ class Reading:
         encoded = _ENCODERS[self.interface](example, self.tokenizer, **limits)
         if prior is None:
             return encoded
+        if self.interface is Interface.CAUSAL:
+            limits["start"] = first_token(self.tokenizer)
         twin = _ENCODERS[self.interface](prior, self.tokenizer, **limits)
         return replace(encoded, prior=twin.candidates)
 
