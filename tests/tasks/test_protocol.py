@@ -251,7 +251,7 @@ def test_a_row_that_a_model_can_read_whole_is_not_refused(tokenizer: Any) -> Non
 
 @pytest.mark.parametrize("spare", [-2, -1, 0, 1])
 def test_a_question_keeps_the_codes_tokens(spare: int, tokenizer: Any, tiny_opt: Any) -> None:
-    """Generation: prompts fill what is left beside the answer; nothing of them is scored."""
+    """Generation: prompts fill what the answer leaves them; nothing of them is scored."""
     prompt = "the film was long . It was"
     ids = tokenizer(prompt)["input_ids"]
     room = len(ids) + spare
