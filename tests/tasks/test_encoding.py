@@ -74,8 +74,8 @@ def test_a_choice_without_tokens_is_an_error(choice: str, tokenizer: Any) -> Non
     class Dropping:
         bos_token_id = tokenizer.bos_token_id
 
-        def __call__(self, text: str) -> Any:
-            return tokenizer(text.removesuffix(" great"))
+        def __call__(self, text: str, **options: bool) -> Any:
+            return tokenizer(text.removesuffix(" great"), **options)
 
     with pytest.raises(UserError, match=re.escape(f"train.tsv:7: the choice {choice!r} has no")):
         encode(example("It was", choice), Dropping(), max_length=64, truncation="error")
@@ -120,7 +120,7 @@ def test_a_long_prompt_is_an_error_that_names_the_row_and_the_remedy(tokenizer: 
 def test_truncation_left_keeps_bos_and_the_end(
     prompt: str, max_length: int, tokenizer: Any, tokenizer_without_bos: Any
 ) -> None:
-    """The target is untouched and the context is exactly the limit."""
+    """The target is untouched; context and the last token, which is not read, are the limit."""
     for tokenize, kept in ((tokenizer, 1), (tokenizer_without_bos, 0)):
         found = encode(
             example(prompt, " great", " a terrible film"),
@@ -136,9 +136,9 @@ def test_truncation_left_keeps_bos_and_the_end(
         )
         for cut, whole in zip(found.candidates, free.candidates, strict=True):
             assert cut.target == whole.target
-            assert len(cut.context) == max_length
+            assert len(cut.context) == max_length - 1
             assert cut.context[:kept] == whole.context[:kept]
-            assert cut.context[kept:] == whole.context[kept - max_length :]
+            assert cut.context[kept:] == whole.context[kept + 1 - max_length :]
 
 
 def test_truncation_left_leaves_short_prompts_alone(tokenizer: Any) -> None:

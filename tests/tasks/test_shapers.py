@@ -75,10 +75,38 @@ def test_wsc_takes_the_spans_out_of_the_target() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "span", "place", "as_it_stands"),
+    [
+        ("Then Mark told Pete lies.", "mark", 1, "Mark"),
+        ("Then the man told Pete lies.", "The man", 1, "the man"),
+        ("He lied to Pete!", "Pete..", 3, "Pete"),
+        ("Then he lied to pete", "Pete.", 4, "pete"),
+        ("Then New York fell", "New\nYork", 1, "New York"),
+        ("Then he lied", "he", 0, "he"),  # in the text already, whatever the place says
+        ("Ann and, as it were, Bob left", "Ann and Bob", 0, "Ann and Bob"),
+        ("Then he lied", "He", 17, "He"),
+    ],
+)
+def test_wsc_spans_are_repaired_as_the_hub_does(
+    text: str, span: str, place: int, as_it_stands: str
+) -> None:
+    """In both forms of a row, for both spans, and a second time nothing happens."""
+    for number, other in (("1", "2"), ("2", "1")):
+        spans = {f"span{number}_text": span, f"span{number}_index": place}
+        spans |= {f"span{other}_text": text[:2], f"span{other}_index": 0}
+        table = {key: str(value) for key, value in spans.items()}
+        for values in ({"text": text, "target": spans}, {"text": text, **spans}, table):
+            (row,) = wsc.shape(Row({"text": text, **values}, "f:3"))
+            assert row.values[f"span{number}_text"] == as_it_stands
+            assert row.values[f"span{other}_text"] == text[:2]
+            assert list(wsc.shape(row)) == [row]
+
+
 def test_record_gives_a_row_per_query() -> None:
-    """Entities are cut from the passage (both ends count); each text stands once, in its order."""
+    """Entities are cut from the passage (both ends count); each text stands once, sorted."""
     rows = list(record.shape(Row(RECORD, "f:3")))
-    text, entities = RECORD["passage"]["text"], ["Costa", "Zouma", "Ljubljana"]
+    text, entities = RECORD["passage"]["text"], ["Costa", "Ljubljana", "Zouma"]
     assert rows == [
         Row(
             {

@@ -310,8 +310,7 @@ def test_momentum_per_query_decays_once_a_direction(per_query: bool) -> None:
             ]
             pairs = zip(optimizer.record.coefficients, u, strict=True)
             estimates.append([c * x.double() for c, x in pairs])
-        order = [3, 0, 1, 2]  # the direction that the weights stand at is restored first
-        groups = [[estimates[0][k]] for k in order] if per_query else [estimates[0]]
+        groups = [[one] for one in estimates[0]] if per_query else [estimates[0]]
         for group in groups:
             momentum = 0.5 * momentum + sum(group)
             moved[matrix.name] -= 0.1 * momentum

@@ -1,6 +1,6 @@
 """A task with a set of verbal choices per row: templates, label column, sizes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,9 @@ from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.draw import Draw
 from zobench.tasks.encoding import Encoded
 from zobench.tasks.example import Example, Row, Splits
-from zobench.tasks.in_context import check_demonstrations, with_demonstrations
+from zobench.tasks.in_context import Examples, Rendered, check_demonstrations, with_demonstrations
 from zobench.tasks.losses import loss_named
+from zobench.tasks.prior import check_start
 from zobench.tasks.problem import Loaded
 from zobench.tasks.reading import Reading, check_truncation
 from zobench.tasks.source import Source
@@ -35,9 +36,10 @@ class ChoiceTask:
     head reads; without them it reads the prompt.
     loss: `choice` (cross-entropy over the choices), `answer` (language modelling of the right
     choice), `sequence` (of the whole text) or `accuracy` (its negative, for optimizers that need
-    no gradient). demonstrations: examples from train put before each prompt of dev and test.
+    no gradient). demonstrations: examples from train put before each prompt of dev and test (see
+    `zobench.tasks.in_context`).
     calibrated: score log p(choice | prompt) - log p(choice | content_free), not the mean log p;
-    content_free is a template too.
+    content_free is a template too, and may be empty (see `zobench.tasks.prior`).
     sizes: examples per split, drawn by `data_seed` (see Draw); shuffled=False takes the first rows.
     data_dir: a folder with the data's files, for machines without the hub.
     truncation: what to do with a prompt longer than the model or `max_length` tokens: `error`, or
@@ -154,37 +156,54 @@ class ChoiceTask:
 
     def load(self, interface: Interface = Interface.CAUSAL) -> Splits[Example]:
         """Read, draw and render the three splits, as a model of this interface is shown them."""
-        render = {
+        return self._rendered(self.source.rows(self.data_dir), interface)
+
+    def _rendered(
+        self, pools: Mapping[str, Sequence[Row]], interface: Interface
+    ) -> Splits[Example]:
+        render, drawn = self._renderer(interface), self.draw(pools)
+        return Splits(*([render(row) for row in rows] for rows in vars(drawn).values()))
+
+    def _renderer(self, interface: Interface) -> Callable[[Row], Example]:
+        return {
             Interface.CAUSAL: self.render,
             Interface.MASKED: self.render_cloze,
             Interface.CLASSIFIER: self.render_texts,
         }[interface]
-        drawn = self.draw(self.source.rows(self.data_dir))
-        return Splits(*([render(row) for row in rows] for rows in vars(drawn).values()))
 
     def prepare(self, loaded: Loaded, device: torch.device) -> ChoiceProblem:
         """Load, render and tokenise all splits; a row that does not fit stops the run here."""
         reading = Reading(loaded, self.max_length, self.truncation)
-        self._check(reading.interface)
-        splits = vars(self.load(reading.interface))
+        self._check(reading)
+        pools = self.source.rows(self.data_dir)
+        splits = vars(self._rendered(pools, reading.interface))
         encoded = {split: [reading(e) for e in examples] for split, examples in splits.items()}
         reading.look_at([e for some in encoded.values() for e in some], device)
         lessons = {split: [self.loss.lesson(e) for e in found] for split, found in encoded.items()}
         questions = {split: encoded[split] for split in ("dev", "test")}
         if self.demonstrations or self.calibrated:
-            for split in questions:
-                questions[split] = self._asked(splits[split], splits["train"], reading)
+            whole = Rendered(pools["train"], self._renderer(reading.interface))
+            for split, train in (("dev", splits["train"]), ("test", whole)):
+                questions[split] = self._asked(splits[split], train, reading)
         return ChoiceProblem(lessons, questions, self.loss, reading, device)
 
-    def _check(self, interface: Interface) -> None:
-        self.loss.check(interface)
-        if interface is Interface.CLASSIFIER and (self.demonstrations or self.calibrated):
+    def _check(self, reading: Reading) -> None:
+        self.loss.check(reading.interface)
+        asked = self.demonstrations or self.calibrated
+        if reading.interface is Interface.CLASSIFIER and asked:
             raise UserError(
                 "task.demonstrations, task.calibrated: a classification head reads no prompts"
             )
+        if self._priors_alone(reading):
+            check_start(self.content_free.text, "task.calibrated", reading.tokenizer)
+
+    def _priors_alone(self, reading: Reading) -> bool:
+        """Whether choices are scored after the content-free prompt and nothing before it."""
+        decodes = reading.interface is Interface.CAUSAL
+        return self.calibrated and decodes and not self.demonstrations
 
     def _asked(
-        self, examples: Sequence[Example], train: Sequence[Example], reading: Reading
+        self, examples: Sequence[Example], train: Examples, reading: Reading
     ) -> list[Encoded]:
         """Examples after demonstrations, with their content-free twins if calibrated."""
         number, seed = self.demonstrations, self.draw.seed
@@ -192,5 +211,8 @@ class ChoiceTask:
         if not self.calibrated:
             return [reading(e) for e in shown]
         bare = [replace(e, prompt=e.neutral) for e in examples]
+        if self._priors_alone(reading):
+            for e in bare:
+                check_start(e.prompt, e.where, reading.tokenizer)
         priors = with_demonstrations(bare, train, number, seed)
         return [reading(e, prior) for e, prior in zip(shown, priors, strict=True)]

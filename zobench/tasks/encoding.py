@@ -70,12 +70,22 @@ def _appended(tokenizer: Any) -> list[int]:
     return []
 
 
-def encode(example: Example, tokenizer: Any, *, max_length: int, truncation: str) -> Encoded:
+def encode(
+    example: Example,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    truncation: str,
+    start: int | None = None,
+) -> Encoded:
     """Tokenise for a decoder; a context longer than `max_length` is an error or cut on the left.
 
     The choice starts where its tokens part from the prompt's, so a merge across the boundary
-    cannot make it empty. Cutting keeps the beginning-of-sequence token.
+    cannot make it empty. Cutting keeps the beginning-of-sequence token, and as MeZO's code does it
+    leaves `max_length` tokens of prompt and choice together, the last one included that no model
+    reads. start: a token for a choice that stands after nothing, where there may be such choices.
     """
+    room = max_length if truncation == "left" else max_length + 1  # uncut, the last is not read
     prompt = ids_of(tokenizer, example.prompt)
     candidates = []
     for choice in example.choices:
@@ -83,21 +93,23 @@ def encode(example: Example, tokenizer: Any, *, max_length: int, truncation: str
         split = 0
         while split < min(len(prompt), len(ids)) and prompt[split] == ids[split]:
             split += 1
-        context, target = ids[:-1], ids[split:]
+        target = ids[split:]
         if not target:
             raise UserError(f"{example.where}: the choice {choice!r} has no tokens to score")
-        if split == 0:
+        if split == 0 and start is not None:
+            ids = [start, *ids]
+        elif split == 0:
             raise UserError(
                 f"{example.where}: no token stands before the choice {choice!r} to score it after;"
                 " the prompt is empty or all of it merges with the choice"
             )
-        if len(context) > max_length:
-            _refuse(example, len(context), max_length, truncation)
-            bos = [ids[0]] if ids[0] == tokenizer.bos_token_id else []
-            context = bos + context[len(context) - max_length + len(bos) :]
-            if len(target) > max_length - len(bos):
+        if len(ids) > room:
+            _refuse(example, len(ids) - 1, max_length, truncation)
+            kept = 1 if ids[0] in (tokenizer.bos_token_id, start) else 0
+            if len(target) > max_length - 1:
                 raise UserError(f"{example.where}: a choice alone is longer than the model")
-        candidates.append(Candidate(tuple(context), tuple(target)))
+            ids = ids[:kept] + ids[len(ids) - max_length + kept :]
+        candidates.append(Candidate(tuple(ids[:-1]), tuple(target)))
     return Encoded(tuple(candidates), example.gold, example.right)
 
 

@@ -13,7 +13,7 @@ from zobench.tasks.draw import Draw
 from zobench.tasks.evaluation import evaluating
 from zobench.tasks.example import Example, Row, Splits
 from zobench.tasks.generation_problem import GenerationProblem, Metric, Question
-from zobench.tasks.in_context import check_demonstrations, with_demonstrations
+from zobench.tasks.in_context import Examples, Rendered, check_demonstrations, with_demonstrations
 from zobench.tasks.losses import AnswerLoss, SequenceLoss
 from zobench.tasks.metrics import METRICS
 from zobench.tasks.problem import Loaded
@@ -92,7 +92,12 @@ class GenerationTask:
 
     def load(self) -> Splits[tuple[Example, tuple[str, ...]]]:
         """Read, draw and render the three splits."""
-        drawn = self.draw(self.source.rows(self.data_dir))
+        return self._rendered(self.source.rows(self.data_dir))
+
+    def _rendered(
+        self, pools: Mapping[str, Sequence[Row]]
+    ) -> Splits[tuple[Example, tuple[str, ...]]]:
+        drawn = self.draw(pools)
         return Splits(*([self.render(row) for row in rows] for rows in vars(drawn).values()))
 
     def prepare(self, loaded: Loaded, device: torch.device) -> GenerationProblem:
@@ -107,13 +112,16 @@ class GenerationTask:
                 f" {reading.max_length} tokens in all, prompt included"
             )
         objective = _LOSSES.get(self.loss, AnswerLoss)()
-        splits = vars(self.load())
-        train = [example for example, _ in splits["train"]]
+        pools = self.source.rows(self.data_dir)
+        splits = vars(self._rendered(pools))
+        taught: Examples = [example for example, _ in splits["train"]]
+        whole = Rendered(pools["train"], lambda row: self.render(row)[0])
         lessons, questions = {}, {}
         for split, pairs in splits.items():
             examples = [example for example, _ in pairs]
             lessons[split] = [objective.lesson(reading(example)) for example in examples]
             shots = 0 if split == "train" else self.demonstrations
+            train = whole if split == "test" else taught
             shown = with_demonstrations(examples, train, shots, self.draw.seed)
             asked = zip(shown, pairs, strict=True)
             questions[split] = [Question(reading.prompt(e, room), known) for e, (_, known) in asked]

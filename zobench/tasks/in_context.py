@@ -1,14 +1,22 @@
-"""In-context learning: examples of the training set, answered, before each prompt."""
+"""In-context learning: examples of the training set, answered, before each prompt.
 
-from collections.abc import Sequence
+The draw is MeZO's: `task.data_seed`, 0 in its code, seeds a number below 10,000 for each example by
+its place; that number seeds a permutation of the training examples, of which the first `count` are
+shown. Before a test example all of the training split is drawn from, as there. MeZO asks no dev
+examples: as ours come from the training split, they are shown those that were drawn for training.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
 from zobench.errors import UserError
-from zobench.tasks.example import Example
+from zobench.tasks.example import Example, Row
 
 SEPARATOR = "\n\n"  # MeZO's, for every task
+_SEEDS = 10_000
 
 
 def check_demonstrations(count: int) -> None:
@@ -17,10 +25,34 @@ def check_demonstrations(count: int) -> None:
         raise UserError(f"task.demonstrations={count}: must not be negative")
 
 
+class Examples(Protocol):
+    """A list of them, or what gives them one by one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Example: ...
+
+
+class Rendered:
+    """Examples of all rows, each rendered when it is first shown."""
+
+    def __init__(self, rows: Sequence[Row], render: Callable[[Row], Example]) -> None:
+        self._rows, self._render = rows, render
+        self._known: dict[int, Example] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: int, /) -> Example:
+        if place not in self._known:
+            self._known[place] = self._render(self._rows[place])
+        return self._known[place]
+
+
 def with_demonstrations(
-    asked: Sequence[Example], train: Sequence[Example], count: int, seed: int
+    asked: Sequence[Example], train: Examples, count: int, seed: int
 ) -> list[Example]:
-    """Each example after `count` answered ones, drawn anew for each, as MeZO draws them.
+    """Each example after `count` answered ones, drawn anew for each.
 
     Depends on the seed and the example's place only. Raises UserError when train has fewer.
     """
@@ -29,9 +61,10 @@ def with_demonstrations(
     if count > len(train):
         raise UserError(f"task.demonstrations={count}: train has {len(train)} examples only")
     shown = []
-    for place, example in enumerate(asked):
-        drawn = np.random.default_rng([seed, place]).permutation(len(train))[:count]
-        before = SEPARATOR.join(map(_answered, (train[i] for i in drawn)))
+    seeds = np.random.RandomState(seed).randint(0, _SEEDS, len(asked))
+    for example, own in zip(asked, seeds, strict=True):
+        drawn = np.random.RandomState(own).permutation(len(train))[:count].tolist()
+        before = SEPARATOR.join(_answered(train[i]) for i in drawn)
         shown.append(replace(example, prompt=before + SEPARATOR + example.prompt))
     return shown
 

@@ -92,7 +92,11 @@ class AnswerLoss:
 
 
 class SequenceLoss(AnswerLoss):
-    """Language modelling of prompt and right choice together."""
+    """Language modelling of prompt and right choice together: every token but a row's first.
+
+    MeZO's code without `only_train_option` pads on the left and also scores the first token of each
+    row that is padded, after a padding token; that term depends on the batch and is left out here.
+    """
 
     def check(self, interface: Interface) -> None:
         if interface is not Interface.CAUSAL:

@@ -14,6 +14,7 @@ from zobench.tasks.encoding import Encoded, encode, encode_classes, encode_maske
 from zobench.tasks.evaluation import in_batches
 from zobench.tasks.example import Example
 from zobench.tasks.positions import check_ids, longest_text, switches_at
+from zobench.tasks.prior import first_token
 from zobench.tasks.probes import check_left_to_right, padding_is_hidden
 from zobench.tasks.problem import Loaded
 from zobench.tasks.scoring import class_scores, language_scores
@@ -58,7 +59,7 @@ class Reading:
 
     def evaluated(self, model: Any, batch: Batch, at_once: int, *, summed: bool = False) -> Tensor:
         """As `scores`, for evaluation: for fewer tokens where candidates begin alike."""
-        if self.interface is Interface.CAUSAL:
+        if self.interface is Interface.CAUSAL and not batch.alone:
             found = shared_prefix_scores(model, batch, at_once, summed=summed)
             if found is not None:
                 return found
@@ -70,6 +71,8 @@ class Reading:
         encoded = self._encoded(example, limits)
         if prior is None:
             return encoded
+        if self.interface is Interface.CAUSAL:
+            limits["start"] = first_token(self.tokenizer)
         return replace(encoded, prior=self._encoded(prior, limits).candidates)
 
     def _encoded(self, example: Example, limits: dict[str, Any]) -> Encoded:
@@ -84,6 +87,8 @@ class Reading:
         """The prompt alone, of at most `room` tokens."""
         ids = ids_of(self.tokenizer, example.prompt)
         check_ids(ids, self.model, self.tokenizer, example.where)
+        if not ids:
+            raise UserError(f"{example.where}: the prompt has no tokens to go on from")
         if len(ids) > room:
             if self.truncation == "error":
                 raise UserError(

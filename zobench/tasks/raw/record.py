@@ -1,4 +1,7 @@
-"""ReCoRD in SuperGLUE's own form: a passage, where its entities stand, and queries."""
+"""ReCoRD in SuperGLUE's own form: a passage, where its entities stand, and queries.
+
+The hub, which MeZO reads, sorts entities and answers; which answer is taught depends on it.
+"""
 
 from collections.abc import Iterator
 
@@ -7,7 +10,7 @@ from zobench.tasks.raw.fields import field, has
 
 
 def shape(row: Row) -> Iterator[Row]:
-    """A row per query: passage, query, entities and answers, the texts once each in their order.
+    """A row per query: passage, query, entities and answers, the texts once each and sorted.
 
     A query without answers (the official test split) has an empty list of them.
     """
@@ -25,8 +28,8 @@ def shape(row: Row) -> Iterator[Row]:
         values = {
             "passage": text,
             "query": field(asked, "query", str, where),
-            "entities": list(dict.fromkeys(entities)),
+            "entities": sorted({*entities}),
         }
         answers = field(asked, "answers", list, where) if "answers" in asked else []
-        texts = dict.fromkeys(field(answer, "text", str, where) for answer in answers)
-        yield Row(values | {"answers": list(texts)}, where)
+        texts = {field(answer, "text", str, where) for answer in answers}
+        yield Row(values | {"answers": sorted(texts)}, where)

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from zobench.zo.feedback import MOMENTUM, Replay
+from zobench.zo.feedback import GRAD, MOMENTUM, Replay
 from zobench.zo.passes import kernel
 from zobench.zo.passes.move import Move, Term
-from zobench.zo.rules.base import Rule, estimate_blocks
+from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
 
 
@@ -40,8 +40,9 @@ class Momentum(Rule):
     """m <- beta m + g; w <- w - lr m. State: one float32 vector per slot (4 bytes a parameter).
 
     damped: m <- beta m + (1 - beta) g instead, an average (LOZO-M, TeZO-m).
-    per_query: take the step once for each direction instead, so that K directions decay m by beta^K
-    (LOREN's released code). vectors: false moves vectors by -lr g without momentum, as LOREN does.
+    per_query: take the step once for each direction instead, from query 0 up, so that K directions
+    decay m by beta^K (LOREN's released code); costs a draw more, of the direction that the weights
+    come back along. vectors: false moves vectors by -lr g without momentum, as LOREN does.
     """
 
     linear = ("momentum",)
@@ -74,7 +75,22 @@ class Momentum(Rule):
         if not self.per_query:
             terms = [Term(r.direction, r.restore, r.grad) for r in replays]
             return slot.move(terms, through=through)
-        for replay in replays:
-            for place, weights, estimate in estimate_blocks(slot, [replay]):
-                through.apply(place, weights, estimate)
+        self._by_query(slot, replays, through)
         return None
+
+    @staticmethod
+    def _by_query(slot: Slot, replays: Sequence[Replay], through: HeavyBall) -> None:
+        """The weights come back first; then a step for each direction that has a coefficient.
+
+        Where the weights stood thus decides neither the order of the steps nor their number.
+        """
+        queries = sorted((r for r in replays if GRAD in r.coefficients), key=lambda r: r.key)
+        for start, weights in slot.edit():
+            for replay in replays:
+                if replay.restore:
+                    z = replay.direction.draw(start, weights.numel(), weights.device)
+                    weights.add_(z.to(weights.dtype) * replay.restore)  # as in the walk: it cancels
+            place = slice(start, start + weights.numel())
+            for replay in queries:
+                z = replay.direction.draw(start, weights.numel(), weights.device)
+                through.apply(place, weights, z.to(weights.dtype) * replay.grad)
