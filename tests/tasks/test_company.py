@@ -20,7 +20,7 @@ from zobench.interface import Interface
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.evaluation import evaluating, in_batches, in_data_order
 from zobench.tasks.reading import Reading
-from zobench.tasks.writing import Writer
+from zobench.tasks.writing import Company, Writer
 
 CPU = torch.device("cpu")
 DECODERS = (
@@ -213,3 +213,34 @@ def test_what_reads_later_tokens_is_no_decoder(kind: str) -> None:
     model = model_of(kind, "CausalLM")
     with pytest.raises(UserError, match="no left-to-right decoder"):
         reading_of(model, Interface.CAUSAL).look_at(examples_of(Interface.CAUSAL), CPU)
+
+
+@pytest.mark.parametrize("kind", ["opt", "llama", "mistral", "lfm2"])
+def test_sixteen_bits_are_seen_as_what_they_are(kind: str) -> None:
+    """Rounding is not taken for padding that shows, nor padding for rounding."""
+    prompts = rows()
+    short, long = min(prompts, key=len), max(prompts, key=len)
+    model = model_of(kind, "CausalLM").bfloat16()
+    reading = reading_of(model, Interface.CAUSAL)
+    reading.look_at(examples_of(Interface.CAUSAL), CPU)
+    assert not reading.alone
+    writer = Writer(reading.tokenizer, (), NEW, reading.padding, CPU)
+    company = Company.LENGTH if kind == "lfm2" else Company.ANY
+    with evaluating(model):
+        assert writer.company_of(model, short, long, MASK) is company
+    masked = reading_of(model_of("convbert", "MaskedLM").bfloat16(), Interface.MASKED)
+    masked.look_at(examples_of(Interface.MASKED), CPU)
+    assert masked.alone
+
+
+def test_a_model_that_fails_is_named_but_a_lack_of_memory_stays_one() -> None:
+    """One is a fault of the model or the data, the other is not."""
+    model = model_of("llama", "CausalLM")
+    reading, examples = reading_of(model, Interface.CAUSAL), examples_of(Interface.CAUSAL)
+    failing: Any = RuntimeError("sizes do not match")
+    model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(failing))
+    with pytest.raises(UserError, match="LlamaForCausalLM failed on rows of this task"):
+        reading.look_at(examples, CPU)
+    failing = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        reading.look_at(examples, CPU)

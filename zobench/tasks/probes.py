@@ -110,7 +110,7 @@ def in_a_sentence(model: Any) -> Iterator[None]:
             raise
         raise UserError(
             f"model.path: {_name(model)} failed on rows of this task ({type(error).__name__}:"
-            f" {said}); choose another model or tuning"
+            f" {said}); choose another model, tuning or model.dtype"
         ) from error
 
 
