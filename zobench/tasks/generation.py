@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.draw import Draw
 from zobench.tasks.example import Example, Row, Splits
+from zobench.tasks.findings import repeated_texts
 from zobench.tasks.generation_problem import GenerationProblem, Metric, Question
 from zobench.tasks.in_context import check_demonstrations, with_demonstrations
 from zobench.tasks.losses import AnswerLoss, SequenceLoss
@@ -17,7 +19,7 @@ from zobench.tasks.metrics import METRICS
 from zobench.tasks.problem import Loaded
 from zobench.tasks.reading import Reading, check_truncation
 from zobench.tasks.source import Source
-from zobench.tasks.templates import Expression, Template
+from zobench.tasks.templates import Expression, Template, refuse_escapes
 from zobench.tasks.writing import Writer
 
 _LOSSES = {"answer": AnswerLoss, "sequence": SequenceLoss}
@@ -65,6 +67,8 @@ class GenerationTask:
             raise UserError(f"task.loss={loss}: choose {', '.join((*_LOSSES, *METRICS))}")
         if max_new_tokens < 1 or not all(stop):
             raise UserError("task.max_new_tokens must be at least 1 and no text of task.stop empty")
+        for number, text in enumerate(stop):
+            refuse_escapes(text, f"task.stop.{number}")
         try:
             self.extract = None if extract is None else re.compile(extract)
         except re.error as error:
@@ -82,8 +86,7 @@ class GenerationTask:
 
     def render(self, row: Row) -> tuple[Example, tuple[str, ...]]:
         """The row as prompt and target, and the answers that are right."""
-        answers = self.answers(row)
-        answers = (answers,) if isinstance(answers, str) else tuple(map(str, answers))
+        answers = self.answers.texts(row)
         if not answers:
             raise UserError(f"{row.where}: task.answers: there is none")
         return Example(self.prompt(row), (self.target(row),), 0, row.where), answers
@@ -115,10 +118,15 @@ class GenerationTask:
             shown = with_demonstrations(examples, train, shots, self.draw.seed)
             asked = zip(shown, pairs, strict=True)
             questions[split] = [Question(reading.prompt(e, room), known) for e, (_, known) in asked]
+        bare = {
+            split: [replace(example, choices=()) for example, _ in pairs]
+            for split, pairs in splits.items()
+        }
+        notes = repeated_texts(bare)
         writer = Writer(reading.tokenizer, self.stop, self.max_new_tokens, device)
         metric = Metric(self.metric, METRICS[self.metric], self.extract)
         judge = METRICS.get(self.loss)
         told = None if judge is None else Metric(self.loss, judge, self.extract)
         return GenerationProblem(
-            lessons, questions, objective, reading, writer, metric, told, device
+            lessons, questions, objective, reading, writer, metric, told, device, notes
         )
