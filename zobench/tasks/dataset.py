@@ -1,5 +1,6 @@
 """Where an ordinary task's rows come from: the Hugging Face hub, or files of the user's."""
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,8 +165,8 @@ class Dataset:
 
 def _check_encoding(encoding: str) -> None:
     try:
-        b"".decode(encoding)
-    except (LookupError, UnicodeError):  # also codecs that are none of text
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    except (LookupError, ValueError):  # also codecs that are none of text
         raise UserError(
             f"task.source.encoding={brief(encoding)}: no such encoding; there are latin-1, cp1252,"
             " utf-16, gb18030, ..."

@@ -42,7 +42,8 @@ def text_of(path: Path, encoding: str = "utf-8") -> str:
     for start, what in _OTHERS:
         if data.startswith(start):
             raise UserError(f"{path}: this is {what}")
-    if encoding == "utf-8" and (other := _other_encoding(data)):
+    wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+    if not wide and (other := _other_encoding(data)):
         raise UserError(
             f"{path}:1: this is {other.upper()} text: +task.source.encoding={other} reads it"
         )
