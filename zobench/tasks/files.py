@@ -3,6 +3,7 @@
 All but parquet may be gzipped. What the formats look like inside is in `raw/`.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -37,8 +38,8 @@ def _json(path: Path, text: str) -> Iterator[Row]:
     """One document, or an object a line, which many programs give this ending, too."""
     first, *rest = [line for line in lines_of(text) if line.strip()] or [""]
     if rest and first.lstrip().startswith("{") and first.rstrip().endswith("}"):
-        with suppress(UserError):
-            parsed(first, str(path))
+        with suppress(ValueError, RecursionError):
+            json.loads(first)
             return _jsonl(path, text)
     return document_rows(parsed(text, str(path), lines=True), path)
 

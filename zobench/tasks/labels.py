@@ -27,9 +27,7 @@ class Labels:
                     f"task.labels.{place}: expected a text or a number, found {called(value)}"
                 )
         self.texts = [nfc(str(value)) for value in values]
-        self._values = [
-            _truth(value) if isinstance(value, bool) else _number(str(value)) for value in values
-        ]
+        self._values = list(map(_value, self.texts))
 
     @property
     def repeat(self) -> bool:
@@ -53,10 +51,8 @@ class Labels:
         text = nfc(str(cell))
         if text in self.texts:
             return self.texts.index(text)
-        alike = [
-            n for n, value in enumerate(self._values) if value in (_number(text), _truth(text))
-        ]
-        alike = [n for n in alike if self._values[n] is not None]
+        value = _value(text)
+        alike = [at for at, known in enumerate(self._values) if known == value is not None]
         if len(alike) != 1:
             raise UserError(
                 f"{row.where}: label {quoted(text)} is not one of {listed(self.texts)}"
@@ -65,16 +61,15 @@ class Labels:
         return alike[0]
 
     def _nearly(self, text: str) -> str:
+        bare = skeleton(text)
         for known in self.texts:
-            if skeleton(known) == skeleton(text):
+            if skeleton(known) == bare:
                 return f"; it differs from {quoted(known)} by case, blanks or unseen characters"
         return ""
 
 
-def _number(text: str) -> Decimal | None:
-    return Decimal(text) if _NUMBER.fullmatch(text) else None
-
-
-def _truth(value: object) -> str | None:
-    said = str(value).lower()
-    return said if said in ("true", "false") else None
+def _value(text: str) -> Decimal | str | None:
+    """The number, or the truth value in lower case, that a text spells."""
+    if _NUMBER.fullmatch(text):
+        return Decimal(text)
+    return text.lower() if text.lower() in ("true", "false") else None

@@ -16,7 +16,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised(text: str) -> str:
-    """Lower case after NFC, without punctuation and articles, with single blanks between the words."""
+    """Lower case (NFC), without punctuation and articles, with single blanks between the words."""
     bare = unicodedata.normalize("NFC", text).lower().translate(_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 

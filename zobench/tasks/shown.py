@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable
 
 _MOST = 60  # letters of one text
-_ALL = 200  # letters of a list
+_ALL = 160  # letters of a list
 
 
 def brief(text: object, most: int = _MOST) -> str:
@@ -44,7 +44,11 @@ def nfc(text: str) -> str:
 
 
 def skeleton(text: str) -> str:
-    """What is left of a text without case, blanks at its ends and characters without a look."""
+    """What is left of a text without case, blanks at its ends and characters without a look.
+
+    Of a text longer than a label, its beginning.
+    """
+    text = text[:1000]
     seen = unicodedata.normalize("NFKC", text)
     return (
         "".join(c for c in seen if unicodedata.category(c) not in ("Cf", "Cc")).strip().casefold()

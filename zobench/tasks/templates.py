@@ -24,9 +24,9 @@ class Template:
 
     def __init__(self, text: str, key: str) -> None:
         self.text, self.key = _text(text, key), key
-        made, self._names = _compiled(environment().from_string, text, text, key)
+        made, self._names, tree = _compiled(environment().from_string, text, text, key)
         self._render = made.render
-        for data in environment().parse(text).find_all(nodes.TemplateData):
+        for data in tree.find_all(nodes.TemplateData):
             refuse_escapes(data.data, key, "{{ '\\\\' }}")
 
     def check_columns(self) -> None:
@@ -56,7 +56,7 @@ class Expression:
         def compiled(text: str) -> Any:
             return environment().compile_expression(text, undefined_to_none=False)
 
-        self._value, self._names = _compiled(compiled, text, f"{{{{ {text} }}}}", key)
+        self._value, self._names, _ = _compiled(compiled, text, f"{{{{ {text} }}}}", key)
 
     def texts(self, row: Row) -> tuple[str, ...]:
         """A text or number, or those of a list, as texts; UserError names a row without."""
@@ -121,11 +121,11 @@ def _text(text: Any, key: str) -> str:
 
 def _compiled(
     compile: Callable[[str], Any], text: str, whole: str, key: str
-) -> tuple[Any, frozenset[str]]:
-    """What the text makes, and the names in it; whole: it as a template."""
+) -> tuple[Any, frozenset[str], nodes.Template]:
+    """What the text makes, the names in it, and its tree; whole: it as a template."""
     try:
-        names = jinja2.meta.find_undeclared_variables(environment().parse(whole))
-        return compile(text), frozenset(names)
+        tree = environment().parse(whole)
+        return compile(text), frozenset(jinja2.meta.find_undeclared_variables(tree)), tree
     except jinja2.TemplateError as error:
         raise UserError(f"{key}: {brief(error, 160)}{_spelt(whole)}") from None
     except (RecursionError, ValueError) as error:
@@ -144,9 +144,9 @@ def _spelt(whole: str) -> str:
 
 def _by_name(name: str) -> str:
     """How to write a column whose name is not one word."""
-    text = brief(name)
+    said = quoted(name)
     return (
-        f'; a column of this name is {{{{ {WHOLE_ROW}["{text}"] }}}}, or has another name by'
+        f"; the column {said} is {{{{ {WHOLE_ROW}[{said}] }}}} in a template, or is renamed:"
         f" +task.source.rename"
     )
 
