@@ -19,7 +19,7 @@ Compose = Callable[..., dict[str, Any]]
         ('task.prompt="${ text"', "task.prompt"),
         ('task.prompt="${text:x}"', "task.prompt"),
         ("task.prompt=${{text}}", "task.prompt=${{text}}"),
-        ("task.choices=[' a',' ${{ x }}']", "task.choices[1]"),
+        ("task.choices=[' a',' ${{ x }}']", "task.choices"),
         ("task.content_free='${{x}}'", "task.content_free"),
     ],
 )

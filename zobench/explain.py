@@ -70,7 +70,10 @@ def _dollar(error: BaseException) -> str | None:
         found, why = error, str(error).splitlines()[0]
     else:
         return None
+    typed = re.match(r"Error merging override [+~]*([\w.@/]+)=", str(error))
     key = getattr(found, "full_key", None) or ""
+    if typed and not key.startswith("task."):  # a place in a list has no more than its number
+        key = typed[1]
     return None if not key.startswith("task.") else f"{key}: {why[:160]}\n{_DOLLAR}"
 
 

@@ -384,7 +384,7 @@ def test_a_column_of_any_name_is_an_item_of_row(name: str) -> None:
         Template(f"{{{{ {name} }}}} It was", "task.prompt")(row)
     said = str(caught.value)
     assert "task.prompt: " in said and len(said) < 500
-    assert name == "none" or (f"row['{name}']" in said and "rename" in said)
+    assert name == "none" or (f'row["{name}"]' in said and "rename" in said)
 
 
 def test_a_column_called_row_is_that_column() -> None:

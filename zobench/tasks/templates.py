@@ -144,10 +144,9 @@ def _spelt(whole: str) -> str:
 
 def _by_name(name: str) -> str:
     """How to write a column whose name is not one word."""
-    said = quoted(name)
     return (
-        f"; the column {said} is {{{{ {WHOLE_ROW}[{said}] }}}} in a template, or is renamed:"
-        f" +task.source.rename"
+        f'; the column {quoted(name)} is {{{{ {WHOLE_ROW}["{brief(name)}"] }}}} in a template, or'
+        " is renamed: +task.source.rename"
     )
 
 
