@@ -29,6 +29,9 @@ class Null(jinja2.StrictUndefined):
     def __ne__(self, other: object) -> bool:  # type: ignore[override]
         return not self == other
 
+    def __abs__(self) -> Any:
+        self._fail_with_undefined_error()
+
     __hash__ = jinja2.StrictUndefined.__hash__  # type: ignore[assignment]
 
 

@@ -24,7 +24,7 @@ _METHODS: tuple[tuple[Any, frozenset[str]], ...] = (  # what may be called, by t
     ((datetime.date, datetime.time), frozenset({"isoformat", "strftime"})),
     ((numbers.Number, type(None)), frozenset()),
 )
-_LEFT_OUT = ("attr", "random")  # Python's attributes; another text each time
+_LEFT_OUT = ("attr", "pprint", "random")  # Python's attributes and signs; other texts each time
 
 
 def lower_first(text: str) -> str:
@@ -57,6 +57,8 @@ def written(value: Any) -> Any:
     """What `{{ value }}` writes: a text, a number or a date; raises for anything else."""
     if isinstance(value, WORDS) and finite(value):
         return value
+    if type(value) is jinja2.Undefined:  # `{{ a if b }}` where b does not hold
+        return ""
     if isinstance(value, jinja2.Undefined | Named | Method):
         str(value)  # raises: these know their names
     raise jinja2.TemplateRuntimeError(f"{{{{ ... }}}} gives {called(value)}, which is no text")
@@ -82,7 +84,7 @@ class Language(SandboxedEnvironment):
         for kind, methods in _METHODS:
             if isinstance(obj, kind) and not hasattr(obj, "_fields"):
                 if attribute not in methods:
-                    return self.undefined(obj=obj, name=attribute)
+                    return self._missing(obj, attribute)
                 method = getattr(obj, attribute)
                 return Method(attribute, self.wrap_str_format(method) or method)
         return super().getattr(obj, attribute)  # Jinja's own: loop, namespace, ...
@@ -94,8 +96,13 @@ class Language(SandboxedEnvironment):
             try:
                 return obj[argument]
             except (TypeError, LookupError):
-                return self.undefined(obj=obj, name=argument)
+                return self._missing(obj, argument)
         return super().getitem(obj, argument)
+
+    def _missing(self, obj: Any, name: Any) -> jinja2.Undefined:
+        if isinstance(obj, Named):
+            return self.undefined(f"column {obj.path} is {obj.kind} and has no {visible(name)}")
+        return self.undefined(obj=obj, name=name)
 
     def _item(self, obj: Mapping[Any, Any], key: Any) -> Any:
         if key in obj:
@@ -124,5 +131,6 @@ def environment() -> Language:
     for name in _LEFT_OUT:
         made.filters.pop(name)
     made.globals.pop("lipsum")
+    made.policies["json.dumps_kwargs"] = {"sort_keys": True, "default": written}
     made.tests["none"] = lambda value: value is None or isinstance(value, Null)
     return made

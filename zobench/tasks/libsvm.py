@@ -1,5 +1,6 @@
 """Files in LIBSVM's text format: `label index:value ...` a line, indices from 1 up."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ def read(path: Path, features: int) -> tuple[npt.NDArray[np.float64], npt.NDArra
             index, _, value = entry.partition(":")
             try:
                 place, number_value = int(index), float(value)
+                if not math.isfinite(number_value):
+                    raise ValueError
             except ValueError:
                 raise UserError(f"{path}:{number}: {quoted(entry)} is not index:value") from None
             if not 1 <= place <= features:
