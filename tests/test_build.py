@@ -224,3 +224,55 @@ def test_build_makes_nested_and_partial_nodes() -> None:
     assert isinstance(build(node(inner=node())).given["inner"], Target)
     waiting = build({"_target_": HERE + "function", "_partial_": True, "number": 7})
     assert waiting("x") == ("x", 7)
+
+
+class Holder:
+    """A target with containers whose items have types."""
+
+    def __init__(
+        self,
+        texts: Sequence[str] | None = None,
+        pair: tuple[float, float] = (0.0, 0.0),
+        sizes: Mapping[str, int | None] | None = None,
+        table: Mapping[str, Sequence[str]] | None = None,
+        labels: Sequence[str | bool | int | float] = (),
+        shapes: Sequence[Sequence[int]] = (),
+        free: Sequence[Any] = (),
+    ) -> None:
+        self.given = (texts, pair, sizes, table, labels, shapes, free)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("texts", [1, 2], '.0=1: expected str, in quotation marks: "1"'),
+        ("texts", ["a", True], '.1=True: expected str, in quotation marks: "True"'),
+        ("texts", ["a", 1.5], '.1=1.5: expected str, in quotation marks: "1.5"'),
+        ("texts", ["a", None], ".1=None: expected str"),
+        ("texts", ["a", ["b"]], ".1=['b']: expected str"),
+        ("texts", ["a", {"b": 1}], ".1={'b': 1}: expected str"),
+        ("pair", [0.9, "x"], ".1=x: expected float"),
+        ("sizes", {"train": 3, "dev": "x"}, ".dev=x: expected int | null"),
+        ("sizes", {"train": True}, ".train=True: expected int | null"),
+        ("table", {"a": ["b", 1]}, ".a.1=1: expected str"),
+        ("table", {"a": "b"}, ".a=b: expected "),
+        ("labels", ["a", None], ".1=None: expected str | bool | int | float"),
+        ("labels", [[1]], ".0=[1]: expected str | bool | int | float"),
+        ("shapes", [[1], [2, "x"]], ".1.1=x: expected int"),
+        ("texts", ["a", ["b" * 10**6]], ".1=['bbb"),
+    ],
+)
+def test_an_item_of_the_wrong_type_is_named_by_its_place(
+    setting: str, value: Any, says: str
+) -> None:
+    """`key.place=item`, however deep."""
+    message = complaint({"task": {"_target_": HERE + "Holder", setting: value}})
+    assert message.startswith(f"task.{setting}{says}") and len(message) < 300
+
+
+def test_items_that_fit_pass() -> None:
+    """Whole numbers for floats, nodes, empty lists, null for all of it, and whatever is free."""
+    fits = {"texts": ["1"], "pair": [1, 0.5], "sizes": {"a": None, "b": 2}, "table": {"a": []}}
+    more = {"labels": ["a", True, 1, 1.5], "shapes": [[], [1]], "free": [None, "a", [1], node()]}
+    check({"task": {"_target_": HERE + "Holder", **fits, **more}})
+    check({"task": {"_target_": HERE + "Holder", "texts": None, "sizes": None, "table": None}})

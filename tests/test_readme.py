@@ -35,7 +35,7 @@ def test_every_command_line_composes(compose: Callable[..., dict[str, Any]]) -> 
     """Each `zobench` line of the README, first value of each list, composes and binds."""
     lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
     commands = [part for line in lines for part in line.split(" && ")]
-    words = [shlex.split(command, comments=True) for command in commands]
+    words = [shlex.split(_plain(command), comments=True) for command in commands]
     other = (["table"], ["plot"], ["report"], ["compare"])
     runs = [w[1:] for w in words if w and w[0] == "zobench" and w[1:2] not in other]
     assert len(runs) > 5
@@ -44,6 +44,15 @@ def test_every_command_line_composes(compose: Callable[..., dict[str, Any]]) -> 
             continue
         overrides = [re.split(r",(?![^\[]*\])", word)[0] for word in run if "=" in word]
         check(compose(*overrides))
+
+
+def _plain(command: str) -> str:
+    """The command with bash's $'...' as plain quoting, which shlex knows."""
+    return re.sub(
+        r"\$'([^']*)'",
+        lambda found: shlex.quote(found[1].encode().decode("unicode_escape")),
+        command,
+    )
 
 
 def test_every_experiment_is_told_of() -> None:

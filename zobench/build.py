@@ -8,7 +8,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -159,8 +159,38 @@ def _bind(node: Mapping[str, Any], key: str) -> None:
         if p.default is p.empty and p.kind in needed and name not in arguments:
             raise UserError(f"{key}.{name}: {node['_target_']} needs this setting")
     for name, value in arguments.items():
-        if name in hints and not _fits(value, hints[name]):
-            raise UserError(f"{key}.{name}={value}: expected {_readable(hints[name])}")
+        if name in hints and (wrong := _misfit(value, hints[name], f"{key}.{name}")):
+            place, found, hint = wrong
+            said = found if len(str(found)) < 100 else f"{str(found)[:97]}..."
+            raise UserError(f"{place}={said}: expected {_readable(hint, found)}")
+
+
+def _misfit(value: Any, hint: Any, key: str) -> tuple[str, Any, Any] | None:
+    """Where a value, or something that it holds, is not what is annotated there; None if nowhere.
+
+    Returns the key, what it holds and what is expected of it.
+    """
+    if not _fits(value, hint):
+        return key, value, hint
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    options = typing.get_args(hint) if union else (hint,)
+    found = []
+    for option in options:
+        wrong = [_misfit(item, inner, f"{key}.{at}") for at, item, inner in _inside(value, option)]
+        found += [next(filter(None, wrong), None)] if wrong else []
+    return None if None in found or not found else found[0]
+
+
+def _inside(value: Any, hint: Any) -> Iterator[tuple[object, Any, Any]]:
+    """What a container holds: place, item and what is expected of it, if the hint says that."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, Mapping) and "_target_" not in value and origin in _CONTAINERS[-2:]:
+        yield from ((name, item, inner[1]) for name, item in value.items())
+    elif isinstance(value, list) and origin in _CONTAINERS[:-2]:
+        every = inner * len(value) if origin is not tuple else inner
+        if origin is tuple and Ellipsis in inner:
+            every = inner[:1] * len(value)
+        yield from zip(range(len(value)), value, every, strict=False)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -187,5 +217,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, options) or not (set(options) & set(_PLAIN))
 
 
-def _readable(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("None", "null")
+def _readable(hint: Any, found: Any) -> str:
+    expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("None", "null")
+    text = str in (hint, *typing.get_args(hint)) and isinstance(found, bool | int | float)
+    return f'{expected}, in quotation marks: "{found}"' if text else expected

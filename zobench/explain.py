@@ -6,6 +6,8 @@ from typing import Any
 
 from zobench.errors import UserError
 
+_DOLLAR = r"a dollar before a brace is \${, as in costs \${{ price }}; a column is {{ price }}"
+
 
 def explained(error: BaseException) -> str | None:
     """One or two lines for an error of the user's, None for a defect of zobench's."""
@@ -18,11 +20,15 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: this setting must be given, as in {error.full_key}=..."
     if isinstance(error, OverrideParseException):
+        begun = "${{" in str(error.override)
         return (
             f"{error.override}: not KEY=VALUE as Hydra reads it ({error.args[0].splitlines()[0]})"
+            + (f"\n{_DOLLAR}" if begun else "")
         )
     if isinstance(error, YAMLError):
         return _not_yaml(error)
+    if (dollar := _dollar(error)) is not None:
+        return dollar
     theirs = isinstance(error, HydraException | OmegaConfBaseException)
     if isinstance(error, ValueError) and not theirs and _raised_in(error) == "hydra":
         return f"a config file: {str(error).splitlines()[0]}"
@@ -50,6 +56,25 @@ def explained(error: BaseException) -> str | None:
         lines[0] = f"{key}: {lines[0]}"
     noise = ("full_key", "object_type", "reference_type")
     return "\n".join([line for line in lines if not line.startswith(noise)][:2])
+
+
+def _dollar(error: BaseException) -> str | None:
+    """For `${`, which begins an interpolation where a template of a task has a dollar."""
+    from omegaconf.errors import GrammarParseError, InterpolationResolutionError
+
+    found: BaseException
+    cause = error if isinstance(error, GrammarParseError) else error.__cause__
+    if isinstance(cause, GrammarParseError):
+        found, why = cause, "an interpolation of settings begins with ${ and this is none"
+    elif isinstance(error, InterpolationResolutionError):
+        found, why = error, str(error).splitlines()[0]
+    else:
+        return None
+    typed = re.match(r"Error merging override [+~]*([\w.@/]+)=", str(error))
+    key = getattr(found, "full_key", None) or ""
+    if typed and not key.startswith("task."):  # a place in a list has no more than its number
+        key = typed[1]
+    return None if not key.startswith("task.") else f"{key}: {why[:160]}\n{_DOLLAR}"
 
 
 def _not_yaml(error: Any) -> str:

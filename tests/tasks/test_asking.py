@@ -194,7 +194,7 @@ def test_demonstrations_come_from_train_alone(loaded: Any) -> None:
         ({**CANDIDATES, "right": None}, "task.each: give `right`"),
         ({**CANDIDATES, "label": "label"}, "task.each: give `right`"),
         ({**CANDIDATES, "right": "item == 'x'"}, ": none of the 3 candidates is right"),
-        ({**CANDIDATES, "each": "nothing"}, "task.each: 'nothing' is not there"),
+        ({**CANDIDATES, "each": "nothing"}, "task.each: 'nothing' is undefined; the row has"),
         ({"label": None}, "task.label: name the column"),
         ({"prompt": "It was"}, "task.prompt: 'It was' is the same for every row"),
     ],

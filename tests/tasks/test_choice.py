@@ -85,7 +85,7 @@ def test_the_line_end_of_a_prompt_is_kept() -> None:
     ("prompt", "values", "says"),
     [
         ("{{ n }}", {"n": 1, "label": 2}, "label '2' is not one of 0, 1 (task.labels)"),
-        ("{{ n }}", {"n": 1, "label": None}, "label 'None' is not one of 0, 1"),
+        ("{{ n }}", {"n": 1, "label": None}, "column label (task.label) is null"),
         ("{{ n }}", {"n": 1, "gold": 0}, "no column 'label' (task.label); the row has n, gold"),
         ("{{ text }}", {"n": 1, "label": 0}, "task.prompt: 'text' is undefined"),
         ("{{ n.strip() }}", {"n": 1, "label": 0}, "task.prompt: 'int object' has no attribute"),

@@ -153,7 +153,7 @@ def test_demonstrations_are_answered_prompts_of_train(loaded: Any) -> None:
         ({"max_new_tokens": 0}, "task.max_new_tokens"),
         ({"stop": [""]}, "task.stop"),
         ({"extract": "("}, "task.extract"),
-        ({"answers": "nothing"}, ": task.answers: 'nothing' is not there"),
+        ({"answers": "nothing"}, ": task.answers: 'nothing' is undefined; the row has"),
         ({"answers": "[]"}, ": task.answers: there is none"),
         ({"max_new_tokens": 64}, "task.max_new_tokens=64: the model takes 64 tokens"),
         ({"demonstrations": 6}, "task.demonstrations=6: train has 5"),

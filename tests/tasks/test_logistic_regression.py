@@ -59,6 +59,7 @@ def test_files_are_read_as_written(tmp_path: Path) -> None:
         ("+1 1:1\n0 2:1\n", ":2: label '0'"),
         ("+1 1:1\n-1 5:1\n", ":2: feature 5 is not in 1 to 4"),
         ("+1 one\n", ":1: 'one' is not index:value"),
+        ("+1 1:nan\n", ":1: '1:nan' is not index:value"),
         ("+1 0:1\n", ":1: feature 0"),
         ("\n", "no rows"),
     ],

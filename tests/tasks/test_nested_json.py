@@ -36,6 +36,7 @@ SQUAD: dict[str, Any] = {
         {"paragraphs": [{"context": "c", "qas": [{"question": "q", "answers": []}]}]},
     ],
 }
+ARTICLE: dict[str, Any] = {"paragraphs": []}
 DATE = {"day": "", "month": "", "year": ""}
 DROP: dict[str, Any] = {
     "history_1": {
@@ -127,8 +128,8 @@ def test_an_answer_of_drop_is_a_number_spans_or_a_date(
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        ({"data": [{"title": "t"}]}, "article 1: no 'paragraphs' (there is title)"),
-        ({"data": [3]}, "article 1: expected a JSON object, found int"),
+        ({"data": [{"title": "t"}, ARTICLE]}, "article 1: no 'paragraphs' (there is title)"),
+        ({"data": [3, ARTICLE]}, "article 1: expected a JSON object, found int"),
         (
             {"data": [{"paragraphs": [{"context": "c", "qas": {}}]}]},
             "article 1 paragraph 1: 'qas' is dict, expected a list",

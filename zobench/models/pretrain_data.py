@@ -1,6 +1,5 @@
 """Text for pretraining: files to lines, lines to a tokenizer, lines to rows of token ids."""
 
-import csv
 import gzip
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from zobench.errors import UserError
+from zobench.wide_csv import csv_records
 
 # RoBERTa's order: its position ids count from the padding id, so padding must come early.
 BOS, PAD, EOS, UNK, MASK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -72,11 +72,7 @@ def _read_tsv(file: TextIO, path: Path, columns: list[str]) -> Iterator[str]:
 
 
 def _read_csv(file: TextIO, path: Path, columns: list[str]) -> Iterator[str]:
-    reader = csv.reader(file, strict=True)
-    try:
-        yield from _read_table(((reader.line_num, row) for row in reader), path, columns)
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: malformed csv: {error}") from error
+    return _read_table(csv_records(file, path), path, columns)
 
 
 def _read_table(

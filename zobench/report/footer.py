@@ -6,6 +6,8 @@ from zobench.report.cells import Cell
 from zobench.report.numbers import counts, is_share, order
 from zobench.report.runs import Suite
 
+_MOST = 8  # notes of rows
+
 
 def footer(suite: Suite, cells: list[Cell], metric: str, target: float | None) -> list[str]:
     """One note per fact, those that hold for the whole table first."""
@@ -44,4 +46,14 @@ def footer(suite: Suite, cells: list[Cell], metric: str, target: float | None) -
     for key in ("commit", "device"):
         if done[key].nunique() > 1:
             notes.append(f"the runs differ in {key}: {', '.join(sorted(set(done[key])))}")
-    return notes
+    return notes + _of_rows(done)
+
+
+def _of_rows(done: pd.DataFrame) -> list[str]:
+    """What the runs noted of their rows, each text once, and at most so many."""
+    tasks = done["task"] if "task" in done else ["task"] * len(done)
+    pairs = zip(tasks, done["notes"], strict=True)
+    found = [f"{task}: {note}" for task, of in pairs if isinstance(of, list) for note in of]
+    each = list(dict.fromkeys(found))
+    more = [f"and {len(each) - _MOST} notes of rows like these"] if len(each) > _MOST else []
+    return each[:_MOST] + more

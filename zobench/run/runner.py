@@ -19,6 +19,7 @@ from zobench.run.loggers.base import Logger
 from zobench.run.loggers.none import NoLogger
 from zobench.run.loop import Loop
 from zobench.run.meter import Meter
+from zobench.run.notes import note
 from zobench.run.pace import Pace
 from zobench.run.past import past_of, why_not_replayed
 from zobench.run.progress import RunProgress
@@ -112,6 +113,7 @@ def recorded(
     lines, first = stop is None, group is None or group.first
     asked = stop or Stop()
     agreed = None if group is None else Agreed(group, asked, meter, made.trainable, settings)
+    noted = made.problem
     if agreed is not None:
         made = made._replace(problem=shared(made.problem, agreed, made.model, optimizer))
     pace = Pace(budget, agreed or meter)
@@ -130,6 +132,7 @@ def recorded(
     meta["parameters"] = sum(p.numel() for _, p in made.trainable)
     meta["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     meta["base"] = base
+    note(noted, meta, aloud=first)
     write_json(folder.meta, meta)
     journal = Journal(folder.metrics, logger)
     folder.mirroring.touch()

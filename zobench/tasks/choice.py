@@ -12,15 +12,15 @@ from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.draw import Draw
 from zobench.tasks.encoding import Encoded
 from zobench.tasks.example import Example, Row, Splits
+from zobench.tasks.findings import missing_classes, repeated_texts
 from zobench.tasks.in_context import Examples, Rendered, check_demonstrations, with_demonstrations
+from zobench.tasks.labels import Labels
 from zobench.tasks.losses import loss_named
 from zobench.tasks.prior import check_start
 from zobench.tasks.problem import Loaded
 from zobench.tasks.reading import Reading, check_truncation
 from zobench.tasks.source import Source
 from zobench.tasks.templates import Expression, Template
-
-_BLANK = "\0"  # stands for the masks while a cloze is rendered; no text holds it
 
 
 class ChoiceTask:
@@ -58,7 +58,7 @@ class ChoiceTask:
         sizes: Mapping[str, int],
         example: Mapping[str, Any] | None = None,
         label: str | None = None,
-        labels: Sequence[str | int] | None = None,
+        labels: Sequence[str | bool | int | float] | None = None,
         each: str | None = None,
         right: str | None = None,
         cloze: str | None = None,
@@ -78,13 +78,13 @@ class ChoiceTask:
         self.version, self.example = version, example
         self.prompt = Template(prompt, "task.prompt")
         self.prompt.check_columns()
-        self.choices = [Template(choice, "task.choices") for choice in choices]
-        self.label, self.labels = label, [str(value) for value in labels or ()]
+        self.choices = [Template(c, f"task.choices.{n}") for n, c in enumerate(choices)]
+        self.label, self.labels = label, Labels(labels or ())
         self.each = None if each is None else Expression(each, "task.each")
         self.right = None if right is None else Expression(right, "task.right")
         self._check_choices(choices)
         self.cloze = None if cloze is None else Template(cloze, "task.cloze")
-        self.texts = [Template(t, "task.texts") for t in texts or [prompt]]
+        self.texts = [Template(t, f"task.texts.{n}") for n, t in enumerate(texts or [prompt])]
         if len(self.texts) > 2:
             raise UserError("task.texts: a classification head reads one text or a pair")
         self.loss = loss_named(loss)
@@ -96,16 +96,16 @@ class ChoiceTask:
 
     def _check_choices(self, choices: Sequence[str]) -> None:
         if self.each is not None:
-            if self.right is None or len(choices) != 1 or self.label or self.labels:
+            if self.right is None or len(choices) != 1 or self.label or self.labels.texts:
                 raise UserError(
                     "task.each: give `right` and one template in `choices`, no label or labels"
                 )
             return
         if self.label is None:
             raise UserError("task.label: name the column with the class (or give each and right)")
-        if len(choices) != len(self.labels) or len(choices) < 2:
+        if len(choices) != len(self.labels.texts) or len(choices) < 2:
             raise UserError("task.choices and task.labels must be equally long, at least two")
-        if len(set(self.labels)) < len(self.labels) or len(set(choices)) < len(choices):
+        if self.labels.repeat or len(set(choices)) < len(choices):
             raise UserError("task.choices and task.labels must not repeat themselves")
 
     def render(self, row: Row) -> Example:
@@ -119,7 +119,9 @@ class ChoiceTask:
         shown = self.render(row)
         if self.cloze is None:
             return replace(shown, after=".")
-        before, *after = self.cloze(row, mask=_BLANK).split(_BLANK)
+        bare = {*self.cloze(row, mask="")}
+        mark = next(c for c in map(chr, range(0xE000, 0x110000)) if c not in bare)
+        before, *after = self.cloze(row, mask=mark).split(mark)
         if len(after) != 1:
             raise UserError("task.cloze: needs {{ mask }} exactly once")
         return replace(shown, prompt=before, after=after[0])
@@ -136,23 +138,15 @@ class ChoiceTask:
         """The choices of a row and the indices of those that are right."""
         if self.each is not None:
             assert self.right is not None
-            items = list(self.each(row))
+            items = self.each.items(row)
             choices = tuple(self.choices[0](row, item=item) for item in items)
-            found = tuple(i for i, item in enumerate(items) if self.right(row, item=item))
+            found = tuple(i for i, item in enumerate(items) if self.right.holds(row, item=item))
             if not found:
                 raise UserError(f"{row.where}: none of the {len(items)} candidates is right")
             return choices, found
-        if self.label not in row.values:
-            raise UserError(
-                f"{row.where}: no column {self.label!r} (task.label);"
-                f" the row has {', '.join(row.values)}"
-            )
-        value = str(row.values[self.label])
-        if value not in self.labels:
-            raise UserError(
-                f"{row.where}: label {value!r} is not one of {', '.join(self.labels)} (task.labels)"
-            )
-        return tuple(choice(row) for choice in self.choices), (self.labels.index(value),)
+        assert self.label is not None
+        gold = self.labels.index(row, self.label)
+        return tuple(choice(row) for choice in self.choices), (gold,)
 
     def load(self, interface: Interface = Interface.CAUSAL) -> Splits[Example]:
         """Read, draw and render the three splits, as a model of this interface is shown them."""
@@ -185,7 +179,10 @@ class ChoiceTask:
             whole = Rendered(pools["train"], self._renderer(reading.interface))
             for split, train in (("dev", splits["train"]), ("test", whole)):
                 questions[split] = self._asked(splits[split], train, reading)
-        return ChoiceProblem(lessons, questions, self.loss, reading, device)
+        notes = repeated_texts(splits)
+        if self.each is None:
+            notes = missing_classes(splits, self.labels.texts) + notes
+        return ChoiceProblem(lessons, questions, self.loss, reading, device, notes)
 
     def _check(self, reading: Reading) -> None:
         self.loss.check(reading.interface)

@@ -21,7 +21,8 @@ class ChoiceProblem:
     """Encoded examples per split, and how to make a batch of some of them; a Problem.
 
     lessons: what the loss looks at, of all splits; questions: what accuracy is measured on, of dev
-    and test. Where both are the same, one forward pass gives both.
+    and test. Where both are the same, one forward pass gives both. notes: what is odd about the
+    rows.
     """
 
     lessons: Mapping[str, Sequence[Encoded]]
@@ -29,6 +30,7 @@ class ChoiceProblem:
     objective: Loss
     reading: Reading
     device: torch.device
+    notes: Sequence[str] = ()
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Where an ordinary task's rows come from: the Hugging Face hub, or files of the user's."""
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 from zobench.errors import UserError
 from zobench.paths import place_of
 from zobench.tasks import files
+from zobench.tasks.cells import named
 from zobench.tasks.example import Row
 from zobench.tasks.shots import shot_files
+from zobench.tasks.shown import brief
 
 _STEMS = {  # names that a split's file goes by
     "train": ("train",),
@@ -28,6 +31,7 @@ class Dataset:
     splits: our split -> the data set's; a missing `dev` is drawn from `train` by the task.
     files: our split -> file names (without ending) that are looked for before the usual ones.
     columns: the columns of a csv or tsv file without a header.
+    encoding: of local text files, such as latin-1 or utf-16; None is UTF-8.
     rename: columns of local files that are named otherwise on the hub, old -> new;
     a file that has the new name already is left as it is.
     shape: turns one row of a file or of the hub into rows with the columns of the task.
@@ -54,15 +58,22 @@ class Dataset:
         shape: Callable[[Row], Iterable[Row]] | None = None,
         values: Mapping[str, Mapping[str, Any]] | None = None,
         shots: str | None = None,
+        encoding: str | None = None,
     ) -> None:
+        if encoding is not None:
+            _check_encoding(encoding)
         self.path, self.name, self.revision, self.fallback = path, name, revision, fallback
-        self.splits, self.rename = dict(splits), dict(rename or {})
+        self.splits, self.encoding = dict(splits), encoding
+        self.rename = {str(old): new for old, new in (rename or {}).items()}
         self.stems = {
             ours: (*(files or {}).get(ours, ()), *_STEMS.get(theirs, (theirs,)))
             for ours, theirs in self.splits.items()
         }
         self.columns, self.shape, self.shots = columns, shape, shots
-        self.values = {column: dict(known) for column, known in (values or {}).items()}
+        self.values = {
+            column: {str(said): hub for said, hub in known.items()}
+            for column, known in (values or {}).items()
+        }
 
     def rows(self, data_dir: str | None) -> dict[str, list[Row]]:
         """All rows per split, from the files if there are any, else from the hub.
@@ -113,14 +124,17 @@ class Dataset:
             return place
         if not place.is_dir() or any(files.in_folder(place, s) for s in self.stems.values()):
             return None
-        known = [p for p in place.iterdir() if p.is_file() and p.name.endswith((*files.ENDINGS,))]
+        known = [
+            p for p in place.iterdir() if p.is_file() and p.name.lower().endswith((*files.ENDINGS,))
+        ]
         return known[0] if len(known) == 1 else None
 
     def _read(self, path: Path) -> list[Row]:
-        return [self._renamed(row) for row in files.read(path, self.columns)]
+        return [self._renamed(row) for row in files.read(path, self.columns, self.encoding)]
 
     def _renamed(self, row: Row) -> Row:
-        names = {k: new for k, new in self.rename.items() if new not in row.values}
+        known = {named(row.values, old): new for old, new in self.rename.items()}
+        names = {k: new for k, new in known.items() if new not in row.values}
         return Row({names.get(k, k): v for k, v in row.values.items()}, row.where)
 
     def _hub(self, split: str) -> list[Row]:
@@ -147,6 +161,16 @@ class Dataset:
         import datasets  # heavy, and needed for the hub only
 
         return datasets.load_dataset(self.path, name, **options)
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    except (LookupError, ValueError):  # also codecs that are none of text
+        raise UserError(
+            f"task.source.encoding={brief(encoding)}: no such encoding; there are latin-1, cp1252,"
+            " utf-16, gb18030, ..."
+        ) from None
 
 
 def _cut(rows: list[Row], path: Path) -> dict[str, list[Row]]:

@@ -5,42 +5,48 @@ All but parquet may be gzipped. What the formats look like inside is in `raw/`.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from zobench.errors import UserError
 from zobench.tasks.example import Row
-from zobench.tasks.raw.json_forms import json_rows
+from zobench.tasks.raw.json_forms import document_rows
+from zobench.tasks.raw.json_text import parsed
 from zobench.tasks.raw.parallel import parallel_rows
 from zobench.tasks.raw.parquet import parquet_rows
 from zobench.tasks.raw.table import csv_rows, tsv_rows
-from zobench.tasks.raw.text import text_of
+from zobench.tasks.raw.text import lines_of, text_of
 from zobench.tasks.raw.trec import trec_rows
 
-__all__ = ["ENDINGS", "READERS", "find", "in_folder", "read", "text_of"]
+__all__ = ["ENDINGS", "READERS", "find", "in_folder", "read"]
 
 
 def _jsonl(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines knows other line ends
-        if line.strip():
-            yield Row(_object(line, f"{path}:{number}"), f"{path}:{number}")
+    for number, line in enumerate(lines_of(text), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        if number == 1 and line.strip() == "[":
+            raise UserError(f"{where}: a JSON list begins here; its file has the ending .json")
+        row = parsed(line, where)
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+        yield Row(row, where)
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg})") from None
-    except (RecursionError, ValueError) as error:  # nested too deep; a number of 5,000 digits
-        raise UserError(f"{where}: not readable JSON ({str(error)[:80]})") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    return row
+def _json(path: Path, text: str) -> Iterator[Row]:
+    """One document, or an object a line, which many programs give this ending, too."""
+    first, *rest = [line for line in lines_of(text) if line.strip()] or [""]
+    if rest and first.lstrip().startswith("{") and first.rstrip().endswith("}"):
+        with suppress(ValueError, RecursionError):
+            json.loads(first)
+            return _jsonl(path, text)
+    return document_rows(parsed(text, str(path), lines=True), path)
 
 
 READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {  # formats that are text
     "jsonl": _jsonl,
-    "json": json_rows,
+    "json": _json,
     "csv": csv_rows,
     "tsv": tsv_rows,
     "label": trec_rows,
@@ -48,27 +54,32 @@ READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {  # formats that are
 ENDINGS = [f".{ending}{zipped}" for ending in READERS for zipped in ("", ".gz")] + [".parquet"]
 
 
-def read(path: Path, columns: Sequence[str] | None = None) -> list[Row]:
+def read(
+    path: Path, columns: Sequence[str] | None = None, encoding: str | None = None
+) -> list[Row]:
     """Rows of one file; raises UserError naming file and line when a row is malformed.
 
-    columns: names for a csv or tsv file without a header.
+    columns: names for a csv or tsv file without a header. encoding: of its text; None is UTF-8,
+    and latin-1 for .label files.
     """
-    rows = list(_rows(path, columns))
+    rows = list(_rows(path, columns, encoding))
     if not rows:
         raise UserError(f"{path}: the file holds no rows")
     return rows
 
 
-def _rows(path: Path, columns: Sequence[str] | None) -> Iterable[Row]:
-    ending = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
-    if path.name.endswith(".parquet"):
+def _rows(path: Path, columns: Sequence[str] | None, encoding: str | None) -> Iterable[Row]:
+    name = path.name.lower()
+    ending = name.removesuffix(".gz").rsplit(".", 1)[-1]
+    if name.endswith(".parquet"):
         return parquet_rows(path)
-    if ending in ("csv", "tsv"):
-        return (csv_rows if ending == "csv" else tsv_rows)(path, text_of(path), columns)
     if ending in READERS:
-        return READERS[ending](path, text_of(path, "latin-1" if ending == "label" else "utf-8"))
+        text = text_of(path, encoding or ("latin-1" if ending == "label" else "utf-8"))
+        if ending in ("csv", "tsv"):
+            return (csv_rows if ending == "csv" else tsv_rows)(path, text, columns)
+        return READERS[ending](path, text)
     if path.name.startswith("s1."):
-        return parallel_rows(path)
+        return parallel_rows(path, encoding or "utf-8")
     raise UserError(f"{path}: cannot read this kind of file, only {_kinds()}")
 
 

@@ -12,6 +12,7 @@ from zobench.interface import Interface
 from zobench.tasks.draw import Draw
 from zobench.tasks.evaluation import evaluating
 from zobench.tasks.example import Example, Row, Splits
+from zobench.tasks.findings import repeated_texts
 from zobench.tasks.generation_problem import GenerationProblem, Metric, Question
 from zobench.tasks.in_context import Examples, Rendered, check_demonstrations, with_demonstrations
 from zobench.tasks.losses import AnswerLoss, SequenceLoss
@@ -19,7 +20,7 @@ from zobench.tasks.metrics import METRICS
 from zobench.tasks.problem import Loaded
 from zobench.tasks.reading import Reading, check_truncation
 from zobench.tasks.source import Source
-from zobench.tasks.templates import Expression, Template
+from zobench.tasks.templates import Expression, Template, refuse_escapes
 from zobench.tasks.writing import Writer
 
 _LOSSES = {"answer": AnswerLoss, "sequence": SequenceLoss}
@@ -67,6 +68,8 @@ class GenerationTask:
             raise UserError(f"task.loss={loss}: choose {', '.join((*_LOSSES, *METRICS))}")
         if max_new_tokens < 1 or not all(stop):
             raise UserError("task.max_new_tokens must be at least 1 and no text of task.stop empty")
+        for number, text in enumerate(stop):
+            refuse_escapes(text, f"task.stop.{number}")
         try:
             self.extract = None if extract is None else re.compile(extract)
         except re.error as error:
@@ -84,8 +87,7 @@ class GenerationTask:
 
     def render(self, row: Row) -> tuple[Example, tuple[str, ...]]:
         """The row as prompt and target, and the answers that are right."""
-        answers = self.answers(row)
-        answers = (answers,) if isinstance(answers, str) else tuple(map(str, answers))
+        answers = self.answers.texts(row)
         if not answers:
             raise UserError(f"{row.where}: task.answers: there is none")
         return Example(self.prompt(row), (self.target(row),), 0, row.where), answers
@@ -129,11 +131,16 @@ class GenerationTask:
         writer = self._writer(
             reading, [q.prompt for some in questions.values() for q in some], device
         )
+        bare = {
+            split: [replace(example, choices=()) for example, _ in pairs]
+            for split, pairs in splits.items()
+        }
+        notes = repeated_texts(bare)
         metric = Metric(self.metric, METRICS[self.metric], self.extract)
         judge = METRICS.get(self.loss)
         told = None if judge is None else Metric(self.loss, judge, self.extract)
         return GenerationProblem(
-            lessons, questions, objective, reading, writer, metric, told, device
+            lessons, questions, objective, reading, writer, metric, told, device, notes
         )
 
     def _writer(

@@ -65,7 +65,8 @@ class GenerationProblem:
     """Encoded lessons and questions per split; a Problem.
 
     objective: the loss over lessons. told: instead of it, a metric whose negative mean over
-    generations is the loss. metric: what dev and test report.
+    generations is the loss. metric: what dev and test report. notes: what is odd about the
+    rows.
     """
 
     lessons: Mapping[str, Sequence[Encoded]]
@@ -76,6 +77,7 @@ class GenerationProblem:
     metric: Metric
     told: Metric | None
     device: torch.device
+    notes: Sequence[str] = ()
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ Rajpurkar et al. 2016, section 6.1; the text is normalised as in their evaluatio
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
@@ -15,8 +16,8 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised(text: str) -> str:
-    """Lower case, without punctuation and articles, with single blanks between the words."""
-    bare = text.lower().translate(_PUNCTUATION)
+    """Lower case (NFC), without punctuation and articles, with single blanks between the words."""
+    bare = unicodedata.normalize("NFC", text).lower().translate(_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 

@@ -69,6 +69,13 @@ class Problem(Protocol):
         """
 
 
+@runtime_checkable
+class Noted(Protocol):
+    """A problem with something to say about its rows."""
+
+    notes: Sequence[str]  # a line each, for stderr, meta.json and the table
+
+
 class Divisible(Protocol):
     """A batch that can be cut into its examples."""
 

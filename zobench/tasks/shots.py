@@ -4,6 +4,7 @@ from pathlib import Path
 
 from zobench.errors import UserError
 from zobench.tasks import files
+from zobench.tasks.shown import listed
 
 _DEV = ("dev", "dev_matched")
 _TEST = ("test", "test_matched")
@@ -18,7 +19,7 @@ def shot_files(place: Path, shots: str) -> dict[str, Path]:
     """
     folder = place / shots
     if not folder.is_dir():
-        there = ", ".join(sorted(p.name for p in place.glob("*-*") if p.is_dir())) or "none"
+        there = listed(sorted(p.name for p in place.glob("*-*") if p.is_dir())) or "none"
         raise UserError(
             f"task.data_dir={place}: no folder {shots} (task.source.shots); there is {there}"
         )

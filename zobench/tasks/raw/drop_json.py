@@ -6,6 +6,7 @@ from typing import Any
 from zobench.errors import UserError
 from zobench.tasks.example import Row
 from zobench.tasks.raw.fields import field
+from zobench.tasks.shown import brief
 
 
 def recognised(document: Any) -> bool:
@@ -22,7 +23,7 @@ def rows(document: dict[str, Any], where: str) -> Iterator[Row]:
     Only `answer` counts; the official dev file's `validated_answers` are left out.
     """
     for name, section in document.items():
-        spot = f"{where}: entry {name}"
+        spot = f"{where}: entry {brief(name)}"
         passage = field(section, "passage", str, spot)
         for number, asked in enumerate(field(section, "qa_pairs", list, spot), start=1):
             place = f"{spot} question {number}"

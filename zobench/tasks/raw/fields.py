@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 from zobench.errors import UserError
 from zobench.tasks.example import Row
+from zobench.tasks.shown import listed
 
 T = TypeVar("T")
 
@@ -13,9 +14,7 @@ def field(values: Any, name: str, kind: type[T], where: str) -> T:
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected a JSON object, found {type(values).__name__}")
     if name not in values:
-        raise UserError(
-            f"{where}: no {name!r} (there is {', '.join(map(str, values)) or 'nothing'})"
-        )
+        raise UserError(f"{where}: no {name!r} (there is {listed(values) or 'nothing'})")
     value = values[name]
     if not isinstance(value, kind):
         expected = {dict: "a JSON object", list: "a list", str: "a text", int: "a whole number"}

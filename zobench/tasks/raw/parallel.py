@@ -5,14 +5,14 @@ from pathlib import Path
 
 from zobench.errors import UserError
 from zobench.tasks.example import Row
-from zobench.tasks.raw.text import text_of
+from zobench.tasks.raw.text import lines_of, text_of
 
 _COLUMNS = {"s1": "sentence1", "s2": "sentence2", "labels": "label"}
 
 
-def parallel_rows(first: Path) -> Iterator[Row]:
+def parallel_rows(first: Path, encoding: str = "utf-8") -> Iterator[Row]:
     """Rows with the columns sentence1, sentence2 and label, given the path of `s1.SPLIT`."""
-    columns = {name: _lines(_beside(first, stem)) for stem, name in _COLUMNS.items()}
+    columns = {name: _lines(_beside(first, stem), encoding) for stem, name in _COLUMNS.items()}
     counts = [len(lines) for lines in columns.values()]
     if len(set(counts)) > 1:
         found = ", ".join(
@@ -32,9 +32,9 @@ def _beside(first: Path, stem: str) -> Path:
     raise UserError(f"{first}: there is no {bare} (or {bare}.gz) beside it")
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, encoding: str) -> list[str]:
     """The file's lines without blanks around them; an empty line is an error, as it shifts rows."""
-    lines = [line.strip() for line in text_of(path).split("\n")]
+    lines = [line.strip() for line in lines_of(text_of(path, encoding))]
     if lines[-1] == "":
         lines.pop()
     if "" in lines:

@@ -8,8 +8,11 @@ from zobench.tasks.raw.fields import field
 
 
 def recognised(document: Any) -> bool:
-    """Whether the document is `{"data": [...]}`."""
-    return isinstance(document, dict) and isinstance(document.get("data"), list)
+    """Whether the document is `{"data": [{"paragraphs": ...}, ...]}`."""
+    articles = document.get("data") if isinstance(document, dict) else None
+    return isinstance(articles, list) and any(
+        isinstance(article, dict) and "paragraphs" in article for article in articles
+    )
 
 
 def rows(document: dict[str, Any], where: str) -> Iterator[Row]:

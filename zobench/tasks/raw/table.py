@@ -1,14 +1,18 @@
 """Comma- and tab-separated tables, with a header or with column names from elsewhere."""
 
-import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from zobench.errors import UserError
 from zobench.tasks.example import Row
+from zobench.tasks.raw.text import lines_of
+from zobench.tasks.shown import listed, quoted
+from zobench.wide_csv import csv_records
 
 _Records = Iterable[tuple[int, list[str]]]
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
 
 def csv_rows(path: Path, text: str, columns: Sequence[str] | None = None) -> Iterator[Row]:
@@ -16,18 +20,8 @@ def csv_rows(path: Path, text: str, columns: Sequence[str] | None = None) -> Ite
 
     columns: names for a file without a header.
     """
-    reader = csv.reader(io.StringIO(text), strict=True)
-
-    def records() -> Iterator[tuple[int, list[str]]]:
-        first = 1  # line that the record begins on
-        try:
-            for fields in reader:
-                yield first, fields
-                first = reader.line_num + 1
-        except csv.Error as error:
-            raise UserError(f"{path}:{first}: {error}") from None
-
-    yield from _table(records(), path, columns)
+    lines = io.StringIO(text, newline="")  # no line end is translated, \r alone is one, too
+    yield from _table(csv_records(lines, path), path, columns, ",")
 
 
 def tsv_rows(path: Path, text: str, columns: Sequence[str] | None = None) -> Iterator[Row]:
@@ -35,9 +29,8 @@ def tsv_rows(path: Path, text: str, columns: Sequence[str] | None = None) -> Ite
 
     columns: names for a file without a header (GLUE's CoLA).
     """
-    lines = (line.removesuffix("\r") for line in text.split("\n"))
-    fields = (line.split("\t") if line else [] for line in lines)
-    yield from _table(enumerate(_without_votes(fields), start=1), path, columns)
+    fields = (line.split("\t") if line else [] for line in lines_of(text))
+    yield from _table(enumerate(_without_votes(fields), start=1), path, columns, "\t")
 
 
 def _without_votes(records: Iterable[list[str]]) -> Iterator[list[str]]:
@@ -49,24 +42,56 @@ def _without_votes(records: Iterable[list[str]]) -> Iterator[list[str]]:
         yield fields[: width - 1] + fields[-1:] if width == len(fields) - 4 else fields
 
 
-def _table(records: _Records, path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+def _table(
+    records: _Records, path: Path, columns: Sequence[str] | None, separator: str
+) -> Iterator[Row]:
     """Rows of numbered records, the first of which names the columns; blank lines are skipped."""
     header = list(columns or [])
     source = "task.source.columns" if header else "the header"
+    unnamed: set[str] = set()
+    first = True
     for line, fields in records:
         where = f"{path}:{line}"
         if not fields:
             continue
+        if first and fields == header:  # columns of a file that names them itself
+            first = False
+            continue
+        first = False
         if not header:
-            header = fields
-            if len(set(header)) < len(header):
-                raise UserError(f"{where}: the header names a column twice ({', '.join(header)})")
+            header, unnamed = fields, _unnamed(fields, where)
+            _check_separator(header, where, separator)
         elif len(fields) != len(header):
             raise UserError(
                 f"{where}: {len(fields)} fields where {source} names {len(header)}"
-                f" ({', '.join(header)})"
+                f" ({listed(header)})"
             )
         else:
-            yield Row(dict(zip(header, fields, strict=True)), where)
+            pairs = zip(header, fields, strict=True)
+            yield Row({name: text for name, text in pairs if name not in unnamed}, where)
     if not header:
         raise UserError(f"{path}: the file is empty; expected a header line")
+
+
+def _unnamed(header: Sequence[str], where: str) -> set[str]:
+    """The names of several columns that are blank, whose cells no template can name."""
+    twice = {name for name, count in Counter(header).items() if count > 1}
+    if named := [name for name in header if name in twice and name.strip()]:
+        raise UserError(
+            f"{where}: the header names a column twice ({listed(header)}): {quoted(named[0])}"
+        )
+    return twice
+
+
+def _check_separator(header: Sequence[str], where: str, separator: str) -> None:
+    """Raise UserError for a header of one column that other separators would cut."""
+    if len(header) > 1:
+        return
+    for other, name in _SEPARATORS.items():
+        if other in header[0]:
+            ending = {"\t": ".tsv", ",": ".csv"}.get(other)
+            way = f"give its name the ending {ending}" if ending else "convert it to commas"
+            raise UserError(
+                f"{where}: the header is one column, {quoted(header[0])}, of a file with"
+                f" {_SEPARATORS[separator]} between columns; it seems to have {name}: {way}"
+            )

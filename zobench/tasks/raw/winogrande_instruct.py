@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from zobench.errors import UserError
 from zobench.tasks.example import Row
 from zobench.tasks.raw.fields import field, has
+from zobench.tasks.shown import quoted
 
 _WRAPPER = re.compile(
     r".*complete the given sentence: (?P<sentence>.*_.*)\n\n"
@@ -27,5 +28,5 @@ def shape(row: Row) -> Iterator[Row]:
         )
     answer = field(row.values, "answer", str, row.where)
     if answer not in ("option1", "option2"):
-        raise UserError(f"{row.where}: the answer is {answer!r}, expected option1 or option2")
+        raise UserError(f"{row.where}: the answer is {quoted(answer)}, expected option1 or option2")
     yield Row(match.groupdict() | {"answer": answer.removeprefix("option")}, row.where)

@@ -1,0 +1,39 @@
+"""What is odd about drawn splits: classes without rows, texts of dev or test that train has."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from zobench.tasks.example import Example
+from zobench.tasks.shown import listed, nfc
+
+
+def missing_classes(splits: Mapping[str, Sequence[Example]], labels: Sequence[str]) -> list[str]:
+    """One note if a split has no row of some class."""
+    found = []
+    for split, examples in splits.items():
+        there = {number for example in examples for number in example.right or (example.gold,)}
+        without = [label for number, label in enumerate(labels) if number not in there]
+        if without:
+            found.append(f"{split} has no row of {listed(without)}")
+    return [f"classes (task.labels): {'; '.join(found)}"] if found else []
+
+
+def repeated_texts(splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """One note if rows of dev or test read as rows of train do."""
+    known = set(map(_text, splits["train"]))
+    counts = {split: _count(known, splits[split]) for split in ("dev", "test")}
+    found = [
+        f"{count:,} of {len(splits[split]):,} texts of {split}"
+        for split, count in counts.items()
+        if count
+    ]
+    return [f"{' and '.join(found)} stand in train, too"] if found else []
+
+
+def _count(known: set[tuple[str, ...]], examples: Iterable[Example]) -> int:
+    return sum(_text(example) in known for example in examples)
+
+
+def _text(example: Example) -> tuple[str, ...]:
+    """What a model is shown, choices included, as they may be all that tells two rows apart."""
+    shown = (example.prompt, example.after, *example.choices)
+    return tuple(" ".join(nfc(text).split()) for text in shown)
