@@ -125,6 +125,7 @@ def _explain(error: Exception, failure: Failure) -> None:
 def logging_to(log: Path) -> Iterator[None]:
     """Inside the block the process' standard error is the file, also for what is not Python."""
     before = os.dup(2)
+    log.unlink(missing_ok=True)  # what an earlier process has to say goes to its own file
     with log.open("w", buffering=1) as file, redirect_stderr(Redacted(file)):
         os.dup2(file.fileno(), 2)
         try:

@@ -1,7 +1,6 @@
 """The files of one run; the folder is the record, everything else is a mirror of it."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import yaml
 
 from zobench.errors import UserError
-from zobench.run.durable import UNFINISHED, write_durably
+from zobench.run.durable import write_durably
+from zobench.run.fence import fence_of
 from zobench.run.identity import identity
 from zobench.run.smaller import smaller
 
@@ -54,20 +54,17 @@ class RunFolder:
             self.clear()
         before = read_json(self.meta) if self.meta.is_file() else {}
         kept = {key: before[key] for key in ("base", HALVED) if key in before}
-        for stale in (self.failure, self.log, *self.path.glob(f".*{UNFINISHED}")):
-            stale.unlink(missing_ok=True)
+        for stale in (self.failure, self.log):
+            fence_of(self.path).remove(stale)
         write_atomically(self.config, yaml.safe_dump(dict(settings), sort_keys=False))
         write_json(self.meta, {**kept, **meta})
 
     def clear(self) -> None:
         """Remove all results, whole or not: the run begins anew."""
-        for stale in (self.result, self.metrics, self.ledger, self.weights, self.predictions):
-            stale.unlink(missing_ok=True)
-        for pattern in ("checkpoint-*.pt", self.weights.with_suffix(".partial").name):
-            for part in self.path.glob(pattern):
-                part.unlink(missing_ok=True)
-        for stale in (self.model, self.path / "wandb"):
-            shutil.rmtree(stale, ignore_errors=True)
+        partial = self.weights.with_suffix(".partial")
+        files = (self.result, self.metrics, self.ledger, self.weights, self.predictions, partial)
+        for stale in (*files, *self.path.glob("checkpoint-*.pt"), self.model, self.path / "wandb"):
+            fence_of(self.path).remove(stale)
 
     def settings(self) -> dict[str, Any]:
         """The resolved settings; floats such as 1e-6 come back as floats."""

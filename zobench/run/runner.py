@@ -11,7 +11,9 @@ from zobench.errors import UserError
 from zobench.run.base import base_of, check_base, device_for, digest_of
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.diagnosis import Diagnosis
-from zobench.run.folder import RunFolder, read_json, write_json
+from zobench.run.durable import renewed
+from zobench.run.fence import fence_of
+from zobench.run.folder import RunFolder, read_json, write_atomically, write_json
 from zobench.run.graphed import check_captured
 from zobench.run.journal import Journal
 from zobench.run.linear_probe import LinearProbe
@@ -130,7 +132,7 @@ def recorded(
     meta["base"] = base
     write_json(folder.meta, meta)
     journal = Journal(folder.metrics, logger)
-    folder.mirroring.touch()
+    write_atomically(folder.mirroring, "")
     logger.begin(folder, settings, meta, journal.rows)
     try:
         with ExitStack() as stack:
@@ -138,7 +140,7 @@ def recorded(
             progress = stack.enter_context(RunProgress(meta["name"], pace, lines=lines))
             steps = Steps(settings, made.model, made.problem, optimizer, pace, past)
             if isinstance(optimizer, ZOOptimizer):
-                ledger = Ledger(folder.ledger, settings["seed"], past.ledger)
+                ledger = Ledger(folder.ledger, settings["seed"], past.ledger, renewed)
                 steps.ledger = stack.enter_context(ledger)
             parts = (steps, journal, meter, pace, progress, checkpoints, agreed or asked)
             loop = Loop(folder, settings, made.model, made.problem, *parts)
@@ -147,7 +149,7 @@ def recorded(
                 loop.best = SharedBest(folder, made.model, group, last=loop.best.last)
             result = yield from loop.work()
         if settings["train"]["export"] and first:
-            save(made.model, made.tokenizer, folder.model)
+            _export(folder, made)
         write_json(folder.result, result)
     except BaseException as error:
         logger.abort()
@@ -174,10 +176,19 @@ def _end(
 ) -> None:
     """The result is written: what only a later attempt would need goes, and the logger hears."""
     if not settings["train"]["keep_weights"]:
-        folder.weights.unlink(missing_ok=True)
+        fence_of(folder.path).remove(folder.weights)
     Checkpoints(folder.path, None, None).clear()
     logger.end(result)
-    folder.mirroring.unlink()
+    fence_of(folder.path).remove(folder.mirroring)
+
+
+def _export(folder: RunFolder, made: Made) -> None:
+    """The model as a folder for from_pretrained, which is whole or not there."""
+    fence = fence_of(folder.path)
+    place = fence.place(folder.model)
+    save(made.model, made.tokenizer, place)
+    fence.remove(folder.model)
+    fence.put(place, folder.model)
 
 
 def _checkpoints(

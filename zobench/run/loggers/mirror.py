@@ -3,11 +3,11 @@
 import csv
 import gzip
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder
 from zobench.run.loggers.wandb_config import wandb_config
 
@@ -52,7 +52,7 @@ class Mirror:
 
         # What an earlier attempt left here is incomplete: the rows are all of it, and are sent
         # again, but for those that the server has.
-        shutil.rmtree(folder.path / "wandb", ignore_errors=True)
+        fence_of(folder.path).remove(folder.path / "wandb")
 
         choices = meta["choices"]
         self._folder = folder
