@@ -70,10 +70,8 @@ class Contested(Attempts):
     def attempt(self, at: str, **replaced: Any) -> int:
         """An attempt by itself; its exit status."""
         order = self.order(at, -1)
-        settings = {**self.settings, "logger": order.described()["logger"], **replaced}
-        return self.rivals.wait(
-            self.rivals.start(order._replace(settings=order.settings | replaced))
-        )
+        changed = {**order.described(), **replaced}
+        return self.rivals.wait(self.rivals.start(order._replace(settings=changed)))
 
     def contest(self, first: int, second: int) -> tuple[int, int]:
         """Statuses of two attempts at `at-FIRST-SECOND`, begun one after the other.

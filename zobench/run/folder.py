@@ -15,6 +15,7 @@ from zobench.run.smaller import smaller
 
 _ENDED = {"reason", "best_step", "test"}  # some of the keys of result.json
 HALVED = "halved"  # key of meta.json: how often the run's batches were halved for want of memory
+_KEPT = ("base", "inputs", "wandb", HALVED)  # keys of meta.json that later attempts look at
 
 
 class RunFolder:
@@ -46,14 +47,14 @@ class RunFolder:
     def begin(self, settings: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Make the folder; what an unfinished attempt at the same run left in it stays.
 
-        Of the earlier meta.json is kept: the hash of the base weights, to be compared with, and how
-        often batches were halved for want of memory.
+        Of the earlier meta.json is kept: the hashes of base weights and files, to be compared with,
+        the run's id in W&B, and how often batches were halved for want of memory.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if self.config.is_file() and identity(self.settings()) != identity(settings):
             self.clear()
         before = read_json(self.meta) if self.meta.is_file() else {}
-        kept = {key: before[key] for key in ("base", HALVED) if key in before}
+        kept = {key: before[key] for key in _KEPT if key in before}
         for stale in (self.failure, self.log):
             fence_of(self.path).remove(stale)
         write_atomically(self.config, yaml.safe_dump(dict(settings), sort_keys=False))

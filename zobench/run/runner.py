@@ -15,6 +15,7 @@ from zobench.run.durable import renewed
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, read_json, write_atomically, write_json
 from zobench.run.graphed import check_captured
+from zobench.run.inputs import Inputs, Seen, check_inputs
 from zobench.run.journal import Journal
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
@@ -43,7 +44,8 @@ from zobench.zo.optimizer import ZOOptimizer
 class Made(NamedTuple):
     """What a run's settings describe: a model, what of it trains, and its task.
 
-    base: the hash of the model; None for one whose weights are still to be put into it.
+    base: the hash of the model; None for one whose weights are still to be put into it. inputs: the
+    files that all this was read from.
     """
 
     model: Any
@@ -51,6 +53,7 @@ class Made(NamedTuple):
     problem: Problem
     trainable: list[tuple[str, torch.nn.Parameter]]
     base: str | None
+    inputs: Inputs
 
 
 def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None) -> dict[str, Any]:
@@ -86,12 +89,14 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
 
 def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
     """Load model and data, the model to the device."""
+    task = build(settings["task"])
+    seen = Seen(settings, task)
     loaded = base_of(settings, device)
     model = loaded.model
     base = digest_of(model)
-    problem = build(settings["task"]).prepare(loaded, device)
+    problem = task.prepare(loaded, device)
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    return Made(model, loaded.tokenizer, problem, trainable, base)
+    return Made(model, loaded.tokenizer, problem, trainable, base, seen.inputs())
 
 
 def recorded(
@@ -122,14 +127,15 @@ def recorded(
     base = made.base or digest_of(made.model)
     if past.end:
         check_base(meta, base)
+        check_inputs(folder, settings, made.inputs)
     if group is not None:
-        check_alike(group, settings, base, made.problem.sizes, past)
+        check_alike(group, settings, (base, made.inputs), made.problem.sizes, past)
         meta["ranks"] = group.size
         checkpoints = checkpoints if first else None
     meta["data"] = dict(made.problem.sizes)
     meta["parameters"] = sum(p.numel() for _, p in made.trainable)
     meta["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    meta["base"] = base
+    meta |= {"base": base, "inputs": made.inputs}
     write_json(folder.meta, meta)
     journal = Journal(folder.metrics, logger)
     write_atomically(folder.mirroring, "")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from zobench.tasks.in_context import check_demonstrations, with_demonstrations
 from zobench.tasks.losses import loss_named
 from zobench.tasks.problem import Loaded
 from zobench.tasks.reading import Reading, check_truncation
-from zobench.tasks.source import Source
+from zobench.tasks.source import Source, digests_of, files_of
 from zobench.tasks.templates import Expression, Template
 
 _BLANK = "\0"  # stands for the masks while a cloze is rendered; no text holds it
@@ -151,6 +152,14 @@ class ChoiceTask:
                 f"{row.where}: label {value!r} is not one of {', '.join(self.labels)} (task.labels)"
             )
         return tuple(choice(row) for choice in self.choices), (self.labels.index(value),)
+
+    def input_files(self) -> Sequence[Path]:
+        """The files that `load` would read now."""
+        return files_of(self.source, self.data_dir)
+
+    def row_digests(self) -> Mapping[str, str]:
+        """Hashes of rows that `load` has got from elsewhere."""
+        return digests_of(self.source)
 
     def load(self, interface: Interface = Interface.CAUSAL) -> Splits[Example]:
         """Read, draw and render the three splits, as a model of this interface is shown them."""

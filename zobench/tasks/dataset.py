@@ -1,5 +1,7 @@
 """Where an ordinary task's rows come from: the Hugging Face hub, or files of the user's."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,9 @@ class Dataset:
         }
         self.columns, self.shape, self.shots = columns, shape, shots
         self.values = {column: dict(known) for column, known in (values or {}).items()}
+        self.row_digests: dict[
+            str, str
+        ] = {}  # of the rows that came from the hub, by data set and split
 
     def rows(self, data_dir: str | None) -> dict[str, list[Row]]:
         """All rows per split, from the files if there are any, else from the hub.
@@ -85,6 +90,17 @@ class Dataset:
             for ours, rows in raw.items()
         }
 
+    def input_files(self, data_dir: str | None) -> list[Path]:
+        """The files that `rows` would read now; of the hub none are known.
+
+        Raises UserError where one that is needed is not there.
+        """
+        if data_dir is None:
+            return []
+        return sorted(
+            {part for path in self._chosen(place_of(data_dir)) for part in files.parts(path)}
+        )
+
     def _shaped(self, row: Row) -> Iterable[Row]:
         rows = [row] if self.shape is None else self.shape(row)
         return map(self._valued, rows)
@@ -99,13 +115,19 @@ class Dataset:
 
     def _files(self, place: Path) -> dict[str, list[Row]]:
         """The renamed rows of the splits' files, or of a single file that is cut in two."""
-        if self.shots is not None:
-            found = shot_files(place, self.shots)
-        elif (single := self._single(place)) is not None:
+        if self.shots is None and (single := self._single(place)) is not None:
             return _cut(self._read(single), single)
-        else:
-            found = {ours: files.find(place, stems) for ours, stems in self.stems.items()}
-        return {ours: self._read(path) for ours, path in found.items()}
+        return {ours: self._read(path) for ours, path in self._by_split(place).items()}
+
+    def _chosen(self, place: Path) -> list[Path]:
+        """The files that `_files` reads, each by one name."""
+        single = None if self.shots is not None else self._single(place)
+        return [*self._by_split(place).values()] if single is None else [single]
+
+    def _by_split(self, place: Path) -> dict[str, Path]:
+        if self.shots is not None:
+            return shot_files(place, self.shots)
+        return {ours: files.find(place, stems) for ours, stems in self.stems.items()}
 
     def _single(self, place: Path) -> Path | None:
         """The file that is all there is; None where a folder holds several or that of a split."""
@@ -141,12 +163,23 @@ class Dataset:
                 " set task.data_dir= to a folder with its files"
             ) from errors[0]
         where = f"{self.path} {split} row"
-        return [Row(dict(values), f"{where} {i}") for i, values in enumerate(table)]
+        rows = [Row(dict(values), f"{where} {i}") for i, values in enumerate(table)]
+        self.row_digests[f"{self.path} {split}"] = _digest(rows)
+        return rows
 
     def _load(self, name: str | None, **options: Any) -> Iterable[Mapping[str, Any]]:
         import datasets  # heavy, and needed for the hub only
 
         return datasets.load_dataset(self.path, name, **options)
+
+
+def _digest(rows: Iterable[Row]) -> str:
+    """A hash of the rows' values, in their order."""
+    whole = hashlib.sha256()
+    for row in rows:
+        text = json.dumps(row.values, sort_keys=True, default=repr)
+        whole.update(f"{text}\n".encode("utf-8", "surrogatepass"))
+    return whole.hexdigest()
 
 
 def _cut(rows: list[Row], path: Path) -> dict[str, list[Row]]:
