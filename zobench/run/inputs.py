@@ -156,7 +156,7 @@ def _compare(
     else:
         return
     raise UserError(
-        f"{named}: {what}. Bring the old file back, choose another suite, or remove {folder.path}"
+        f"{named}: {what}. Bring the old one back, choose another suite, or remove {folder.path}"
         " to begin anew"
     )
 
