@@ -128,6 +128,8 @@ def recorded(
     if past.end:
         check_base(meta, base)
         check_inputs(folder, settings, made.inputs)
+    else:
+        meta.pop("wandb", None)  # begun anew, it is another run there, too
     if group is not None:
         check_alike(group, settings, (base, made.inputs), made.problem.sizes, past)
         meta["ranks"] = group.size
