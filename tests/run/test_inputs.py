@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,26 @@ def test_a_file_that_changes_while_it_is_read_is_named(compose: Compose, tmp_pat
     (place / "test.jsonl").write_bytes(jsonl(ROWS[:10]))
     with pytest.raises(UserError, match=r"test\.jsonl has changed while it was read"):
         seen.inputs()
+
+
+def test_the_users_own_code_is_known_by_its_content(
+    known: Callable[..., Known], tmp_path: Path
+) -> None:
+    """A sampler in a file of theirs, which the settings name and do not hold; not a logger."""
+    one = known(None)
+    own = put(tmp_path / "own", {"mine_known.py": b""}) / "mine_known.py"
+    text = "from zobench.zo.samplers.gaussian import Gaussian\nclass Mine(Gaussian): ...\n"
+    own.write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOBENCH_CONFIG_DIRS", str(own.parent))
+        patch.setattr(sys, "path", list(sys.path))
+        one.settings["optimizer"]["sampler"]["_target_"] = "mine_known.Mine"
+        one.settings["logger"] = {"_target_": f"{Interrupted.__module__}.Interrupted"}
+        again = Known(tmp_path / "run", one.settings)
+        assert [*read_json(again.folder.meta)["inputs"]["_target_"]] == ["mine_known.py"]
+        assert again.check() == ""
+        own.write_text(text + "# other\n")
+        assert again.check().startswith("_target_: mine_known.py is not what it was")
 
 
 class Interrupted(NoLogger):

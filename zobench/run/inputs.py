@@ -1,4 +1,4 @@
-"""What a run was made of: the files of its data and its model, known by their content.
+"""What a run was made of: files of its data, its model and the user's own code, by their content.
 
 The id of a run is a hash of its settings, which name files. `inputs` in meta.json holds what was in
 them, so that neither a relaunch nor an interrupted run takes other rows or weights for those.
@@ -7,8 +7,9 @@ them, so that neither a relaunch nor an interrupted run takes other rows or weig
 import hashlib
 import json
 import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -20,8 +21,12 @@ from zobench.errors import UserError
 from zobench.models.files import files_of, is_from_hub
 from zobench.paths import place_of
 from zobench.run.folder import RunFolder, read_json, write_json
+from zobench.targets import located, targets_in
 
-DATA, MODEL, ROWS = "task.data_dir", "model.path", "task.source"  # where the inputs are named
+# the settings that name them
+DATA, MODEL, ROWS, CODE = "task.data_dir", "model.path", "task.source", "_target_"
+_PARTS = ("model", "tuning", "task", "optimizer")  # whose code makes the numbers
+_LIBRARIES = ("zobench.", "torch.", "transformers.")  # meta.json has their versions
 _SETTLED = 2 * 10**9  # ns: a file that was changed so shortly before may change within one tick
 _STAMPS = ("size", "mtime_ns", "ctime_ns", "inode")  # the same: the same file, as git would say
 
@@ -37,28 +42,29 @@ class Seen:
 
     def __init__(self, settings: Mapping[str, Any], task: Any) -> None:
         self._settings, self._task = settings, task
-        self._before = {path: _stamps(path) for _, path in self._named()}
+        self._before = {path: _stamps(path) for *_, path in self._files()}
 
     def inputs(self) -> Inputs:
         found: Inputs = {}
-        named = self._named()  # once more: of the hub some are there only now
+        files = self._files()  # once more: of the hub some are there only now
         with ThreadPoolExecutor(4) as pool:
-            digests = list(pool.map(_digest, [path for _, path in named]))
-        for (key, path), digest in zip(named, digests, strict=True):
+            digests = list(pool.map(_digest, [path for *_, path in files]))
+        for (key, name, path), digest in zip(files, digests, strict=True):
             stamps = _stamps(path)
             before = self._before.get(path)
-            if before is not None and any(stamps[name] != before[name] for name in _STAMPS):
+            if before is not None and any(stamps[part] != before[part] for part in _STAMPS):
                 raise UserError(f"{key}: {path} has changed while it was read; launch it again")
-            entry = {**stamps, "sha256": digest}
-            found.setdefault(key, {})[_name(key, path, self._settings)] = entry
+            found.setdefault(key, {})[name] = {**stamps, "sha256": digest}
         rows: Mapping[str, str] = getattr(self._task, "row_digests", dict)()
         if rows:
             found[ROWS] = {name: {"sha256": digest} for name, digest in rows.items()}
         return found
 
-    def _named(self) -> list[tuple[str, Path]]:
-        data = [(DATA, path) for path in getattr(self._task, "input_files", list)()]
-        return data + [(MODEL, path) for path in files_of(self._settings["model"])]
+    def _files(self) -> list[tuple[str, str, Path]]:
+        """Setting, name and place of each."""
+        by_key = {DATA: _data_files(self._settings, self._task)}
+        by_key |= {MODEL: _model_files(self._settings), CODE: _code_files(self._settings)}
+        return [(key, name, path) for key, files in by_key.items() for name, path in files.items()]
 
 
 def check_inputs(folder: RunFolder, settings: Mapping[str, Any], now: Inputs) -> None:
@@ -72,7 +78,7 @@ def check_inputs(folder: RunFolder, settings: Mapping[str, Any], now: Inputs) ->
 
 
 def check_unchanged(
-    folder: RunFolder, settings: Mapping[str, Any], parts: tuple[str, ...] = (DATA, MODEL)
+    folder: RunFolder, settings: Mapping[str, Any], parts: tuple[str, ...] = (DATA, MODEL, CODE)
 ) -> None:
     """Raise UserError where a run that is there has read other files than it would read now.
 
@@ -84,8 +90,7 @@ def check_unchanged(
     fresh = False
     for key in (key for key in parts if key in known):
         now: dict[str, dict[str, Any]] = {}
-        for path in _files_now(key, settings):
-            name = _name(key, path, settings)
+        for name, path in _files_now(key, settings).items():
             before, stamps = known[key].get(name), _stamps(path)
             if before is None or not _trusted(before, stamps):
                 now[name] = {**stamps, "sha256": _digest(path)}
@@ -114,15 +119,37 @@ def _known(folder: RunFolder) -> Inputs:
     return inputs
 
 
-def _files_now(key: str, settings: Mapping[str, Any]) -> list[Path]:
-    """What would be read; nothing where the place itself is gone."""
-    if key == MODEL:
-        return files_of(settings["model"])
+def _files_now(key: str, settings: Mapping[str, Any]) -> dict[str, Path]:
+    """What would be read, by name; nothing where the place itself is gone."""
+    if key != DATA:
+        return _model_files(settings) if key == MODEL else _code_files(settings)
     place = settings["task"].get("data_dir")
     if place is not None and not place_of(place).exists():
-        return []
-    task = _task(json.dumps(settings["task"], sort_keys=True))
-    return list(getattr(task, "input_files", list)())
+        return {}
+    return _data_files(settings, _task(json.dumps(settings["task"], sort_keys=True)))
+
+
+def _data_files(settings: Mapping[str, Any], task: Any) -> dict[str, Path]:
+    """By its path from the data folder; without one, and for a single file, by its own name."""
+    given = settings["task"].get("data_dir")
+    place = None if given is None or not place_of(given).is_dir() else place_of(given)
+    paths: Sequence[Path] = getattr(task, "input_files", list)()
+    return {p.name if place is None else os.path.relpath(p, place): p for p in paths}
+
+
+def _model_files(settings: Mapping[str, Any]) -> dict[str, Path]:
+    return {path.name: path for path in files_of(settings["model"])}
+
+
+def _code_files(settings: Mapping[str, Any]) -> dict[str, Path]:
+    """The Python files of the user's own that the settings name."""
+    found = {}
+    for part in _PARTS:
+        for key, target in targets_in(settings[part], part):
+            module = sys.modules[located(target, key).__module__]
+            if module.__file__ and not f"{module.__name__}.".startswith(_LIBRARIES):
+                found[f"{module.__name__}.py"] = Path(module.__file__)
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -139,7 +166,7 @@ def _compare(
     now: Mapping[str, Mapping[str, Any]],
 ) -> None:
     part, _, setting = key.partition(".")
-    given = settings[part].get(setting)
+    given = settings[part].get(setting) if setting else None
     named = f"{key}={given}" if isinstance(given, str) else key
     more, less = sorted(now.keys() - known.keys()), sorted(known.keys() - now.keys())
     if key == MODEL and isinstance(given, str) and is_from_hub(given):
@@ -185,11 +212,3 @@ def _digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _name(key: str, path: Path, settings: Mapping[str, Any]) -> str:
-    """Of a file below the data folder its path from there; else its own name."""
-    place = settings["task"].get("data_dir") if key == DATA else None
-    if place is not None and place_of(place).is_dir():
-        return os.path.relpath(path, place_of(place))
-    return path.name
