@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from zobench.environment import reason_of, refused
 from zobench.run.folder import RunFolder
 from zobench.run.loggers.base import Logger
 from zobench.run.loggers.mirror import Mirror
 from zobench.run.loggers.none import NoLogger
-from zobench.run.loggers.wandb_names import check_place, reason_of, refused_variables, tags_of
+from zobench.run.loggers.wandb_names import check_place, tags_of
 
 
 class WandbLogger:
@@ -48,8 +49,8 @@ class WandbLogger:
         rows: Sequence[Mapping[str, float | None]],
     ) -> None:
         self._about, self._rows = (folder, settings, meta), list(rows)
-        self._options["tags"], refused = tags_of(meta["choices"], self.tags)
-        for sentence in refused:
+        self._options["tags"], left_out = tags_of(meta["choices"], self.tags)
+        for sentence in left_out:
             _say(sentence)
         mode = "offline"
         try:
@@ -102,12 +103,14 @@ class WandbLogger:
 
 def _without_refused() -> bool:
     """Take away the environment variables that W&B would stop at; whether its server is one."""
-    refused = list(refused_variables())
-    for name, reason in refused:
+    import wandb
+
+    named = list(refused("WANDB_", lambda one: wandb.Settings().update_from_env_vars(one)))
+    for name, reason in named:
         value = os.environ.pop(name)
         shown = f"={value}" if name == "WANDB_MODE" else ""
         _say(f"{name}{shown}: {reason}; it is ignored")
-    return any(name == "WANDB_BASE_URL" for name, _ in refused)
+    return any(name == "WANDB_BASE_URL" for name, _ in named)
 
 
 def _say(sentence: str) -> None:

@@ -1,10 +1,9 @@
 """What runs are called in W&B, and what W&B does not take as a name or setting."""
 
 import hashlib
-import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zobench.errors import UserError
@@ -70,31 +69,6 @@ def check_place(project: str, entity: str | None, mode: str | None) -> None:
                 f"logger.{key}={name[:40]}: {what}; W&B takes 1 to {_PROJECT} letters, none of"
                 f" {' '.join(_RESERVED)}"
             )
-
-
-def refused_variables() -> Iterator[tuple[str, str]]:
-    """Environment variables that W&B would stop at, each with the reason."""
-    import wandb
-
-    if not hasattr(wandb.Settings, "update_from_env_vars"):
-        return  # none of W&B's public names: another version may have another one
-    for name in sorted(name for name in os.environ if name.startswith("WANDB_")):
-        try:
-            wandb.Settings().update_from_env_vars({name: os.environ[name]})
-        except Exception as error:  # of pydantic and of W&B's own
-            yield name, reason_of(error)
-
-
-def reason_of(error: Exception) -> str:
-    """In one line what a library says; of pydantic's lists the first, without the header."""
-    listed = getattr(error, "errors", None)
-    if callable(listed) and (found := listed()):
-        place = ".".join(map(str, found[0].get("loc", ())))
-        said = f"{place}: {found[0].get('msg')}"
-    else:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = f"{type(error).__name__}: {lines[0] if lines else ''}"
-    return said[:200]
 
 
 def _shortened(text: str, most: int) -> str:
