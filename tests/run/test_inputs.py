@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from zobench.build import build
 from zobench.errors import UserError
 from zobench.run import inputs as module
 from zobench.run.folder import RunFolder, read_json, write_json
-from zobench.run.inputs import MODEL, Seen, check_inputs, check_unchanged
+from zobench.run.inputs import MODEL, Seen, check_inputs, check_unchanged, digests_in
 from zobench.run.loggers.none import NoLogger
+from zobench.run.past import Past
+from zobench.run.ranks.checks import check_alike
 from zobench.run.runner import run
 
 Compose = Callable[..., dict[str, Any]]
@@ -238,6 +241,7 @@ def test_a_relaunch_reads_nothing_again_unless_a_file_was_touched(
         [*BOTH, "config.json", "model.safetensors"]
     )
     monkeypatch.setattr(module, "_SETTLED", -(10**12))  # as if they had been written long ago
+    assert one_look(one) == ""
     for _ in range(100):
         read.clear()
         assert one_look(one) == "" and read == []
@@ -247,6 +251,16 @@ def test_a_relaunch_reads_nothing_again_unless_a_file_was_touched(
     assert one_look(one) == "" and sorted(read) == sorted(BOTH)
     read.clear()
     assert one_look(one) == "" and read == []
+
+
+@pytest.mark.parametrize(
+    "damage", [3, "x", [], {MODEL: 3}, {MODEL: {"config.json": 3}}, {MODEL: []}]
+)
+def test_damaged_notes_are_named(known: Callable[..., Known], tmp_path: Path, damage: Any) -> None:
+    """Whatever stands in meta.json in their place."""
+    one = known(None, path=str(put(tmp_path / "model", {"config.json": b"{}"})))
+    write_json(one.folder.meta, {"inputs": damage})
+    assert one_look(one).startswith(f"{one.folder.meta}: damaged")
 
 
 MODEL_FILES = {
@@ -377,6 +391,34 @@ def test_the_users_own_code_is_known_by_its_content(
         assert again.check() == ""
         own.write_text(text + "# other\n")
         assert again.check().startswith("_target_: mine_known.py is not what it was")
+
+
+class TwoRanks:
+    """Of two ranks the second has other files than this one."""
+
+    def __init__(self, others: dict[str, str]) -> None:
+        self.others = others
+
+    def all(self, mine: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        return [mine, (*mine[:-1], self.others)]
+
+
+def test_ranks_that_have_other_files_are_refused(
+    known: Callable[..., Known], tmp_path: Path
+) -> None:
+    """Each machine may have its own copy, if it has the same content."""
+    one = known(put(tmp_path / "data", BOTH))
+    inputs = read_json(one.folder.meta)["inputs"]
+    mine = digests_in(inputs)
+    assert mine == {
+        f"task.data_dir {name}": sha256(text).hexdigest() for name, text in BOTH.items()
+    }
+    given: tuple[Any, ...] = (one.settings, ("base", inputs), {"train": 3}, Past())
+    group: Any = TwoRanks(mine)
+    check_alike(group, *given)
+    group = TwoRanks(mine | {"task.data_dir test.jsonl": "0"})
+    with pytest.raises(UserError, match="^rank 1: its files of data and model are not those of"):
+        check_alike(group, *given)
 
 
 class Interrupted(NoLogger):

@@ -20,7 +20,7 @@ from zobench.build import build
 from zobench.errors import UserError
 from zobench.models.files import files_of, is_from_hub
 from zobench.paths import place_of
-from zobench.run.folder import RunFolder, read_json, write_json
+from zobench.run.folder import RunFolder, damaged, read_json, write_json
 from zobench.targets import located, targets_in
 
 # the settings that name them
@@ -30,7 +30,8 @@ _LIBRARIES = ("zobench.", "torch.", "transformers.")  # meta.json has their vers
 _SETTLED = 2 * 10**9  # ns: a file that was changed so shortly before may change within one tick
 _STAMPS = ("size", "mtime_ns", "ctime_ns", "inode")  # the same: the same file, as git would say
 
-Inputs = dict[str, dict[str, dict[str, Any]]]  # by setting and name: stamps and sha256
+# by setting and name: stamps, whether they had stood for a while by then, and sha256
+Inputs = dict[str, dict[str, dict[str, Any]]]
 
 
 class Seen:
@@ -115,7 +116,14 @@ def digests_in(inputs: Inputs) -> dict[str, str]:
 
 
 def _known(folder: RunFolder) -> Inputs:
+    """What meta.json has of them; nothing for a run of before. UserError where that is damaged."""
     inputs: Inputs = read_json(folder.meta).get("inputs", {}) if folder.meta.is_file() else {}
+    try:
+        whole = all("sha256" in entry for files in inputs.values() for entry in files.values())
+    except (AttributeError, TypeError):
+        whole = False
+    if not whole:
+        raise damaged(folder.meta)
     return inputs
 
 
@@ -188,22 +196,20 @@ def _compare(
     )
 
 
-def _stamps(path: Path) -> dict[str, int]:
-    """What tells without reading that a file is the one it was, and when that was seen."""
+def _stamps(path: Path) -> dict[str, int | bool]:
+    """What tells without reading that a file is the one it was, if it is settled by now."""
     try:
         found = path.stat()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     stamps = {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "ctime_ns": found.st_ctime_ns}
-    return {**stamps, "inode": found.st_ino, "seen_ns": time.time_ns()}
+    settled = max(found.st_mtime_ns, found.st_ctime_ns) + _SETTLED < time.time_ns()
+    return {**stamps, "inode": found.st_ino, "settled": settled}
 
 
-def _trusted(before: Mapping[str, Any], stamps: Mapping[str, int]) -> bool:
+def _trusted(before: Mapping[str, Any], stamps: Mapping[str, int | bool]) -> bool:
     """Whether the file is as it was: its stamps are, and had stood for a while when it was read."""
-    latest = max(stamps["mtime_ns"], stamps["ctime_ns"])
-    return all(before[name] == stamps[name] for name in _STAMPS) and (
-        latest + _SETTLED < before["seen_ns"]
-    )
+    return bool(before.get("settled")) and all(before.get(n) == stamps[n] for n in _STAMPS)
 
 
 def _digest(path: Path) -> str:
