@@ -364,7 +364,7 @@ def test_rows_of_the_hub_are_known_to_a_run_that_goes_on(
 
 
 def test_a_file_that_changes_while_it_is_read_is_named(compose: Compose, tmp_path: Path) -> None:
-    """Nobody can say which rows were seen."""
+    """Which rows were seen is not known then."""
     place = put(tmp_path / "data", BOTH)
     settings = compose(*CUSTOM, f"task.data_dir={place}")
     seen = Seen(settings, build(settings["task"]))
@@ -417,7 +417,7 @@ def test_ranks_that_have_other_files_are_refused(
     group: Any = TwoRanks(mine)
     check_alike(group, *given)
     group = TwoRanks(mine | {"task.data_dir test.jsonl": "0"})
-    with pytest.raises(UserError, match="^rank 1: its files of data and model are not those of"):
+    with pytest.raises(UserError, match=r"^rank 1: its files of data and model are not those of"):
         check_alike(group, *given)
 
 
