@@ -75,10 +75,8 @@ def test_heavy_imports_happen_where_they_are_used() -> None:
 
 
 def test_files_hold_one_idea() -> None:
-    """No file of the package is longer than 250 lines, and half of them are under 90."""
-    lengths = sorted(len(path.read_text().splitlines()) for path in FILES)
-    assert lengths[-1] <= 250
-    assert lengths[len(lengths) // 2] < 90
+    """No file of the package is longer than 400 lines."""
+    assert max(len(path.read_text().splitlines()) for path in FILES) <= 400
 
 
 def test_no_method_imports_another() -> None:

@@ -166,7 +166,7 @@ def _checked(config: Any) -> "Job | None":
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from zobench.build import check, try_optimizer
+    from zobench.build import build, check, try_optimizer
     from zobench.launchers import share
     from zobench.names import plain_name
     from zobench.ranges import check_ranges
@@ -184,6 +184,7 @@ def _checked(config: Any) -> "Job | None":
         check_ranges(settings)
         check(settings)
         try_optimizer(settings["optimizer"])
+        build(settings["logger"], "logger")  # what it refuses, before anything is begun
         _check_launcher(settings["pack_runs"], hydra.launcher._target_)
         settings |= share(settings, hydra.launcher)
         with open_dict(config):

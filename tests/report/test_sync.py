@@ -160,3 +160,23 @@ def test_a_key_is_a_login_and_nobody_is_asked(tmp_path: Path) -> None:
     assert without == "not logged in to W&B: run `wandb login`, or set WANDB_API_KEY"
     assert bad.startswith("W&B: WANDB_API_KEY invalid")
     assert good == "None"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WANDB_MODE", "foo"),
+        ("WANDB_BASE_URL", "nowhere"),
+        ("WANDB_PROJECT", "a/b"),
+        ("WANDB_TAGS", "x" * 70),
+        ("WANDB_SILENT", "maybe"),
+    ],
+)
+def test_a_variable_that_wandb_does_not_take_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """In one line, before anything is uploaded."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"^{name}: ") as refused:
+        account.require_login()
+    assert "\n" not in str(refused.value) and "ValidationError" not in str(refused.value)

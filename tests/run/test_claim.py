@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.run.rivals import Contested, Rivals
 from zobench.run import claim
 from zobench.run.claim import LOCK, LOST, Busy, claimed, owner_of
 
@@ -137,3 +139,18 @@ def test_who_loses_its_claim_ends(
     (tmp_path / LOCK).unlink()
     (tmp_path / LOCK).write_text("another's\n")
     assert process.wait(timeout=30) == LOST
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked")
+def test_a_paused_owner_that_goes_on_writes_nothing(
+    compose: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """It stands still in a step until another is in a later one; the run's bits are as undisturbed.
+
+    tests/faults/test_paused.py has this at many instants.
+    """
+    with Rivals() as rivals:
+        run = Contested(rivals, compose, tmp_path, "optimizer=mezo")
+        run.count()
+        assert run.contest(run.instants // 3, run.instants // 2) == (LOST, 0)
+    run.check(f"at-{run.instants // 3}-{run.instants // 2}")

@@ -274,7 +274,8 @@ def test_wandb_offline_holds_what_was_logged(prepare: Callable[..., RunFolder]) 
     for kind, message in records(folder.path):
         by_kind.setdefault(kind, []).append(message)
     begun = by_kind["run"][0]
-    assert (begun.run_id, begun.run_group, begun.job_type) == ("00000000", "s", "o")
+    known = read_json(folder.meta)["wandb"]
+    assert (begun.run_id, begun.run_group, begun.job_type) == (known, "s", "o")
     assert list(begun.tags) == ["t", "tiny", "full"]
     logged = [items(history.item) for history in by_kind["history"]]
     ours = rows_of(folder)

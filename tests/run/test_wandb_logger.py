@@ -12,7 +12,7 @@ import yaml
 
 from tests.wandb_file import items, records
 from zobench.paths import conf_dir
-from zobench.run.folder import RunFolder
+from zobench.run.folder import RunFolder, read_json
 from zobench.run.loggers.wandb import WandbLogger
 from zobench.run.loggers.wandb_config import wandb_config
 from zobench.run.predictions import write_predictions
@@ -175,7 +175,8 @@ def test_a_run_that_goes_on_offline_has_every_row_once(
         logger.abort()
     found = [items(m.item) for kind, m in records(folder.path) if kind == "history"]
     assert [{k: row[k] for k in ("step", "dev/loss")} for row in found] == rows
-    assert [m.run_id for kind, m in records(folder.path) if kind == "run"] == ["00000000"]
+    known = read_json(folder.meta)["wandb"]
+    assert [m.run_id for kind, m in records(folder.path) if kind == "run"] == [known]
 
 
 @pytest.mark.parametrize(("there", "known"), [(0, 2), (1, 2), (2, 2), (3, 2), (5, 2), (3, 0)])
@@ -209,7 +210,8 @@ def test_a_run_that_goes_on_online_sends_what_the_server_has_not(
     for row in rows[known:]:
         logger.log(row)
     assert server.rows == rows
-    assert (asked["id"], asked["resume"]) == ("00000000", "allow")
+    known = read_json(tmp_path / "run" / "meta.json")["wandb"]
+    assert (asked["id"], asked["resume"]) == (known, "allow")
 
 
 def test_the_yaml_asks_for_no_table_by_default() -> None:

@@ -34,7 +34,7 @@ def dashboard(root: Path, name: str, project: str, entity: str | None) -> "wr.Re
     tasks = dict.fromkeys(cell.column for cell in shown)
     blocks: list[Any] = [workspaces.MarkdownBlock(text=table(root, name, format="markdown"))]
     for task in tasks:
-        runs = sorted(run for cell in shown if cell.column == task for run in cell.runs["id"])
+        runs = sorted(run for cell in shown if cell.column == task for run in cell.runs["wandb"])
         grid = workspaces.PanelGrid(
             runsets=[_runset(workspaces, suite, task, runs, rows)],
             panels=_panels(workspaces, dev, metric, rows),

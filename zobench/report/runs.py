@@ -26,7 +26,8 @@ class Suite:
     """The runs of one suite: `frame` has a row per run, `configs` the settings of each run by id.
 
     The columns of `frame` are folder, id, setting, seed, status, reason, commit, device, notes
-    (of its rows), test_size (examples, NaN before the data were read), one per choice (`optimizer`,
+    (of its rows), wandb (its id there), test_size (examples, NaN before the data were read), one
+    per choice (`optimizer`,
     `task`, ...) and one per number of a result (`test/accuracy`, ...).
     """
 
@@ -193,6 +194,7 @@ def _identity(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
             raise UserError(f"{path}: '{key}' is missing or not a {kind.__name__}")
     run = {key: meta[key] for key in ("id", "setting", "seed")}
     run |= {key: str(meta.get(key)) for key in ("commit", "device")} | {"notes": meta.get("notes")}
+    run["wandb"] = str(meta.get("wandb", meta["id"]))
     run["test_size"] = float((meta.get("data") or {}).get("test") or "nan")
     choices = {str(k): "-" if v is None else str(v) for k, v in meta["choices"].items()}
     return {"folder": folder.name, **run}, choices

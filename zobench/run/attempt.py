@@ -14,6 +14,7 @@ from zobench.run.claim import Busy, claimed
 from zobench.run.failure import KILLED, Failure, described
 from zobench.run.folder import RunFolder
 from zobench.run.history import note_begin, note_end
+from zobench.run.inputs import check_unchanged
 from zobench.run.ranks.group import Group
 from zobench.run.runner import run
 from zobench.run.stop import REQUEUE, Stop, Stopped
@@ -69,6 +70,9 @@ def attempt(orders: Sequence[Order], group: Group | None = None) -> Ending:
             for folder in folders:
                 folder.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(claimed(folder.path))
+            for order in orders:
+                if order.folder.result.is_file():
+                    check_unchanged(order.folder, order.described())
             if all(folder.finished for folder in folders):
                 return Ending(ALREADY)
             for order in orders:
@@ -125,6 +129,7 @@ def _explain(error: Exception, failure: Failure) -> None:
 def logging_to(log: Path) -> Iterator[None]:
     """Inside the block the process' standard error is the file, also for what is not Python."""
     before = os.dup(2)
+    log.unlink(missing_ok=True)  # what an earlier process has to say goes to its own file
     with log.open("w", buffering=1) as file, redirect_stderr(Redacted(file)):
         os.dup2(file.fileno(), 2)
         try:

@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from zobench.errors import UserError
-from zobench.run.durable import UNFINISHED, sync
+from zobench.run.durable import sync
+from zobench.run.fence import fence_of
 
 
 class Best:
@@ -33,7 +34,7 @@ class Best:
         step = step_in(self._next)
         if step >= 0 and evaluated(step):
             self.keep()
-        self._next.unlink(missing_ok=True)
+        fence_of(self.path.parent).remove(self._next)
 
     def evaluated(self, step: int, dev: Mapping[str, float], *, save: bool = True) -> None:
         """Take note of an evaluation, and write the weights if they are the best so far."""
@@ -47,7 +48,7 @@ class Best:
     def keep(self) -> None:
         """The evaluation is in the journal: the weights written for it are the best."""
         if self._next.is_file():
-            self._next.replace(self.path)
+            fence_of(self.path.parent).put(self._next, self.path)
             sync(self.path.parent)
             self.stored = step_in(self.path)
 
@@ -70,10 +71,11 @@ class Best:
 
     def _save(self, path: Path) -> None:
         weights = {n: p.data for n, p in self.model.named_parameters() if p.requires_grad}
-        temporary = path.with_name(f".{path.name}{UNFINISHED}")
+        fence = fence_of(path.parent)
+        temporary = fence.place(path)
         save_file(weights, temporary, metadata={"step": str(self.step)})
         sync(temporary)
-        temporary.replace(path)
+        fence.put(temporary, path)
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from zobench.run.durable import UNFINISHED, crc32_of, sync, write_durably
+from zobench.run.durable import crc32_of, sync, write_durably
+from zobench.run.fence import fence_of
 
 _KEPT = 2
 
@@ -36,7 +37,8 @@ class Checkpoints:
         """Write the state of after `step` steps, unless it is there; keep the last two."""
         if step == self._last_step:
             return
-        partial = self.folder / f".checkpoint{UNFINISHED}"
+        fence = fence_of(self.folder)
+        partial = fence.place(self.folder / "checkpoint")
         summed = _Summed()
 
         def write(file: BinaryIO) -> None:
@@ -44,10 +46,10 @@ class Checkpoints:
             torch.save(dict(state), summed)  # type: ignore[arg-type]
 
         write_durably(partial, write)
-        partial.replace(self.folder / f"checkpoint-{step:09d}-{summed.crc:08x}.pt")
+        fence.put(partial, self.folder / f"checkpoint-{step:09d}-{summed.crc:08x}.pt")
         sync(self.folder)
         for older in self._files()[:-_KEPT]:
-            older.unlink()
+            fence.remove(older)
         self._last_time, self._last_step = time.monotonic(), step
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
@@ -65,12 +67,12 @@ class Checkpoints:
         """Remove those of later steps."""
         for path in self._files():
             if int(path.stem.split("-")[1]) > step:
-                path.unlink()
+                fence_of(self.folder).remove(path)
 
     def clear(self) -> None:
         """Remove them all: the run has its result, or begins anew."""
         for path in self._files():
-            path.unlink(missing_ok=True)
+            fence_of(self.folder).remove(path)
 
     def _files(self) -> list[Path]:
         """Oldest first."""

@@ -1,18 +1,16 @@
 """Who is at a run: one process at a time, on whatever machine sees its folder."""
 
 import os
+import secrets
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from zobench.run.durable import UNFINISHED
-
-if TYPE_CHECKING:
-    from filelock import LeaseCompromise
+from zobench.run.fence import UNFINISHED, Fence, discard, put_up, take_down
 
 LOCK = ".lock"
 LEASE = 120.0  # seconds without a heartbeat until an owner that cannot be looked for counts as gone
@@ -53,28 +51,45 @@ def claimed(folder: Path) -> Iterator[None]:
     """Be the one process at the run inside the block; Busy where another one is.
 
     `.lock` in the folder names its owner and is touched every 15 s. The lock of a process of this
-    machine that is gone is taken over at once; one of another machine, after LEASE seconds without
-    a heartbeat, by the clock of who waits (filelock.SoftFileLease, which needs no locks of the file
-    system's). A process whose lock was taken over while it stood still ends at once, since what it
-    would write is another's. Raises OSError where the folder cannot be written.
+    machine that is gone is taken over at once; any other after LEASE seconds without a heartbeat,
+    by the clock of who waits (filelock.SoftFileLease, which needs no locks of the file system's). A
+    process whose lock was taken over while it stood still ends with status LOST before it writes
+    anything, since the folder is another's (zobench.run.fence). Raises OSError where the folder
+    cannot be written.
     """
     from filelock import SoftFileLease, Timeout
 
     _bury(folder)
+    aside = folder / f".{secrets.token_hex(8)}{UNFINISHED}"
     lease = SoftFileLease(
         folder / LOCK,
         lease_duration=LEASE,
         heartbeat_interval=_HEARTBEAT,
-        on_compromise=_leave,
+        on_compromise=lambda _: leave(),
         thread_local=False,
     )
+
+    def holds() -> bool:
+        owner = lease.owner
+        return owner is not None and owner.token == lease.token
+
+    def leave() -> None:
+        text = f"{folder / LOCK} is another's: this process ends here"
+        print(text, file=sys.stderr, flush=True)
+        discard(aside)
+        os._exit(LOST)
+
     try:
         lease.acquire(timeout=_patience(folder), poll_interval=0.05)
     except Timeout:
         raise Busy(str(owner_of(folder) or "another process")) from None
+    fence = Fence(folder, holds, leave, aside)
+    put_up(fence)
     try:
+        fence.clean()
         yield
     finally:
+        take_down(fence)
         lease.release()
 
 
@@ -126,9 +141,5 @@ def owner_of(folder: Path) -> Owner | None:
 def _patience(folder: Path) -> float:
     """Seconds to wait for the lock: long only where a heartbeat has to be listened for."""
     owner = owner_of(folder)
-    return LEASE + _HEARTBEAT if owner and not owner.here and not owner.alive else 0.5
-
-
-def _leave(lost: "LeaseCompromise") -> None:
-    print(f"{lost.lock_file} is another's: this process ends here", file=sys.stderr, flush=True)
-    os._exit(LOST)
+    silent = owner is not None and not owner.alive and not (owner.here and not lives(owner.pid))
+    return LEASE + _HEARTBEAT if silent else 0.5

@@ -3,28 +3,52 @@
 import os
 import zlib
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-UNFINISHED = ".unfinished"  # the end of the name of a file that may have been left half written
+from zobench.run.fence import fence_of
 
 
 def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """The file holds all that `write` writes, or what it held before; on the disk, not only soon.
 
-    `write` gets a file to write to in order. What it had written is gone when it raises.
+    `write` gets a file to write to in order. What it had written is gone when it raises. Of a
+    claimed folder nothing is written where the claim is lost: the process ends.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
+    fence = fence_of(path.parent)
+    temporary = fence.place(path)
     try:
         with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        fence.put(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def renewed(path: Path, content: bytes) -> FileIO:
+    """A new file of that name that begins with the content, to append to, unbuffered.
+
+    What another process has open under the name is no longer it.
+    """
+    fence = fence_of(path.parent)
+    place = fence.place(path)
+    file = FileIO(place, "w")
+    try:
+        if file.write(content) != len(content):
+            raise OSError(f"{path}: not all of {len(content)} bytes were written")
+        os.fsync(file.fileno())
+        fence.put(place, path)
+    except BaseException:
+        file.close()
+        place.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+    return file
 
 
 def sync(path: Path) -> None:

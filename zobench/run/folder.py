@@ -1,7 +1,6 @@
 """The files of one run; the folder is the record, everything else is a mirror of it."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,14 @@ from typing import Any
 import yaml
 
 from zobench.errors import UserError
-from zobench.run.durable import UNFINISHED, write_durably
+from zobench.run.durable import write_durably
+from zobench.run.fence import fence_of
 from zobench.run.identity import identity
 from zobench.run.smaller import smaller
 
 _ENDED = {"reason", "best_step", "test"}  # some of the keys of result.json
 HALVED = "halved"  # key of meta.json: how often the run's batches were halved for want of memory
+_KEPT = ("base", "inputs", "wandb", HALVED)  # keys of meta.json that later attempts look at
 
 
 class RunFolder:
@@ -46,28 +47,25 @@ class RunFolder:
     def begin(self, settings: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Make the folder; what an unfinished attempt at the same run left in it stays.
 
-        Of the earlier meta.json is kept: the hash of the base weights, to be compared with, and how
-        often batches were halved for want of memory.
+        Of the earlier meta.json is kept: the hashes of base weights and files, to be compared with,
+        the run's id in W&B, and how often batches were halved for want of memory.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if self.config.is_file() and identity(self.settings()) != identity(settings):
             self.clear()
         before = read_json(self.meta) if self.meta.is_file() else {}
-        kept = {key: before[key] for key in ("base", HALVED) if key in before}
-        for stale in (self.failure, self.log, *self.path.glob(f".*{UNFINISHED}")):
-            stale.unlink(missing_ok=True)
+        kept = {key: before[key] for key in _KEPT if key in before}
+        for stale in (self.failure, self.log):
+            fence_of(self.path).remove(stale)
         write_atomically(self.config, yaml.safe_dump(dict(settings), sort_keys=False))
         write_json(self.meta, {**kept, **meta})
 
     def clear(self) -> None:
         """Remove all results, whole or not: the run begins anew."""
-        for stale in (self.result, self.metrics, self.ledger, self.weights, self.predictions):
-            stale.unlink(missing_ok=True)
-        for pattern in ("checkpoint-*.pt", self.weights.with_suffix(".partial").name):
-            for part in self.path.glob(pattern):
-                part.unlink(missing_ok=True)
-        for stale in (self.model, self.path / "wandb"):
-            shutil.rmtree(stale, ignore_errors=True)
+        partial = self.weights.with_suffix(".partial")
+        files = (self.result, self.metrics, self.ledger, self.weights, self.predictions, partial)
+        for stale in (*files, *self.path.glob("checkpoint-*.pt"), self.model, self.path / "wandb"):
+            fence_of(self.path).remove(stale)
 
     def settings(self) -> dict[str, Any]:
         """The resolved settings; floats such as 1e-6 come back as floats."""

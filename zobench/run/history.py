@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.stop import REQUEUE
 
@@ -33,5 +34,6 @@ def note_end(folders: Sequence[RunFolder], status: int, kind: str, reason: str) 
 
 def _append(folder: RunFolder, row: dict[str, Any]) -> None:
     line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **row})
+    fence_of(folder.path).check()
     with folder.attempts.open("a", encoding="utf-8") as file:
         file.write(line + "\n")

@@ -1,5 +1,6 @@
 """metrics.jsonl: every row once, whatever was killed in between; the logger mirrors it."""
 
+import io
 import json
 import math
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from zobench.errors import UserError
+from zobench.run.durable import renewed
+from zobench.run.fence import fence_of
 from zobench.run.loggers.base import Logger
 
 Row = dict[str, Any]
@@ -17,7 +20,8 @@ class Journal:
     """Writes rows and hands them to the logger; a context manager.
 
     A row is named by its step and by what its first metric is about: train, dev, test, diagnose.
-    One that an earlier attempt has written is not written again.
+    One that an earlier attempt has written is not written again. The file is a new one of the same
+    lines, which no earlier process has open.
     """
 
     def __init__(self, path: Path, logger: Logger) -> None:
@@ -40,6 +44,7 @@ class Journal:
         if (step, _about(row)) in self._known:
             return
         assert self._file is not None
+        fence_of(self._path.parent).check()
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         self.rows.append(row)
@@ -47,8 +52,9 @@ class Journal:
         self._logger.log(row)
 
     def __enter__(self) -> "Journal":
-        self._file = self._path.open("a", encoding="utf-8")
-        self._file.truncate(self._size)
+        whole = self._path.read_bytes()[: self._size] if self._size else b""
+        file = renewed(self._path, whole)
+        self._file = io.TextIOWrapper(io.BufferedWriter(file), encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:

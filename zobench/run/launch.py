@@ -17,6 +17,7 @@ from zobench.run.claim import LOST, Busy, claimed
 from zobench.run.failure import DATA, KILLED, Failure
 from zobench.run.folder import HALVED, RunFolder, read_json
 from zobench.run.identity import identity
+from zobench.run.inputs import check_unchanged
 from zobench.run.nursery import carry_out
 from zobench.run.ranks.group import started
 from zobench.run.retry import Retries
@@ -73,12 +74,17 @@ class Job(NamedTuple):
 
 
 def launch(job: Job) -> Outcome:
-    """Run the settings unless their result exists. Failed and unfinished runs go on."""
+    """Run the settings unless their result exists. Failed and unfinished runs go on.
+
+    A result of other data or another model than there is now is neither taken nor replaced.
+    """
     folder = job.folder
     launches.note({"run": folder.path.name, "status": "begun"})
     try:
+        if folder.result.is_file():
+            check_unchanged(folder, job.settings)
         outcome = existing(folder) if folder.finished else _tried(job)
-    except UserError as error:  # a damaged file of an earlier attempt
+    except UserError as error:  # a damaged file of an earlier attempt, or other data than it had
         outcome = Outcome("failed", folder.path.name, str(error), DATA)
     report(outcome, folder)
     return outcome

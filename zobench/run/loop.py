@@ -14,6 +14,7 @@ from zobench.run.checkpoint import Checkpoints
 from zobench.run.closure import state_bytes
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.drift import Drift
+from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder
 from zobench.run.journal import Journal
 from zobench.run.meter import Meter
@@ -33,6 +34,7 @@ from zobench.zo.engine import Diverged
 from zobench.zo.optimizer import ZOOptimizer
 
 _GIB = 2**30
+_LOOK_SECONDS = 1.0  # so long after a look at the run's lock a step is written without one
 
 
 class Loop:
@@ -56,6 +58,7 @@ class Loop:
         stop: Stop | Agreed,
     ) -> None:
         self.folder, self.model, self.problem = folder, model, problem
+        self.fence = fence_of(folder.path)
         self.steps, self.optimizer = steps, steps.optimizer
         self.train, self.eval_batch = settings["train"], settings["evaluation"]["batch_size"]
         self.meter, self.pace, self.journal, self.progress = meter, pace, journal, progress
@@ -160,6 +163,7 @@ class Loop:
         if known is not None:
             assert self.diagnosis is not None
             self.diagnosis.recall(known)
+        self.fence.check(within=_LOOK_SECONDS)
         if not replayed:
             steps.taken()
         self.steps_taken = step + 1
@@ -178,6 +182,7 @@ class Loop:
             self._log_losses(taken)
         if ends:
             self.stop.meet(taken, compare=True)
+            self.fence.check()
             self.steps.mark(taken)
             self._evaluate_dev(taken)
 

@@ -13,6 +13,7 @@ from zobench.errors import UserError
 from zobench.run.base import base_of, check_base, device_for, digest_of
 from zobench.run.best import step_in
 from zobench.run.folder import RunFolder, read_json
+from zobench.run.inputs import MODEL, check_unchanged
 from zobench.run.past import why_not_replayed
 from zobench.tuning.saving import save
 from zobench.zo.engine import Diverged
@@ -30,6 +31,7 @@ class Replayed:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.settings = folder, settings_in(folder)
+        check_unchanged(folder, self.settings, (MODEL,))
         self.device = device_for(self.settings)
         self.loaded = base_of(self.settings, self.device)
         self.model: Any = self.loaded.model

@@ -11,8 +11,11 @@ from zobench.errors import UserError
 from zobench.run.base import base_of, check_base, device_for, digest_of
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.diagnosis import Diagnosis
-from zobench.run.folder import RunFolder, read_json, write_json
+from zobench.run.durable import renewed
+from zobench.run.fence import fence_of
+from zobench.run.folder import RunFolder, read_json, write_atomically, write_json
 from zobench.run.graphed import check_captured
+from zobench.run.inputs import Inputs, Seen, check_inputs
 from zobench.run.journal import Journal
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
@@ -42,7 +45,8 @@ from zobench.zo.optimizer import ZOOptimizer
 class Made(NamedTuple):
     """What a run's settings describe: a model, what of it trains, and its task.
 
-    base: the hash of the model; None for one whose weights are still to be put into it.
+    base: the hash of the model; None for one whose weights are still to be put into it. inputs: the
+    files that all this was read from.
     """
 
     model: Any
@@ -50,6 +54,7 @@ class Made(NamedTuple):
     problem: Problem
     trainable: list[tuple[str, torch.nn.Parameter]]
     base: str | None
+    inputs: Inputs
 
 
 def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None) -> dict[str, Any]:
@@ -87,12 +92,14 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
 
 def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
     """Load model and data, the model to the device."""
+    task = build(settings["task"], "task")
+    seen = Seen(settings, task)
     loaded = base_of(settings, device)
     model = loaded.model
     base = digest_of(model)
-    problem = build(settings["task"], "task").prepare(loaded, device)
+    problem = task.prepare(loaded, device)
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    return Made(model, loaded.tokenizer, problem, trainable, base)
+    return Made(model, loaded.tokenizer, problem, trainable, base, seen.inputs())
 
 
 def recorded(
@@ -124,18 +131,21 @@ def recorded(
     base = made.base or digest_of(made.model)
     if past.end:
         check_base(meta, base)
+        check_inputs(folder, settings, made.inputs)
+    else:
+        meta.pop("wandb", None)  # begun anew, it is another run there, too
     if group is not None:
-        check_alike(group, settings, base, made.problem.sizes, past)
+        check_alike(group, settings, (base, made.inputs), made.problem.sizes, past)
         meta["ranks"] = group.size
         checkpoints = checkpoints if first else None
     meta["data"] = dict(made.problem.sizes)
     meta["parameters"] = sum(p.numel() for _, p in made.trainable)
     meta["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    meta["base"] = base
+    meta |= {"base": base, "inputs": made.inputs}
     note(noted, meta, aloud=first)
     write_json(folder.meta, meta)
     journal = Journal(folder.metrics, logger)
-    folder.mirroring.touch()
+    write_atomically(folder.mirroring, "")
     logger.begin(folder, settings, meta, journal.rows)
     try:
         with ExitStack() as stack:
@@ -143,7 +153,7 @@ def recorded(
             progress = stack.enter_context(RunProgress(meta["name"], pace, lines=lines))
             steps = Steps(settings, made.model, made.problem, optimizer, pace, past)
             if isinstance(optimizer, ZOOptimizer):
-                ledger = Ledger(folder.ledger, settings["seed"], past.ledger)
+                ledger = Ledger(folder.ledger, settings["seed"], past.ledger, renewed)
                 steps.ledger = stack.enter_context(ledger)
             parts = (steps, journal, meter, pace, progress, checkpoints, agreed or asked)
             loop = Loop(folder, settings, made.model, made.problem, *parts)
@@ -152,7 +162,7 @@ def recorded(
                 loop.best = SharedBest(folder, made.model, group, last=loop.best.last)
             result = yield from loop.work()
         if settings["train"]["export"] and first:
-            save(made.model, made.tokenizer, folder.model)
+            _export(folder, made)
         write_json(folder.result, result)
     except BaseException as error:
         logger.abort()
@@ -179,10 +189,19 @@ def _end(
 ) -> None:
     """The result is written: what only a later attempt would need goes, and the logger hears."""
     if not settings["train"]["keep_weights"]:
-        folder.weights.unlink(missing_ok=True)
+        fence_of(folder.path).remove(folder.weights)
     Checkpoints(folder.path, None, None).clear()
     logger.end(result)
-    folder.mirroring.unlink()
+    fence_of(folder.path).remove(folder.mirroring)
+
+
+def _export(folder: RunFolder, made: Made) -> None:
+    """The model as a folder for from_pretrained, which is whole or not there."""
+    fence = fence_of(folder.path)
+    place = fence.place(folder.model)
+    save(made.model, made.tokenizer, place)
+    fence.remove(folder.model)
+    fence.put(place, folder.model)
 
 
 def _checkpoints(

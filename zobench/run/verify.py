@@ -13,9 +13,10 @@ from zobench.build import build
 from zobench.errors import UserError
 from zobench.run.best import put, step_in
 from zobench.run.folder import RunFolder
+from zobench.run.inputs import check_unchanged
 from zobench.run.journal import finite, read_rows
 from zobench.run.predictions import csv_of
-from zobench.run.replay import Replayed, differing
+from zobench.run.replay import Replayed, differing, settings_in
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Answer, Problem
 
@@ -32,6 +33,7 @@ class Verification:
             raise UserError(f"{folder.path}: no result.json yet: there is nothing to verify")
         self.folder, self.tolerance = folder, tolerance
         self.result = folder.ended()
+        check_unchanged(folder, settings_in(folder))
         self.replayed = Replayed(folder)
         loaded, device = self.replayed.loaded, self.replayed.device
         self.problem: Problem = build(self.replayed.settings["task"]).prepare(loaded, device)

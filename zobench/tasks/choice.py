@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from zobench.tasks.losses import loss_named
 from zobench.tasks.prior import check_start
 from zobench.tasks.problem import Loaded
 from zobench.tasks.reading import Reading, check_truncation
-from zobench.tasks.source import Source
+from zobench.tasks.source import Source, digests_of, files_of
 from zobench.tasks.templates import Expression, Template
 
 
@@ -147,6 +148,14 @@ class ChoiceTask:
         assert self.label is not None
         gold = self.labels.index(row, self.label)
         return tuple(choice(row) for choice in self.choices), (gold,)
+
+    def input_files(self) -> Sequence[Path]:
+        """The files that `load` would read now."""
+        return files_of(self.source, self.data_dir)
+
+    def row_digests(self) -> Mapping[str, str]:
+        """Hashes of rows that `load` has got from elsewhere."""
+        return digests_of(self.source)
 
     def load(self, interface: Interface = Interface.CAUSAL) -> Splits[Example]:
         """Read, draw and render the three splits, as a model of this interface is shown them."""

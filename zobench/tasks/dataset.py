@@ -1,6 +1,8 @@
 """Where an ordinary task's rows come from: the Hugging Face hub, or files of the user's."""
 
+import hashlib
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,8 @@ class Dataset:
             column: {str(said): hub for said, hub in known.items()}
             for column, known in (values or {}).items()
         }
+        # of the rows that came from the hub, by data set and split
+        self.row_digests: dict[str, str] = {}
 
     def rows(self, data_dir: str | None) -> dict[str, list[Row]]:
         """All rows per split, from the files if there are any, else from the hub.
@@ -96,6 +100,17 @@ class Dataset:
             for ours, rows in raw.items()
         }
 
+    def input_files(self, data_dir: str | None) -> list[Path]:
+        """The files that `rows` would read now; of the hub none are known.
+
+        Raises UserError where one that is needed is not there.
+        """
+        if data_dir is None:
+            return []
+        return sorted(
+            {part for path in self._chosen(place_of(data_dir)) for part in files.parts(path)}
+        )
+
     def _shaped(self, row: Row) -> Iterable[Row]:
         rows = [row] if self.shape is None else self.shape(row)
         return map(self._valued, rows)
@@ -110,13 +125,19 @@ class Dataset:
 
     def _files(self, place: Path) -> dict[str, list[Row]]:
         """The renamed rows of the splits' files, or of a single file that is cut in two."""
-        if self.shots is not None:
-            found = shot_files(place, self.shots)
-        elif (single := self._single(place)) is not None:
+        if self.shots is None and (single := self._single(place)) is not None:
             return _cut(self._read(single), single)
-        else:
-            found = {ours: files.find(place, stems) for ours, stems in self.stems.items()}
-        return {ours: self._read(path) for ours, path in found.items()}
+        return {ours: self._read(path) for ours, path in self._by_split(place).items()}
+
+    def _chosen(self, place: Path) -> list[Path]:
+        """The files that `_files` reads, each by one name."""
+        single = None if self.shots is not None else self._single(place)
+        return [*self._by_split(place).values()] if single is None else [single]
+
+    def _by_split(self, place: Path) -> dict[str, Path]:
+        if self.shots is not None:
+            return shot_files(place, self.shots)
+        return {ours: files.find(place, stems) for ours, stems in self.stems.items()}
 
     def _single(self, place: Path) -> Path | None:
         """The file that is all there is; None where a folder holds several or that of a split."""
@@ -155,7 +176,9 @@ class Dataset:
                 " set task.data_dir= to a folder with its files"
             ) from errors[0]
         where = f"{self.path} {split} row"
-        return [Row(dict(values), f"{where} {i}") for i, values in enumerate(table)]
+        rows = [Row(dict(values), f"{where} {i}") for i, values in enumerate(table)]
+        self.row_digests[f"{self.path} {split}"] = _digest(rows)
+        return rows
 
     def _load(self, name: str | None, **options: Any) -> Iterable[Mapping[str, Any]]:
         import datasets  # heavy, and needed for the hub only
@@ -171,6 +194,15 @@ def _check_encoding(encoding: str) -> None:
             f"task.source.encoding={brief(encoding)}: no such encoding; there are latin-1, cp1252,"
             " utf-16, gb18030, ..."
         ) from None
+
+
+def _digest(rows: Iterable[Row]) -> str:
+    """A hash of the rows' values, in their order."""
+    whole = hashlib.sha256()
+    for row in rows:
+        text = json.dumps(row.values, sort_keys=True, default=repr)
+        whole.update(f"{text}\n".encode("utf-8", "surrogatepass"))
+    return whole.hexdigest()
 
 
 def _cut(rows: list[Row], path: Path) -> dict[str, list[Row]]:

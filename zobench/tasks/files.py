@@ -12,13 +12,13 @@ from zobench.errors import UserError
 from zobench.tasks.example import Row
 from zobench.tasks.raw.json_forms import document_rows
 from zobench.tasks.raw.json_text import parsed
-from zobench.tasks.raw.parallel import parallel_rows
+from zobench.tasks.raw.parallel import parallel_files, parallel_rows
 from zobench.tasks.raw.parquet import parquet_rows
 from zobench.tasks.raw.table import csv_rows, tsv_rows
 from zobench.tasks.raw.text import lines_of, text_of
 from zobench.tasks.raw.trec import trec_rows
 
-__all__ = ["ENDINGS", "READERS", "find", "in_folder", "read"]
+__all__ = ["ENDINGS", "READERS", "find", "in_folder", "parts", "read"]
 
 
 def _jsonl(path: Path, text: str) -> Iterator[Row]:
@@ -66,6 +66,14 @@ def read(
     if not rows:
         raise UserError(f"{path}: the file holds no rows")
     return rows
+
+
+def parts(path: Path) -> list[Path]:
+    """The files that `read` reads for this one: of parallel files, each column's."""
+    name = path.name.lower()
+    kind = name.removesuffix(".gz").rsplit(".", 1)[-1]
+    whole = kind in READERS or name.endswith(".parquet")
+    return [path] if whole or not path.name.startswith("s1.") else parallel_files(path)
 
 
 def _rows(path: Path, columns: Sequence[str] | None, encoding: str | None) -> Iterable[Row]:

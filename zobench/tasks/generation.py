@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from zobench.tasks.losses import AnswerLoss, SequenceLoss
 from zobench.tasks.metrics import METRICS
 from zobench.tasks.problem import Loaded
 from zobench.tasks.reading import Reading, check_truncation
-from zobench.tasks.source import Source
+from zobench.tasks.source import Source, digests_of, files_of
 from zobench.tasks.templates import Expression, Template, refuse_escapes
 from zobench.tasks.writing import Writer
 
@@ -91,6 +92,14 @@ class GenerationTask:
         if not answers:
             raise UserError(f"{row.where}: task.answers: there is none")
         return Example(self.prompt(row), (self.target(row),), 0, row.where), answers
+
+    def input_files(self) -> Sequence[Path]:
+        """The files that `load` would read now."""
+        return files_of(self.source, self.data_dir)
+
+    def row_digests(self) -> Mapping[str, str]:
+        """Hashes of rows that `load` has got from elsewhere."""
+        return digests_of(self.source)
 
     def load(self) -> Splits[tuple[Example, tuple[str, ...]]]:
         """Read, draw and render the three splits."""

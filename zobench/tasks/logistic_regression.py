@@ -68,6 +68,12 @@ class LogisticRegression:
         self.sizes = {split: len(labels) for split, (_, labels) in self.rows.items()}
         return self
 
+    def input_files(self) -> list[Path]:
+        """The files that `prepare` would read now; of a hub data set, those that are here."""
+        if self.data_dir is not None:
+            return [self._file(split) for split in self.files]
+        return [path for name in self.files.values() if (path := _cached(self.hub, name))]
+
     def _file(self, split: str) -> Path:
         name = self.files[split]
         if self.data_dir is None and self.hub is None:
@@ -141,6 +147,13 @@ class LogisticRegression:
         if split == "dev" and self.optimum is not None:
             found["gap"] = loss - self.optimum
         return found
+
+
+def _cached(hub: str | None, name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = None if hub is None else try_to_load_from_cache(hub, name, repo_type="dataset")
+    return Path(found) if isinstance(found, str) else None
 
 
 def _download(hub: str, name: str) -> Path:

@@ -1,6 +1,8 @@
 """Where rows come from."""
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from zobench.tasks.example import Row
 
@@ -13,3 +15,18 @@ class Source(Protocol):
 
         data_dir: a folder of the user's to read them from.
         """
+
+
+def files_of(source: Any, data_dir: str | None) -> Sequence[Path]:
+    """The files that `rows` would read now; none of a source that does not say.
+
+    Raises UserError, as `rows` does, where they are not there.
+    """
+    find = getattr(source, "input_files", None)
+    return () if find is None else find(data_dir)
+
+
+def digests_of(source: Any) -> Mapping[str, str]:
+    """By split, a hash of the rows that the source has got from elsewhere than files."""
+    known: Mapping[str, str] = getattr(source, "row_digests", {})
+    return known

@@ -8,8 +8,9 @@ a killed process loses none of them. Its bytes are described in `zobench.zo.ledg
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 from zobench.zo.ledger_format import HEADER_BYTES, Codec, Mark, Record, header, seed_of
@@ -39,17 +40,21 @@ class Ledger:
     """Appends entries to a file; a context manager.
 
     recovered: what `recover` found in the file, which then goes on after it, without the damage.
+    opened: makes a file of a name and a content, to append to; as it is, the file there is cut.
     """
 
-    def __init__(self, path: Path, seed: int, recovered: Recovered | None = None) -> None:
-        self._file = path.open("wb" if recovered is None else "r+b", buffering=0)
+    def __init__(
+        self,
+        path: Path,
+        seed: int,
+        recovered: Recovered | None = None,
+        opened: Callable[[Path, bytes], FileIO] | None = None,
+    ) -> None:
         if recovered is None:
-            self._codec = Codec(header(seed))
-            self._write(header(seed))
+            start, self._codec = header(seed), Codec(header(seed))
         else:
-            self._codec = recovered.codec
-            self._file.truncate(recovered.size)
-            self._file.seek(recovered.size)
+            start, self._codec = path.read_bytes()[: recovered.size], recovered.codec
+        self._file = (opened or _cut)(path, start)
         self._synced = time.monotonic()
 
     def append(self, record: Record) -> None:
@@ -76,6 +81,15 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def _cut(path: Path, start: bytes) -> FileIO:
+    """The file, which holds what it is to begin with already, or is begun."""
+    file = FileIO(path, "r+" if path.exists() else "w")
+    file.truncate(len(start))
+    if file.write(start) != len(start):
+        raise OSError(f"{path}: not all of {len(start)} bytes were written")
+    return file
 
 
 def recover(path: Path, steps: int | None = None) -> Recovered:

@@ -3,13 +3,14 @@
 import csv
 import gzip
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder
 from zobench.run.loggers.wandb_config import wandb_config
+from zobench.run.loggers.wandb_names import id_of, names_of
 
 _AXES = ("step", "cost/forwards", "cost/tokens", "time/train_s")
 _INIT_SECONDS, _FINISH_SECONDS = 60.0, 300.0  # that a server may let a run wait
@@ -17,11 +18,11 @@ _EXTREMES = {"dev/loss": "min", "dev/accuracy": "max", "memory/peak_gib": "max"}
 
 
 class Mirror:
-    """Mirrors a run into W&B under the run's own id, so that relaunching continues it: no row
-    is there twice, and none is missing.
+    """Mirrors a run into W&B under an id of its folder's own, so that relaunching continues it: no
+    row is there twice, and none is missing.
 
     mode: online, offline or disabled. The suite is the group and the optimizer the job type, so
-    that W&B's own columns group by both; task, model and tuning are tags. Every metric can be drawn
+    that W&B's own columns group by both. tags: as W&B takes them. Every metric can be drawn
     against the step (the default), forwards, tokens or seconds of training. The summary holds the
     last value of a metric, and the best dev numbers and the largest memory as `.min` and `.max`,
     until the run ends: then it is the result, as in result.json. predictions: also log each test
@@ -52,19 +53,18 @@ class Mirror:
 
         # What an earlier attempt left here is incomplete: the rows are all of it, and are sent
         # again, but for those that the server has.
-        shutil.rmtree(folder.path / "wandb", ignore_errors=True)
+        fence_of(folder.path).remove(folder.path / "wandb")
 
-        choices = meta["choices"]
-        self._folder = folder
+        self._folder, names = folder, names_of(meta)
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
             mode=self.mode,
-            id=meta["id"],
-            name=meta["name"],
-            group=meta["suite"],
-            job_type=choices["optimizer"],
-            tags=[choices["task"], choices["model"], choices["tuning"], *self.tags],
+            id=id_of(folder, meta),
+            name=names["name"],
+            group=names["group"],
+            job_type=names["job_type"],
+            tags=self.tags,
             config=wandb_config(settings, meta),
             dir=str(folder.path),
             resume="allow",

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from zobench.environment import reason_of, refused
 from zobench.run.folder import RunFolder
 from zobench.run.loggers.base import Logger
 from zobench.run.loggers.mirror import Mirror
 from zobench.run.loggers.none import NoLogger
+from zobench.run.loggers.wandb_names import check_place, tags_of
 
 
 class WandbLogger:
@@ -17,7 +19,9 @@ class WandbLogger:
 
     mode: online, offline, disabled or null: WANDB_MODE if set, else online with an API key at hand,
     else offline. An outage, a bad key or a missing package is said once on stderr; an offline
-    mirror has all rows, and `zobench sync` uploads it. The other arguments are Mirror's.
+    mirror has all rows, and `zobench sync` uploads it. tags: more than task, model and tuning. A
+    tag or an environment variable that W&B does not take is named and left out; a project, an
+    entity or a mode raises UserError. The other arguments are Mirror's.
     """
 
     def __init__(
@@ -29,8 +33,9 @@ class WandbLogger:
         tags: Sequence[str],
         predictions: bool = False,
     ) -> None:
-        self.mode = mode
-        self._options: dict[str, Any] = {"project": project, "entity": entity, "tags": tags}
+        check_place(project, entity, mode)
+        self.mode, self.tags = mode, tags
+        self._options: dict[str, Any] = {"project": project, "entity": entity}
         self._options["predictions"] = predictions
         self._mirror: Logger = NoLogger()
         self._now = "offline"
@@ -44,10 +49,14 @@ class WandbLogger:
         rows: Sequence[Mapping[str, float | None]],
     ) -> None:
         self._about, self._rows = (folder, settings, meta), list(rows)
+        self._options["tags"], left_out = tags_of(meta["choices"], self.tags)
+        for sentence in left_out:
+            _say(sentence)
         mode = "offline"
         try:
+            unsent = _without_refused()
             mode = self.mode or os.environ.get("WANDB_MODE") or _default_mode()
-            self._start(mode)
+            self._start("offline" if unsent and mode == "online" else mode)
         except Exception as error:
             self._instead(mode, error)
 
@@ -83,18 +92,29 @@ class WandbLogger:
         self._mirror = NoLogger()
         missing = isinstance(error, ImportError)
         then = "not mirrored" if missing or mode == "offline" else "mirrored offline"
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        print(
-            f"W&B: {type(error).__name__}: {reason}; the run goes on and is {then}",
-            file=sys.stderr,
-            flush=True,
-        )
+        _say(f"{reason_of(error)}; the run goes on and is {then}")
         if then == "mirrored offline":
             try:
                 _forget()
                 self._start("offline")
             except Exception as other:
                 self._instead("offline", other)
+
+
+def _without_refused() -> bool:
+    """Take away the environment variables that W&B would stop at; whether its server is one."""
+    import wandb
+
+    named = list(refused("WANDB_", lambda one: wandb.Settings().update_from_env_vars(one)))
+    for name, reason in named:
+        value = os.environ.pop(name)
+        shown = f"={value}" if name == "WANDB_MODE" else ""
+        _say(f"{name}{shown}: {reason}; it is ignored")
+    return any(name == "WANDB_BASE_URL" for name, _ in named)
+
+
+def _say(sentence: str) -> None:
+    print(f"W&B: {sentence}", file=sys.stderr, flush=True)
 
 
 def _forget() -> None:

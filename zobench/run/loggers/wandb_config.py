@@ -28,7 +28,12 @@ def wandb_config(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[s
     facts = {key: meta[key] for key in _FACTS if meta.get(key) is not None}
     parts = [part for part in _PARTS if part in clean]
     flat = dict(leaf for part in parts for leaf in _leaves(part, clean[part]))
-    return flat | names | facts | {"settings": clean, "meta": dict(meta)}
+    return flat | names | facts | {"settings": clean, "meta": _shown(meta)}
+
+
+def _shown(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is known of the files of this machine."""
+    return {key: value for key, value in meta.items() if key != "inputs"}
 
 
 def _clean(value: Any) -> Any:

@@ -7,6 +7,7 @@ import torch
 
 from zobench.errors import UserError
 from zobench.run.identity import identity
+from zobench.run.inputs import Inputs, digests_in
 from zobench.run.past import Past
 from zobench.run.ranks.group import Group
 from zobench.zo.optimizer import ZOOptimizer
@@ -33,11 +34,20 @@ def check_ranks(settings: Mapping[str, Any], optimizer: torch.optim.Optimizer) -
 
 
 def check_alike(
-    group: Group, settings: Mapping[str, Any], base: str, sizes: Mapping[str, int], past: Past
+    group: Group,
+    settings: Mapping[str, Any],
+    made_of: tuple[str, Inputs],
+    sizes: Mapping[str, int],
+    past: Past,
 ) -> None:
-    """Raise UserError on all ranks unless all have the same settings, weights, data and past."""
-    names = ("settings", "weights before training", "sizes of the data", "steps done before")
-    mine = (identity(settings), base, dict(sizes), (past.start, past.end))
+    """Raise UserError on all ranks unless all have the same settings, weights, data and past.
+
+    made_of: the hash of the weights before training, and the files of data and model.
+    """
+    base, inputs = made_of
+    parts = ("settings", "weights before training", "sizes of the data", "steps done before")
+    names = (*parts, "files of data and model")
+    mine = (identity(settings), base, dict(sizes), (past.start, past.end), digests_in(inputs))
     for name, *values in zip(names, *group.all(mine), strict=True):
         odd = [rank for rank, value in enumerate(values) if value != values[0]]
         if odd:

@@ -10,6 +10,11 @@ from zobench.tasks.raw.text import lines_of, text_of
 _COLUMNS = {"s1": "sentence1", "s2": "sentence2", "labels": "label"}
 
 
+def parallel_files(first: Path) -> list[Path]:
+    """The three files, given the path of `s1.SPLIT`."""
+    return [_beside(first, stem) for stem in _COLUMNS]
+
+
 def parallel_rows(first: Path, encoding: str = "utf-8") -> Iterator[Row]:
     """Rows with the columns sentence1, sentence2 and label, given the path of `s1.SPLIT`."""
     columns = {name: _lines(_beside(first, stem), encoding) for stem, name in _COLUMNS.items()}
