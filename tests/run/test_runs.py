@@ -187,8 +187,8 @@ def test_a_model_of_nans_is_diverged_and_valid_json(
     """Where nothing is finite the files hold null, not NaN, and the status says why."""
     import zobench.run.base as base
 
-    def broken(node: Any) -> Any:
-        built = build(node)
+    def broken(node: Any, key: str) -> Any:
+        built = build(node, key)
         if hasattr(built, "tokenizer"):
             torch.nn.init.constant_(next(built.model.parameters()), math.nan)
         return built

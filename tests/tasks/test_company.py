@@ -20,6 +20,7 @@ from zobench.interface import Interface
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.evaluation import evaluating, in_batches, in_data_order
 from zobench.tasks.reading import Reading
+from zobench.tasks.side_by_side import side_by_side
 from zobench.tasks.writing import Company, Writer
 
 CPU = torch.device("cpu")
@@ -244,3 +245,13 @@ def test_a_model_that_fails_is_named_but_a_lack_of_memory_stays_one() -> None:
     failing = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
     with pytest.raises(RuntimeError, match="allocate memory"):
         reading.look_at(examples, CPU)
+
+
+def test_a_model_that_lets_padding_through_does_not_pack() -> None:
+    """Its rows are sorted by length, which no stack of batches can be."""
+    reading = reading_of(model_of("fnet", "MaskedLM"), Interface.MASKED)
+    examples = examples_of(Interface.MASKED)
+    reading.look_at(examples, CPU)
+    batch = reading.batch(examples, CPU)
+    with pytest.raises(UserError, match="do not pack"):
+        side_by_side([batch, batch], lambda _: torch.zeros(()))

@@ -83,6 +83,9 @@ def log_p_at(model: Any, places: Places, logits_of: Callable[[], Tensor]) -> Ten
 
 def log_p_of(model: Any, batch: Batch) -> Tensor:
     """Log-probabilities in float32 at the M places that a batch reads, (M, vocabulary)."""
+    if not batch.alone:  # nothing here depends on values, for packs and captured steps
+        whole = Places(batch.read_row, batch.read_at, batch.input_ids.shape[1])
+        return log_p_at(model, whole, functools.partial(forward, model, batch))
     found, order = [], []
     for part, rows in _parts(batch):
         number = torch.full_like(batch.input_ids[:, 0], -1)
