@@ -69,7 +69,7 @@ def _refuse_interpolations(node: Any, key: str) -> None:
         shown = node[found.start() : found.start() + 40]
         raise UserError(
             f"{key}: holds the interpolation {shown!r}, which is not resolved here; for a dollar"
-            ' and a brace in a text write {{ "$" }}{'
+            ' and a brace in a template write {{ "$" }}{'
         )
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from zobench.errors import UserError
+
 PACKAGE_DIR = Path(__file__).resolve().parent
 ASSETS_DIR = PACKAGE_DIR / "assets"
 SHIPPED = "zobench:"  # before the name of a file or folder that ships in the package
@@ -11,7 +13,10 @@ def place_of(path: str) -> Path:
     """Where a path of the user's is; `zobench:NAME` is inside the package's assets."""
     if path.startswith(SHIPPED):
         return ASSETS_DIR / path.removeprefix(SHIPPED)
-    return Path(path).expanduser()
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def conf_dir() -> Path:

@@ -102,3 +102,12 @@ def test_settings_on_other_data_do_not_compete(tmp_path: Path) -> None:
     write_run(tmp_path, 0, lr=1e-2, more={"task": {"data_seed": 6}})
     with pytest.raises(UserError, match=r"data seeds .*data_seed=5, task.data_seed=6"):
         table(tmp_path, SUITE)
+
+
+def test_runs_of_one_setting_that_read_other_files_are_no_cell(tmp_path: Path) -> None:
+    """The seeds of each content are named; a run of before does not say, and counts."""
+    for seed, digest in ((0, "a"), (1, "a"), (2, "b"), (3, None)):
+        inputs = {"task.data_dir": {"r.csv": {"sha256": digest}}, "_target_": {"m.py": {}}}
+        write_run(tmp_path, seed, meta={"inputs": inputs} if digest else {})
+    with pytest.raises(UserError, match="seeds 0, 1 and 2 have read different files of data"):
+        table(tmp_path, SUITE)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from zobench.run.folder import RunFolder, read_json, write_json
@@ -165,3 +166,32 @@ def test_other_base_weights_and_another_law_are_refused(
     assert status == 1 and err.startswith("error: model: its weights before training")
     status, _, err = command("verify", str(folder.path.parent))
     assert status == 1 and "no result.json" in err
+
+
+SPOILED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no task": lambda settings: settings.pop("task"),
+    "a list": lambda settings: settings.update(model=[]),
+    "a text": lambda settings: settings.update(task="x"),
+    "no batch": lambda settings: settings["evaluation"].update(batch_size=0),
+    "threads": lambda settings: settings.update(threads="x"),
+    "a seed": lambda settings: settings.update(seed="0"),
+    "a home": lambda settings: settings["model"].update(path="~nobody_of_that_name/m"),
+}
+
+
+def test_settings_that_no_run_could_have_are_named(
+    finished: Callable[..., RunFolder], command: Command
+) -> None:
+    """Whatever has written to config.yaml: one line, from replay and from verify."""
+    folder = finished("optimizer=mezo")
+    whole = folder.config.read_text()
+    for spoil in SPOILED.values():
+        settings = yaml.safe_load(whole)
+        spoil(settings)
+        folder.config.write_text(yaml.safe_dump(settings))
+        for name in ("replay", "verify"):
+            status, _, err = command(name, str(folder.path))
+            assert status == 1 and err.startswith("error: ") and err.count("\n") == 1, err
+    for text in (whole + "a: &a [*a]\n", "[" * 3000, "x: 1", ""):
+        folder.config.write_text(text)
+        assert "damaged" in command("verify", str(folder.path))[2]

@@ -33,6 +33,7 @@ DECODERS = (
 )
 MASKED = (
     *("bert", "roberta", "mpnet", "electra", "deberta-v2", "albert", "xlm", "esm", "longformer"),
+    *("ibert", "camembert", "xlm-roberta"),
     *("fnet", "convbert", "nystromformer", "yoso", "mobilebert", "funnel"),  # padding counts
 )
 HEADS = (
@@ -255,3 +256,14 @@ def test_a_model_that_lets_padding_through_does_not_pack() -> None:
     batch = reading.batch(examples, CPU)
     with pytest.raises(UserError, match="do not pack"):
         side_by_side([batch, batch], lambda _: torch.zeros(()))
+
+
+@pytest.mark.parametrize(
+    "kind", ["roberta", "mpnet", "ibert", "camembert", "xlm-roberta", "longformer", "esm", "bert"]
+)
+def test_positions_that_begin_after_the_padding_token(kind: str) -> None:
+    """A text of as many tokens as the model takes goes through; one more is refused before."""
+    model = model_of(kind, "MaskedLM", max_position_embeddings=34)
+    most = reading_of(model, Interface.MASKED).max_length
+    assert most == (34 if kind == "bert" else 34 - PAD - 1)
+    alone(model, [5] * most)

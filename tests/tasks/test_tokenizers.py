@@ -10,7 +10,7 @@ from tokenizers import processors
 from tests.kinds import model_of
 from zobench.errors import UserError
 from zobench.interface import Interface, padding_id
-from zobench.tasks.encoding import ids_of
+from zobench.tasks.encoding import check_distinct, ids_of
 from zobench.tasks.example import Example
 from zobench.tasks.reading import Reading
 from zobench.tasks.writing import Writer
@@ -170,3 +170,53 @@ def test_a_token_without_an_embedding_is_named(interface: Interface) -> None:
         with pytest.raises(UserError, match=said):
             reading.prompt(Example("movieland", ("",), 0, "x:1"), 20)
     reading_of(tokenizer, interface, 1)(Example("in movieland", (" a", " b"), 0, "x:1"))
+
+
+def test_a_tail_is_found_where_the_letter_a_has_no_token() -> None:
+    """A vocabulary of four letters, with an end token after every text."""
+    from tokenizers import Tokenizer, models, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(vocab_size=20, special_tokens=["</s>"], show_progress=False)
+    made.train_from_iterator(["ACGTACGGTTAACC"] * 5, trainer)
+    bare = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>")("ACGT")["input_ids"]
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 0)]
+    )
+    after = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>")
+    assert after("ACGT")["input_ids"] == [*bare, 0]
+    assert ids_of(after, "ACGT") == bare
+    assert ids_of(after, "a") == [0]  # a text of no tokens of its own does not tell
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_head_cuts_the_end_whatever_side_the_folder_says(side: str) -> None:
+    """As most GLUE code does; the tokenizer stays as it was."""
+    tokenizer = plain()
+    tokenizer.truncation_side = side
+    reading = reading_of(tokenizer, Interface.CLASSIFIER)
+    reading.max_length, reading.truncation = 4, "left"
+    encoded = reading(Example("the acting was terrible no yes", ("a", "b"), 0, "x"))
+    whole = tokenizer("the acting was terrible no yes")["input_ids"]
+    assert encoded.candidates[0].context == tuple(whole[:4])
+    assert tokenizer.truncation_side == side
+
+
+def test_choices_of_the_same_tokens_are_refused() -> None:
+    """Their scores would be equal in every row."""
+    example = Example("it was", (" great", " bad", " great"), 0, "x:1")
+    encoded = reading_of(plain(), Interface.CAUSAL)(example)
+    with pytest.raises(
+        UserError, match=r"^x:1: the choices ' great' and ' great' are the same tok"
+    ):
+        check_distinct(example, encoded)
+    other = Example("it was", (" great", " bad"), 0, "x:1")
+    check_distinct(other, reading_of(plain(), Interface.CAUSAL)(other))
+
+
+def test_embeddings_beyond_the_vocabulary_are_left_out_of_a_text() -> None:
+    """A byte tokenizer cannot spell the ids that a padded embedding has."""
+    writer = Writer(plain(), (), 4, 0, CPU)
+    usual = plain()("yes")["input_ids"]
+    assert writer._decoded([[*usual, ROWS + 3]]) == ["yes"]

@@ -65,8 +65,10 @@ def check_tied(model: Any, path: str) -> None:
     """
     if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
         return
-    head = model.get_output_embeddings()
-    if head is not None and not _same(head.weight, model.get_input_embeddings().weight):
+    head, words = model.get_output_embeddings(), model.get_input_embeddings().weight
+    if head is None or head.weight.shape != words.shape:  # not the matrix that would be tied
+        return
+    if not _same(head.weight, words):
         raise UserError(
             f"model.path={path}: config.json ties the head to the embeddings, but the checkpoint "
             "has different weights for them; set tie_word_embeddings to false there if they are "

@@ -8,10 +8,11 @@ from typing import Any
 
 from zobench.paths import SHIPPED, place_of
 
-_TEXTS = re.compile(
-    r".*\.(json|jinja|model|spm|bpe|tiktoken|py)|(vocab|merges).*\.txt"
-)  # of a tokenizer, too
-_OTHERS = re.compile(r".*_(state|results)\.json|\..*")  # what trainers leave
+_TEXTS = re.compile(  # what loading reads of a folder, a tokenizer's files among it
+    r"(config|generation_config|adapter_config|added_tokens|special_tokens_map|.*tokenizer.*"
+    r"|.*vocab.*|merges.*|.*\.index)\.json|.*\.(model|spm|bpe|tiktoken|codes|jinja|py)"
+    r"|(vocab|merges|dict).*\.txt"
+)
 _INDEX = "model.safetensors.index.json"
 
 
@@ -27,7 +28,7 @@ def files_of(node: Mapping[str, Any]) -> list[Path]:
     if node.get("weights") == "random":
         return [place / "config.json"] if not node.get("architecture") else []
     there = sorted(file for file in place.iterdir() if file.is_file())
-    texts = [f for f in there if _TEXTS.fullmatch(f.name) and not _OTHERS.fullmatch(f.name)]
+    texts = [file for file in there if _TEXTS.fullmatch(file.name)]
     return texts + _weights(there, place)
 
 

@@ -17,8 +17,12 @@ from zobench.report.runs import Suite
 
 
 def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> None:
-    """Raise UserError when settings that compete for a cell had other budgets or data seeds."""
+    """Raise UserError when settings that compete for a cell had other budgets or data seeds.
+
+    Also when runs of one setting have read files of other content.
+    """
     done = runs[runs["status"] == "done"]
+    _refuse_other_files(done, place)
     if done["setting"].nunique() < 2:
         return
     groups = {str(setting): group for setting, group in done.groupby("setting")}
@@ -30,6 +34,18 @@ def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> 
         seeds = {str(_key(suite, run, "task.data_seed")) for run in same["id"]}
         if len(seeds) > 1:
             _refuse(place, "data seeds", [f"task.data_seed={s}" for s in sorted(seeds, key=order)])
+
+
+def _refuse_other_files(done: pd.DataFrame, place: tuple[str, str]) -> None:
+    """Raise UserError when runs of one setting have read files of different content."""
+    for _, same in done[done["read"] != ""].groupby("setting"):
+        if same["read"].nunique() > 1:
+            apart = sorted(sorted(set(some["seed"])) for _, some in same.groupby("read"))
+            told = " and ".join(", ".join(map(str, some)) for some in apart)
+            raise UserError(
+                f"{', '.join(place)}: seeds {told} have read different files of data or model"
+                " under the same settings; remove the folders of those that count no more"
+            )
 
 
 def _refuse(place: tuple[str, str], what: str, found: list[str]) -> None:

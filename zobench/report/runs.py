@@ -1,6 +1,7 @@
 """Read the run folders of a suite into a data frame: one row per run, whatever became of it."""
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -26,9 +27,9 @@ class Suite:
     """The runs of one suite: `frame` has a row per run, `configs` the settings of each run by id.
 
     The columns of `frame` are folder, id, setting, seed, status, reason, commit, device, notes
-    (of its rows), wandb (its id there), test_size (examples, NaN before the data were read), one
-    per choice (`optimizer`,
-    `task`, ...) and one per number of a result (`test/accuracy`, ...).
+    (of its rows), read (a hash of data and model), wandb (its id there), test_size (examples, NaN
+    before the data were read), one per choice (`optimizer`, `task`, ...) and one
+    per number of a result (`test/accuracy`, ...).
     """
 
     name: str
@@ -185,6 +186,20 @@ def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
     return leaves
 
 
+def _digest(inputs: Any) -> str:
+    """A hash of what a run has read, "" where meta.json does not say."""
+    try:
+        found = [
+            f"{key} {name} {entry['sha256']}"
+            for key, files in inputs.items()
+            if key != "_target_"  # the user's code may change without moving a number
+            for name, entry in files.items()
+        ]
+    except (AttributeError, TypeError, KeyError):
+        return ""
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest() if found else ""
+
+
 def _identity(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Who the run is, and the choices it made, from meta.json."""
     path = folder / "meta.json"
@@ -194,6 +209,7 @@ def _identity(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
             raise UserError(f"{path}: '{key}' is missing or not a {kind.__name__}")
     run = {key: meta[key] for key in ("id", "setting", "seed")}
     run |= {key: str(meta.get(key)) for key in ("commit", "device")} | {"notes": meta.get("notes")}
+    run["read"] = _digest(meta.get("inputs"))
     run["wandb"] = str(meta.get("wandb", meta["id"]))
     run["test_size"] = float((meta.get("data") or {}).get("test") or "nan")
     choices = {str(k): "-" if v is None else str(v) for k, v in meta["choices"].items()}

@@ -14,6 +14,8 @@ from zobench.run.identity import identity
 from zobench.run.smaller import smaller
 
 _ENDED = {"reason", "best_step", "test"}  # some of the keys of result.json
+_TARGETS = ("model", "tuning", "task", "optimizer")  # parts of the settings that are built
+_SECTIONS = ("train", "budget", "evaluation")
 HALVED = "halved"  # key of meta.json: how often the run's batches were halved for want of memory
 _KEPT = ("base", "inputs", "wandb", HALVED)  # keys of meta.json that later attempts look at
 
@@ -72,7 +74,7 @@ class RunFolder:
         try:
             settings: dict[str, Any] = yaml.safe_load(self.config.read_text())
             return dict(settings)
-        except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
+        except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
             raise damaged(self.config) from error
 
     def ended(self) -> dict[str, Any]:
@@ -83,15 +85,35 @@ class RunFolder:
         return result
 
     def fitting(self) -> dict[str, Any]:
-        """The settings with batches that fit into the memory there is."""
+        """The settings with batches that fit into the memory there is.
+
+        Raises UserError for a file that no run could have been made of.
+        """
         meta = read_json(self.meta) if self.meta.is_file() else {}
-        return smaller(self.settings(), meta.get(HALVED, 0))
+        settings = self.settings()
+        if not _is_whole(settings):
+            raise damaged(self.config)
+        return smaller(settings, meta.get(HALVED, 0))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """The file holds all of the content or what it held before, whatever happens."""
     data = content.encode() if isinstance(content, str) else content
     write_durably(path, lambda file: file.write(data))
+
+
+def _is_whole(settings: Mapping[str, Any]) -> bool:
+    """Whether what every run reads of its settings is there, and of its type."""
+    try:
+        json.dumps(settings, default=str)  # a YAML alias can make it hold itself
+        parts = [settings[part] for part in (*_TARGETS, *_SECTIONS)]
+        size, seed = settings["evaluation"]["batch_size"], settings["seed"]
+        targets = all("_target_" in settings[part] for part in _TARGETS)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return False
+    counts = [size] if settings.get("threads") is None else [size, settings["threads"]]
+    numbers = all(type(number) is int and number > 0 for number in counts)
+    return numbers and targets and type(seed) is int and all(isinstance(p, dict) for p in parts)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -119,8 +119,9 @@ def _known(folder: RunFolder) -> Inputs:
     """What meta.json has of them; nothing for a run of before. UserError where that is damaged."""
     inputs: Inputs = read_json(folder.meta).get("inputs", {}) if folder.meta.is_file() else {}
     try:
-        whole = all("sha256" in entry for files in inputs.values() for entry in files.values())
-    except (AttributeError, TypeError):
+        entries = [entry for files in inputs.values() for entry in files.values()]
+        whole = all(isinstance(entry["sha256"], str) for entry in entries)
+    except (AttributeError, TypeError, KeyError):
         whole = False
     if not whole:
         raise damaged(folder.meta)

@@ -11,7 +11,7 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.draw import Draw
-from zobench.tasks.encoding import Encoded
+from zobench.tasks.encoding import Encoded, check_distinct
 from zobench.tasks.example import Example, Row, Splits
 from zobench.tasks.findings import missing_classes, repeated_texts
 from zobench.tasks.in_context import Examples, Rendered, check_demonstrations, with_demonstrations
@@ -181,6 +181,8 @@ class ChoiceTask:
         pools = self.source.rows(self.data_dir)
         splits = vars(self._rendered(pools, reading.interface))
         encoded = {split: [reading(e) for e in examples] for split, examples in splits.items()}
+        if self.each is None:
+            check_distinct(splits["train"][0], encoded["train"][0])
         reading.look_at([e for some in encoded.values() for e in some], device)
         lessons = {split: [self.loss.lesson(e) for e in found] for split, found in encoded.items()}
         questions = {split: encoded[split] for split in ("dev", "test")}

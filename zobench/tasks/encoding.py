@@ -55,19 +55,26 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
     """
     ids: list[int] = tokenizer(text)["input_ids"]
     appended = _appended(tokenizer)
+    if appended is None:  # it has no token for the letter that this was tried on
+        appended = _tail(tokenizer, text) or []
     ends = appended and ids[-len(appended) :] == appended
     return ids[: len(ids) - len(appended)] if ends else ids
 
 
 @lru_cache(maxsize=8)
-def _appended(tokenizer: Any) -> list[int]:
-    """The tokens that a tokenizer puts after every text."""
-    whole = tokenizer("a")["input_ids"]
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+def _appended(tokenizer: Any) -> list[int] | None:
+    """The tokens that a tokenizer puts after every text; None where this text does not tell."""
+    return _tail(tokenizer, "a")
+
+
+def _tail(tokenizer: Any, text: str) -> list[int] | None:
+    """What follows the tokens of a text itself; None for a text without tokens."""
+    whole = tokenizer(text)["input_ids"]
+    bare = tokenizer(text, add_special_tokens=False)["input_ids"]
     for start in range(len(whole) - len(bare) + 1):
         if bare and whole[start : start + len(bare)] == bare:
             return list(whole[start + len(bare) :])
-    return []
+    return [] if bare else None
 
 
 def encode(
@@ -151,8 +158,10 @@ def encode_classes(
     pair = (example.prompt, example.after) if example.after else (example.prompt,)
     whole = tokenizer(*pair)
     if len(whole["input_ids"]) > max_length:
-        _refuse(example, len(whole["input_ids"]), max_length, truncation)
+        _refuse(example, len(whole["input_ids"]), max_length, truncation, "cut it")
+        side, tokenizer.truncation_side = tokenizer.truncation_side, "right"  # not the folder's
         whole = tokenizer(*pair, truncation="longest_first", max_length=max_length)
+        tokenizer.truncation_side = side
     ids, types = tuple(whole["input_ids"]), tuple(whole.get("token_type_ids", ()))
     if not ids:
         raise UserError(f"{example.where}: the text has no tokens")
@@ -161,9 +170,24 @@ def encode_classes(
     return Encoded(candidates, example.gold, example.right)
 
 
-def _refuse(example: Example, length: int, most: int, truncation: str) -> None:
+def check_distinct(example: Example, encoded: Encoded) -> None:
+    """Raise UserError where two choices are the same tokens, so that no score tells them apart."""
+    seen: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    for number, candidate in enumerate(encoded.candidates):
+        other = seen.setdefault((candidate.context, candidate.target), number)
+        if other != number:
+            raise UserError(
+                f"{example.where}: the choices {example.choices[other]!r} and"
+                f" {example.choices[number]!r} are the same tokens to this tokenizer; give"
+                " task.choices that it tells apart"
+            )
+
+
+def _refuse(
+    example: Example, length: int, most: int, truncation: str, way_out: str = "keep its end"
+) -> None:
     if truncation == "error":
         raise UserError(
             f"{example.where}: the prompt takes {length} tokens, the model"
-            f" {most}; set task.truncation=left to keep its end"
+            f" {most}; set task.truncation=left to {way_out}"
         )

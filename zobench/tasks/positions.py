@@ -29,10 +29,11 @@ def virtual_tokens(model: Any) -> int:
 def _tables(model: Any, positions: int) -> Iterator[int]:
     """Places in learnt tables of positions; those of RoBERTa's kind begin after the padding id."""
     for name, part in model.named_modules() if isinstance(model, nn.Module) else ():
-        if isinstance(part, nn.Embedding) and name.endswith("position_embeddings"):
-            padding = part.padding_idx
-            if padding is not None and part.num_embeddings <= positions:
-                yield part.num_embeddings - padding - 1
+        table, padding = getattr(part, "weight", None), getattr(part, "padding_idx", None)
+        if table is None or padding is None or not name.endswith("position_embeddings"):
+            continue
+        if len(table) <= positions:
+            yield len(table) - padding - 1
 
 
 def switches_at(model: Any) -> float:

@@ -4,6 +4,7 @@ import enum
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -94,8 +95,14 @@ class Writer:
         return ended
 
     def _decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        known = [[token for token in row if token < self.words] for row in rows]
+        texts: list[str] = self.tokenizer.batch_decode(known, skip_special_tokens=True)
         return texts
+
+    @cached_property
+    def words(self) -> float:
+        """How many tokens the tokenizer can spell; a model may have more embeddings."""
+        return len(self.tokenizer) if hasattr(self.tokenizer, "__len__") else float("inf")
 
     def _text(self, ids: Sequence[int], ends: set[int]) -> str:
         """The answer that new tokens spell: up to the end of the text, or a stop string."""
@@ -162,7 +169,8 @@ def _keeps_all_keys(model: Any, length: int) -> bool:
 def _ends(model: Any) -> set[int]:
     """The ids that end a text."""
     found = model.generation_config.eos_token_id
-    return set() if found is None else {found} if isinstance(found, int) else set(found)
+    listed = found if isinstance(found, list | tuple) else [found]
+    return {token for token in listed if isinstance(token, int)}
 
 
 @contextmanager
