@@ -109,12 +109,12 @@ def test_16_bit_weights_in_place_are_moved_alike() -> None:
 
 
 @pytest.mark.parametrize("rounding", ["compensated", "stochastic"])
-def test_clean_16_bit_weights_are_moved_alike(rounding: str) -> None:
-    """Scratch walk, both roundings, three steps."""
+def test_16_bit_weights_that_do_not_drift_are_moved_alike(rounding: str) -> None:
+    """In place with remainders and in scratch by chance, three steps."""
     found = []
     for deferred in (False, True):
         model = model_in(torch.bfloat16)
-        arithmetic = Arithmetic(walk="scratch", rounding=rounding)
+        arithmetic = Arithmetic(rounding=rounding)
         optimizer = optimizer_of(model, "momentum", arithmetic=arithmetic)
         loss = loss_of(model)
         graph = StepGraph(optimizer, loss)

@@ -66,7 +66,8 @@ def assert_same(one: ZOOptimizer, other: ZOOptimizer) -> None:
 def test_a_skipped_step_leaves_no_trace(row: str) -> None:
     """A run that skips steps is, to the bit, the run that never had them: weights, law and rule.
 
-    Weights that are never overwritten, as of 16 bits: in place float32 comes back to rounding.
+    With the scratch walk, which overwrites no weight: in place they come back to rounding
+    (test_exact.py).
     """
     nets = network(), network()
     skipping, other = (optimizer_of(net, row, Arithmetic(walk="scratch")) for net in nets)
