@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zobench.seeded import seeded
 from zobench.zo.engine import Engine
 from zobench.zo.feedback import Key, Request
 from zobench.zo.samplers.gaussian import Gaussian
@@ -42,12 +43,11 @@ def model_of(kind: str, dtype: torch.dtype | None) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = {**SIZES, **KINDS[kind], "vocab_size": 500, "max_position_embeddings": 64}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         model: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes))
         for parameter in model.parameters():
             if parameter.dim() <= 1:
-                parameter.data += 0.05 * torch.randn(parameter.shape)
+                parameter.data += 0.05 * torch.randn_like(parameter)
             if dtype is not None:
                 parameter.data = parameter.data.to(dtype).float()
     return model.eval().requires_grad_(False)
