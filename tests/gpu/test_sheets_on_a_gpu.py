@@ -21,11 +21,14 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def trained(
-    device: torch.device, sampler: Callable[[], Any], rule: Callable[[], Any]
+    device: torch.device,
+    sampler: Callable[[], Any],
+    rule: Callable[[], Any],
+    dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
     """Weights and state after four steps whose losses are made up."""
     shapes = {"a": (7, 300), "b": (300,), "c": (5,), "d": (2, 1024)}
-    numbers = torch.linspace(0.5, 1.5, 2100, device=device)
+    numbers = torch.linspace(0.5, 1.5, 2100, device=device).to(dtype)
     weights = {
         name: nn.Parameter(numbers[: torch.Size(shape).numel()].view(shape).clone())
         for name, shape in shapes.items()
@@ -64,3 +67,15 @@ def test_the_same_plan_gives_the_same_weights_there(
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
         else:
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pairs_have_the_same_bits_there(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights and remainders of 16 bits, vectors that come back by copy among them."""
+    triton_or_skip()
+    here = trained(torch.device("cpu"), Gaussian, Momentum, dtype)
+    if DEVICE.type == "cpu":
+        monkeypatch.setattr(gpu, "KINDS", {"cpu"})
+    assert all(map(torch.equal, here, trained(DEVICE, Gaussian, Momentum, dtype)))

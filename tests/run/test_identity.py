@@ -129,3 +129,20 @@ def test_an_identity_is_the_same_in_every_version() -> None:
         "diagnose": {"every": None},
     }
     assert identity(settings) == "503467b9"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ((), "dd16f903"),
+        (("arithmetic=exact",), "275abbe5"),
+        (("arithmetic=exact", "model.dtype=bfloat16", "optimizer=loren"), "a7a60c10"),
+        (("arithmetic=inplace",), "1e857087"),
+        (("arithmetic=stochastic",), "93c3ac28"),
+    ],
+)
+def test_arithmetics_keep_their_names(
+    compose: Callable[..., Settings], line: tuple[str, ...], name: str
+) -> None:
+    """Golden values: `exact` is named as when it took the scratch walk."""
+    assert identity(compose(*line)) == name

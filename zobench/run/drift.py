@@ -9,8 +9,8 @@ from zobench.zo.optimizer import ZOOptimizer
 class Drift:
     """Findings of the optimizer's drift meter; one line the first time that updates are too small.
 
-    There are none for weights of 32 bits, or left clean, or moved otherwise than by plain descent,
-    or in steps that are captured, whose coefficients the host does not see.
+    There are none for weights of 32 bits, with remainders or left clean, or moved otherwise than by
+    plain descent, or in steps that are captured, whose coefficients the host does not see.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:

@@ -16,6 +16,9 @@ def identity(settings: Mapping[str, Any]) -> str:
     parts = canonical({part: settings[part] for part in _PARTS})
     # Where older runs have their steps; what a budget in forwards pays for is in them, too.
     parts["train"] |= canonical({key: settings["budget"][key] for key in ("steps", "seconds")})
+    arithmetic = parts["optimizer"].get("arithmetic")
+    if isinstance(arithmetic, dict) and arithmetic.get("rounding") == "compensated":
+        arithmetic["walk"] = "scratch"  # which older runs took
     if diagnosed := canonical(settings["diagnose"]):
         parts["diagnose"] = diagnosed
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))

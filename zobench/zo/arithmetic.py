@@ -1,10 +1,11 @@
-"""Where weights are displaced and how they are rounded: what `scratch` and `inplace` stand for.
+"""Where weights are displaced and how they are rounded.
 
 16-bit weights that are perturbed in place come back rounded at every step: after 1,000 steps that
 change nothing bfloat16 has drifted by a tenth, and updates smaller than half a weight's spacing are
-lost in it (README, Numerics). So they are left clean by default, with what rounding takes away from
-an update kept beside them. `inplace` with `nearest` is the arithmetic of MeZO's code and of those
-that follow it.
+lost in it (README, Numerics). By default 2 bytes beside each weight keep what rounding takes away,
+at a displacement as at an update: the two walk as one float32. `inplace` with `nearest` is the
+arithmetic of MeZO's code and of those that follow it, `scratch` with `stochastic` leaves weights
+clean that have no remainders.
 """
 
 from collections.abc import Sequence
@@ -24,31 +25,35 @@ REMAINDER = "remainder"  # the buffer of a slot: 2 bytes a parameter
 _ROUNDING = 21  # stream number of the noise that rounds
 
 
-class Arithmetic:
-    """walk: `inplace` or `scratch`; rounding of updates: `nearest`, `stochastic`, `compensated`.
+# The rounding that goes with a walk where none is named.
+_USUAL = {"auto": Mode.REMAINDER, "inplace": Mode.NEAREST, "scratch": Mode.STOCHASTIC}
 
-    auto: scratch and compensated where a slot has 16 bits, else inplace. Slots of float32 and more
-    are never rounded. Compensated in place is refused: displaced weights have no remainder.
+
+class Arithmetic:
+    """walk: `inplace` or `scratch`; rounding of 16 bits: `nearest`, `stochastic`, `compensated`.
+
+    auto: compensated, in place; stochastic rounding takes the scratch walk, and that goes with no
+    other rounding. Slots of float32 and more are never rounded.
     """
 
     def __init__(self, *, walk: str = "auto", rounding: str = "auto") -> None:
-        if walk not in ("auto", "inplace", "scratch"):
+        if walk not in _USUAL:
             raise ValueError(f"arithmetic.walk={walk}: choose auto, inplace or scratch")
         if rounding not in ("auto", *Mode):
             raise ValueError(f"arithmetic.rounding={rounding}: choose auto or {', '.join(Mode)}")
-        if walk == "inplace" and rounding == Mode.REMAINDER:
+        self._mode = _USUAL[walk] if rounding == "auto" else Mode(rounding)
+        if walk == "scratch" and self._mode is not Mode.STOCHASTIC:
             raise ValueError(
-                "arithmetic.rounding=compensated: keeps remainders of clean weights, which"
-                " arithmetic.walk=inplace overwrites; choose scratch"
+                f"arithmetic.walk=scratch: rounds by chance, not {rounding}; choose inplace, or"
+                " arithmetic.rounding=stochastic"
             )
-        self.walk, self.rounding = walk, rounding
+        self._walk = walk
 
     def begin(self, slots: Sequence[Slot], sampler: Sampler, sheets: Sheets) -> Walk:
         """The walk for these slots; 16-bit ones get the buffers that their rounding needs."""
         half = [slot for slot in slots if slot.parameter.dtype.itemsize < 4]
-        scratch = self.walk == "scratch" or (self.walk == "auto" and bool(half))
-        usual = Mode.REMAINDER if scratch else Mode.NEAREST
-        self._mode = usual if self.rounding == "auto" else Mode(self.rounding)
+        by_chance = self._walk == "auto" and self._mode is Mode.STOCHASTIC and bool(half)
+        scratch = self._walk == "scratch" or by_chance
         for slot in half if self._mode is Mode.REMAINDER else ():
             slot.rounding = Rounding(self._mode, slot.buffer(REMAINDER, torch.int16))
         self._dithered = half if self._mode is Mode.STOCHASTIC else []

@@ -25,7 +25,7 @@ class _Sample(NamedTuple):
 
     @property
     def now(self) -> Tensor:
-        return self.slot.flat[self.start : self.start + self.first.numel()].cpu().double()
+        return _weights(self.slot, self.start, self.first.numel())
 
 
 class DriftMeter:
@@ -42,7 +42,7 @@ class DriftMeter:
         for slot in slots:
             own = {(p - before) // _BLOCK for p in places if before <= p < before + slot.numel}
             for start in sorted(block * _BLOCK for block in own):
-                weights = slot.flat[start : start + _BLOCK].cpu().double()
+                weights = _weights(slot, start, _BLOCK)
                 self._samples.append(_Sample(slot, start, weights, weights.clone()))
             before += slot.numel
         self._update = 0.0  # root mean square of the last one
@@ -95,3 +95,8 @@ class DriftMeter:
             sample.first.copy_(first)
             sample.meant.copy_(meant)
         self._update = state["update"]
+
+
+def _weights(slot: Slot, start: int, count: int) -> Tensor:
+    """Some of the slot's weights, remainders included, in float64 on the CPU."""
+    return slot.rounding.widen(slot.flat, slice(start, start + count)).cpu().double()

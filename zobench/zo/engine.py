@@ -69,7 +69,8 @@ class Engine:
         self.sheets = Sheets(slots, sampler)
         self.walk = self.arithmetic.begin(slots, sampler, self.sheets)
         half = [slot for slot in slots if slot.parameter.dtype.itemsize < 4]
-        self.drift = DriftMeter(half) if half and isinstance(self.walk, InPlace) else None
+        alone = [slot for slot in half if slot.rounding.remainder is None]
+        self.drift = DriftMeter(alone) if alone and isinstance(self.walk, InPlace) else None
         sampler.bind(slots, seed)
 
     def evaluation(

@@ -98,7 +98,8 @@ class StepGraph:
     def step(self) -> float:
         """One step; returns the loss. It waits for the device once, at its end.
 
-        Raises Diverged when a loss is not finite, with weights and state as before the step.
+        Raises Diverged when a loss is not finite, with state as before the step and the weights
+        back from the walk.
         """
         self._refresh()
         if self._graph is not None:

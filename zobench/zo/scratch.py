@@ -1,4 +1,6 @@
-"""The `scratch` walk: clean weights are never overwritten, so that nothing can drift.
+"""The `scratch` walk of stochastic rounding: weights stay clean, so that nothing can drift.
+
+16-bit weights without remainders cannot be displaced and come back: copies of them are displaced.
 
 While a point is evaluated, a module that is about to compute finds its own tensors displaced in a
 scratch buffer, which is free again when it returns: the memory of the largest module. Modules of
@@ -126,7 +128,7 @@ class Scratch:
                 slot.parameter.data = clean
                 continue
             flat, copy = clean.view(-1), self._copy(slot, dtype)
-            moves.append(Move(flat, slot.row, terms, rounding=slot.rounding, out=copy, rows=rows))
+            moves.append(Move(flat, slot.row, terms, out=copy, rows=rows))
         carry_out(moves)
 
     def _copy(self, slot: Slot, dtype: torch.dtype | None) -> Tensor:

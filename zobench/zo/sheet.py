@@ -15,6 +15,7 @@ from zobench.zo.feedback import Key
 from zobench.zo.passes import fused, gpu, kernel
 from zobench.zo.passes.gpu_tables import gpu_tables_from
 from zobench.zo.passes.move import Move
+from zobench.zo.passes.storage import NEAREST
 from zobench.zo.passes.tables import (
     DTYPES,
     Table,
@@ -31,7 +32,7 @@ from zobench.zo.space import Slot
 class Sheet:
     """Rows by slot; passes are written into copies of them.
 
-    scales: of the recipes. kept: addresses of the slots' kept vectors, 0 for those without.
+    scales: of the recipes. kept: addresses of the slots' kept weights, 0 for those without.
     keepers: slots with such. kinds: the places of slots that a rule treats alike.
     """
 
@@ -49,9 +50,11 @@ class Sheet:
         self._parts: dict[tuple[int, ...], tuple[Table, int]] = {}
         self.places = {slot.id: place for place, slot in enumerate(slots)}
         self.scales = np.array([r.scale for r in recipes])
-        self.kept = np.array([0 if s.kept is None else s.kept.data_ptr() for s in slots])
-        self.keepers = [slot for slot in slots if slot.kept is not None]
-        kind = [(slot.parameter.dim() <= 1, slot.kept is None) for slot in slots]
+        addresses = [[t.data_ptr() for t in slot.kept] + [0, 0] for slot in slots]
+        self.kept, self._kept_left = (np.array([a[i] for a in addresses]) for i in range(2))
+        self.keepers = [slot for slot in slots if slot.kept]
+        self._copies = _by_dtype(self.keepers)
+        kind = [(slot.parameter.dim() <= 1, not slot.kept) for slot in slots]
         ordered = sorted(range(len(slots)), key=lambda i: kind[i])
         self.kinds = [np.array([*same]) for _, same in groupby(ordered, lambda i: kind[i])]
 
@@ -91,7 +94,8 @@ class Sheet:
         targets["first_term"] = number * np.arange(count)
         targets["last_term"] = targets["first_term"] + number
         if any(slot.away for slot in self.keepers):
-            targets["source"] = np.where(self.kept != 0, self.kept, targets["source"])
+            for name, kept in (("source", self.kept), ("left", self._kept_left)):
+                targets[name] = np.where(self.kept != 0, kept, targets[name])
         return Tables(targets, terms, self._pieces, self._longest, self._widest)
 
     def part(
@@ -104,6 +108,7 @@ class Sheet:
         targets = tables.targets[[*places]]
         targets["address"] = [tensor.data_ptr() for tensor in out]
         targets["out_dtype"] = [DTYPES[tensor.dtype] for tensor in out]
+        targets["rounding"] = NEAREST
         numels = [self.slots[place].numel for place in places]
         if rows is not None and self._widest == 1:
             lengths = [self.slots[place].row for place in places]
@@ -136,9 +141,8 @@ class Sheet:
 
     def keep(self) -> None:
         """Note the clean weights of those that are restored by copy."""
-        if self.keepers:
-            kept = [slot.kept for slot in self.keepers if slot.kept is not None]
-            torch._foreach_copy_(kept, [slot.flat for slot in self.keepers])
+        for kept, stored in self._copies:
+            torch._foreach_copy_(kept, stored)
         self._leave(True)
 
     def run(self, tables: Tables, *, away: bool) -> None:
@@ -153,6 +157,13 @@ class Sheet:
     def _leave(self, away: bool) -> None:
         for slot in self.keepers:
             slot.away = away
+
+
+def _by_dtype(keepers: Sequence[Slot]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Where the slots' weights are kept, and those, as lists of one dtype each."""
+    pairs = [pair for slot in keepers for pair in zip(slot.kept, slot.stored, strict=True)]
+    alike = [[p for p in pairs if p[0].dtype == dtype] for dtype in {p[0].dtype for p in pairs}]
+    return [([kept for kept, _ in own], [stored for _, stored in own]) for own in alike]
 
 
 def _back_end(slot: Slot) -> torch.device | None:

@@ -94,29 +94,38 @@ class Slot:
         return square
 
     def restore(self) -> bool:
-        """Copy a displaced float32 vector back; False for a slot that must walk back by itself."""
-        if not self.away or self.kept is None:
+        """Copy a displaced vector back; False for a slot that must walk back by itself."""
+        if not self.away:
             return False
-        self.flat.copy_(self.kept)
+        for mine, clean in zip(self.stored, self.kept, strict=True):
+            mine.copy_(clean)
         self.away = False
         return True
 
     def keep(self) -> None:
         """Before leaving the clean point: note it, if the slot is one to restore by copy."""
-        if self.kept is not None:
-            self.kept.copy_(self.flat)
+        if self.kept:
+            for mine, clean in zip(self.stored, self.kept, strict=True):
+                clean.copy_(mine)
             self.away = True
 
+    @property
+    def stored(self) -> tuple[Tensor, ...]:
+        """What holds the weights: their flat view, and the remainders where there are some."""
+        left = self.rounding.remainder
+        return (self.flat,) if left is None else (self.flat, left)
+
     @cached_property
-    def kept(self) -> Tensor | None:
-        """Room for the clean weights of a float32 vector while it is displaced; None for others.
+    def kept(self) -> tuple[Tensor, ...]:
+        """Room for what is `stored` of a clean vector while it is displaced; empty for others.
 
         Normalisation weights sit at 1, where the spacing of floats changes: walking would drift.
-        A model's vectors are a thousandth of it, so their clean values are simply kept.
+        A model's vectors are a thousandth of it, so their clean values are simply kept, of float32
+        and of 16 bits with remainders. 16 bits alone are to round as in MeZO's code.
         """
         vector = self.parameter.dim() <= 1 and self.numel <= BLOCK
-        single = self.parameter.dtype == torch.float32
-        return torch.empty_like(self.flat) if vector and single else None
+        exact = self.parameter.dtype == torch.float32 or self.rounding.remainder is not None
+        return tuple(map(torch.empty_like, self.stored)) if vector and exact else ()
 
     def move(
         self, terms: Sequence[Term], *, keep: float = 1.0, through: Through | None = None

@@ -2,8 +2,9 @@
 
 The walk goes through the clean point: leaving w + a z for w + b z adds -a z, then b z, with one
 draw. A float32 sum within one binade that is undone by the same number comes back to its bits, so
-the walk drifts at binade borders only; -2 eps z in one sum would drift at every step. Weights of 16
-bits drift at every step, whatever the order: for them there is `scratch`.
+the walk drifts at binade borders only; -2 eps z in one sum would drift at every step. A 16-bit
+weight walks with its remainder, as the float32 that the two are. 16 bits alone drift at every step,
+whatever the order, as they do in MeZO's code.
 """
 
 from collections.abc import Iterator, Sequence

@@ -15,7 +15,8 @@ class SVRG(Estimator):
 
     anchor_batches: of an order of their own; training size / batch size is the paper's full pass.
     anchor_factor: lr_1 / lr. Needs plain descent, which moves by lr times the estimate alone. The
-    walk to the anchor rounds as the weights do: in bfloat16 it ends some percent of the way off.
+    walk to the anchor rounds as the weights do: with `arithmetic=inplace` in bfloat16 it ends some
+    percent of the way off.
     """
 
     gives = frozenset({GRAD})

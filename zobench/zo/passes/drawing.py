@@ -3,7 +3,7 @@
 import numpy as np
 
 from zobench.zo.noise.blocks import compiled, draw_blocks
-from zobench.zo.passes.storage import FLOAT32, NEAREST, floats_at, load
+from zobench.zo.passes.storage import FLOAT32, floats_at, load
 
 _u64, _f32 = np.uint64, np.float32
 
@@ -89,11 +89,11 @@ def draw(z, term, start, table, words, spare, sums):  # type: ignore[no-untyped-
         )
     if term.vector != 0:
         if term.law < 0:
-            load(part, term.vector, term.vector_dtype, start, NEAREST, 0, spare)
+            load(part, term.vector, term.vector_dtype, start, 0, spare)
         elif term.vector_dtype == FLOAT32:
             _around(part, term.sigma, floats_at(term.vector, start, count))
         else:
-            load(spare, term.vector, term.vector_dtype, start, NEAREST, 0, spare)
+            load(spare, term.vector, term.vector_dtype, start, 0, spare)
             _around(part, term.sigma, spare)
     energy = 0.0
     if term.row != 0:

@@ -159,7 +159,8 @@ def _of(table: Numbers, dtype: np.dtype[Any], *names: str) -> Numbers:
 def _flags(targets: Numbers, terms: Numbers, numels: Numbers) -> dict[str, Any]:
     """What occurs in a pass, so that the kernel is compiled for that alone."""
     vectors, laws = _of(terms, kernel.TERM, "vector"), _of(terms, kernel.TERM, "law")
-    addresses = [_of(targets, kernel.TARGET, "source", "address", "remainder"), vectors, numels]
+    names = ("source", "left", "address", "remainder")
+    addresses = [_of(targets, kernel.TARGET, *names), vectors, numels]
     return {
         "LAWS": _bits(laws[laws >= 0]),
         "STORED": _bits(_of(targets, kernel.TARGET, "dtype", "out_dtype")),

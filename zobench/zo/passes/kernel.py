@@ -12,7 +12,6 @@ from zobench.zo.noise.blocks import compiled, fill_sixteen_bits
 from zobench.zo.passes.drawing import add_scaled, draw
 from zobench.zo.passes.storage import (
     FLOAT32,
-    NEAREST,
     STOCHASTIC,
     doubles_at,
     floats_at,
@@ -26,8 +25,9 @@ PLAIN, MOMENTUM, ADAM = 0, 1, 2  # what becomes of the sum of second * z
 SCALARS = tuple(f"scalar{i}" for i in range(5))  # of a Through
 TARGET = np.dtype(
     [
-        ("source", "i8"),  # addresses
-        ("address", "i8"),
+        ("source", "i8"),  # addresses: of what is moved,
+        ("left", "i8"),  # of its remainders; 0: it has none,
+        ("address", "i8"),  # and of where the result goes, rounded to what is there
         ("dtype", "i4"),
         ("out_dtype", "i4"),
         ("rounding", "i4"),
@@ -137,15 +137,7 @@ def carry_out(pieces, targets, terms, longest, widest, table):  # type: ignore[n
             w = floats_at(target.source, piece.start, count)
         else:
             w = room[:count]
-            load(
-                w,
-                target.source,
-                target.dtype,
-                piece.start,
-                target.rounding,
-                target.remainder,
-                spare,
-            )
+            load(w, target.source, target.dtype, piece.start, target.left, spare)
         if target.keep != _f32(1.0):
             scale(w, target.keep)
         if target.through != PLAIN:
@@ -175,17 +167,15 @@ def carry_out(pieces, targets, terms, longest, widest, table):  # type: ignore[n
             _adam(w, estimate, m, v, target)
         if target.dtype == FLOAT32 and target.source == target.address:
             continue
-        bits, rounding = noise.view(_u32), target.rounding
-        if target.source != target.address:
-            rounding = NEAREST
-        elif rounding == STOCHASTIC:
+        bits = noise.view(_u32)
+        if target.rounding == STOCHASTIC:
             bits = _rounding_bits(bits, target, piece.start, count, words)
         store(
             w,
             target.address,
             target.out_dtype,
             piece.start,
-            rounding,
+            target.rounding,
             target.remainder,
             bits,
             spare,

@@ -132,22 +132,22 @@ def _widen_float16(stored, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def load(out, address, dtype, start, rounding, remainder, spare):  # type: ignore[no-untyped-def]
-    """Weights from `start` on as float32. remainder: its address. spare: as long as out."""
+def load(out, address, dtype, start, left, spare):  # type: ignore[no-untyped-def]
+    """Weights from `start` on as float32. left: address of remainders, 0: none. spare: like out."""
     count = out.shape[0]
     if dtype == FLOAT32:
         _copy(floats_at(address, start, count), out)
         return
     stored = _halves_at(address, start, count)
-    if dtype == BFLOAT16 and rounding == REMAINDER:
-        _join_bfloat16(stored, _remainders_at(remainder, start, count), out.view(_u32))
+    if dtype == BFLOAT16 and left != 0:
+        _join_bfloat16(stored, _remainders_at(left, start, count), out.view(_u32))
     elif dtype == BFLOAT16:
         _widen_bfloat16(stored, out.view(_u32))
     else:
         _widen_float16(stored, out)
-        if rounding == REMAINDER:
+        if left != 0:
             _quanta_float16(stored, spare.view(_u32))
-            _add_scaled(out, _remainders_at(remainder, start, count), spare)
+            _add_scaled(out, _remainders_at(left, start, count), spare)
 
 
 @compiled

@@ -17,7 +17,7 @@ from zobench.zo.passes.storage import BFLOAT16, FLOAT16, FLOAT32
 from zobench.zo.passes.storage import NEAREST as TO_NEAREST
 from zobench.zo.passes.storage import REMAINDER as WITH_REMAINDER
 from zobench.zo.passes.storage import STOCHASTIC as BY_CHANCE
-from zobench.zo.rounding import Rounding
+from zobench.zo.rounding import NEAREST, Rounding
 
 if TYPE_CHECKING:
     from zobench.zo.passes.move import Move
@@ -124,15 +124,17 @@ def piece_length(widths: set[int]) -> int:
 def target_row(move: "Move", first: int, last: int) -> tuple[Any, ...]:
     """A row of TARGET."""
     through, tally = move.through, move.tally
+    left, rounding = move.rounding.remainder, move.rounding if move.out is None else NEAREST
     states = [state.data_ptr() for state in through.buffers] if through else []
     scalars = list(through.scalars) if through else []
     out = move.target if move.out is None else move.out
     return (
         move.target.data_ptr(),
+        0 if left is None else left.data_ptr(),
         out.data_ptr(),
         DTYPES[move.target.dtype],
         DTYPES[out.dtype],
-        *_rounding(move.rounding),
+        *_rounding(rounding),
         move.keep,
         first,
         last,
@@ -142,7 +144,7 @@ def target_row(move: "Move", first: int, last: int) -> tuple[Any, ...]:
         *[0] * (2 - len(states)),
         *scalars,
         *[0.0] * (5 - len(scalars)),
-        *_words(move.rounding.stream),
+        *_words(rounding.stream),
     )
 
 

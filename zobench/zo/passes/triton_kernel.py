@@ -18,6 +18,7 @@ from zobench.zo.passes.triton_tables import (
     FIRST_TERM,
     KEEP,
     LAST_TERM,
+    LEFT,
     LENGTH,
     NEEDED,
     NUMEL,
@@ -109,7 +110,8 @@ def carry_out(  # type: ignore[no-untyped-def]
     stop = tl.minimum(stop, last)
     source, address = tl.load(target + SOURCE), tl.load(target + ADDRESS)
     dtype, out_dtype = tl.load(target + DTYPE), tl.load(target + OUT_DTYPE)
-    rounding, left = tl.load(target + ROUNDING), tl.load(target + REMAINDER)
+    left, remainder = tl.load(target + LEFT), tl.load(target + REMAINDER)
+    rounding = tl.load(target + ROUNDING)
     through, keep = tl.load(target + THROUGH), number_at(target + KEEP, live, HAS_LIVE)
     first_term, last_term = tl.load(target + FIRST_TERM), tl.load(target + LAST_TERM)
     sound = True
@@ -156,8 +158,6 @@ def carry_out(  # type: ignore[no-untyped-def]
             if (through != 0) & sound:
                 w = _through(target, through, w, estimate, offs, mask, live, HAS_LIVE)
         noise = tl.zeros([BLOCK], tl.uint32)
-        if source != address:
-            rounding = rounding * 0
         if ROUNDINGS & 4:
             if rounding == 2:
                 k0, k1, tensor, stream = stream_at(target + ROUNDING_KEY, live, HAS_LIVE)
@@ -169,7 +169,7 @@ def carry_out(  # type: ignore[no-untyped-def]
             offs,
             mask,
             rounding,
-            left,
+            remainder,
             noise,
             STORED,
             ROUNDINGS,

@@ -109,13 +109,13 @@ def store(  # type: ignore[no-untyped-def]
     offs,
     mask,
     rounding,
-    left,
+    remainder,
     noise,
     STORED: tl.constexpr,
     ROUNDINGS: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """Round w into storage. rounding, left, noise: see `storage.store`."""
+    """Round w into storage. rounding, remainder, noise: see `storage.store`."""
     if STORED & 1:
         if dtype == 0:
             tl.store(floats(address, ALIGNED) + offs, w, mask)
@@ -127,7 +127,7 @@ def store(  # type: ignore[no-untyped-def]
                 if rounding == 1:
                     bits = (x + 0x8000) >> 16
                     rest = (x & 0xFFFF).to(tl.uint16).to(tl.int16, bitcast=True)
-                    tl.store(_halves(left, ALIGNED) + offs, rest, mask)
+                    tl.store(_halves(remainder, ALIGNED) + offs, rest, mask)
             if ROUNDINGS & 4:
                 if rounding == 2:
                     bits = (x + noise) >> 16
@@ -142,5 +142,5 @@ def store(  # type: ignore[no-untyped-def]
             if ROUNDINGS & 2:
                 if rounding == 1:
                     rest = _remains_float16(w, half)
-                    tl.store(_halves(left, ALIGNED) + offs, rest, mask)
+                    tl.store(_halves(remainder, ALIGNED) + offs, rest, mask)
             tl.store(_halves(address, ALIGNED) + offs, half.to(tl.int16, bitcast=True), mask)

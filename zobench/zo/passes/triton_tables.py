@@ -22,8 +22,8 @@ def _places(names: tuple[str, ...], *wanted: str) -> list[tl.constexpr]:
     return [tl.constexpr(names.index(name)) for name in wanted]
 
 
-SOURCE, ADDRESS, DTYPE, OUT_DTYPE, ROUNDING, REMAINDER, KEEP = _places(
-    _TARGET, "source", "address", "dtype", "out_dtype", "rounding", "remainder", "keep"
+SOURCE, LEFT, ADDRESS, DTYPE, OUT_DTYPE, ROUNDING, REMAINDER, KEEP = _places(
+    _TARGET, "source", "left", "address", "dtype", "out_dtype", "rounding", "remainder", "keep"
 )
 FIRST_TERM, LAST_TERM, THROUGH, STATE0, STATE1, SCALAR0, ROUNDING_KEY = _places(
     _TARGET, "first_term", "last_term", "through", "state0", "state1", "scalar0", "key0"
