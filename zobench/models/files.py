@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zobench.paths import SHIPPED, place_of
+from zobench.models.gguf import ENDING
+from zobench.paths import is_local, place_of
 
 _TEXTS = re.compile(  # what loading reads of a folder, a tokenizer's files among it
     r"(config|generation_config|adapter_config|added_tokens|special_tokens_map|.*tokenizer.*"
@@ -22,6 +23,8 @@ def files_of(node: Mapping[str, Any]) -> list[Path]:
     Of a hub id, those that the cache holds of its revision. node: the settings of the model.
     """
     path = node.get("path")
+    if isinstance(path, str) and path.endswith(ENDING):
+        return [file for file in [place_of(path)] if file.is_file()]
     place = _place(path, node.get("revision")) if isinstance(path, str) else None
     if place is None:
         return []
@@ -34,7 +37,7 @@ def files_of(node: Mapping[str, Any]) -> list[Path]:
 
 def is_from_hub(path: str) -> bool:
     """Whether the files of a model path are the hub's, which change only with its revision."""
-    return not path.startswith((SHIPPED, ".", "/", "~")) and not Path(path).is_dir()
+    return not is_local(path) and not Path(path).is_dir()
 
 
 def _place(path: str, revision: str | None) -> Path | None:

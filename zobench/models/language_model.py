@@ -14,13 +14,14 @@ import torch
 
 from zobench.errors import UserError
 from zobench.interface import Interface, padding_id
+from zobench.models import gguf
 from zobench.models.checks import check_keys, check_safe, check_tied, check_vocabulary
 from zobench.models.heads import auto_class, interface_with, pad_with
 from zobench.models.loaded import LoadedModel
 from zobench.models.messages import in_one_sentence, quiet
 from zobench.models.placement import check_placed, placement
 from zobench.models.random_weights import configured, with_random_weights
-from zobench.paths import SHIPPED, place_of
+from zobench.paths import is_local, place_of
 from zobench.seeded import seeded
 
 
@@ -44,12 +45,14 @@ def load(
 ) -> LoadedModel:
     """Load a language model; its own config says whether it is a causal or a masked one.
 
-    path: a folder, a hub id, or `zobench:NAME`. dtype: storage of the weights: float32, bfloat16 or
-    float16. head: `lm` keeps the pretrained one, `classification` puts a new one on top, with one
-    logit for each of `labels`; `head_seed` alone decides its weights. attention: an implementation
-    of transformers' (eager, sdpa, flash_attention_2). device_map: as accelerate understands it. A
-    model over several devices has an `hf_device_map` and must not be moved; one that a map put on a
-    single device is whole there, and may be.
+    path: a folder, a hub id, `zobench:NAME`, or a GGUF file, also one that an installed package
+    carries (`package:NAME/FILE.gguf`), which is de-quantised to `dtype`.
+    dtype: storage of the weights: float32, bfloat16 or float16. head: `lm` keeps the pretrained
+    one, `classification` puts a new one on top, with one logit for each of `labels`; `head_seed`
+    alone decides its weights. attention: an implementation of transformers' (eager, sdpa,
+    flash_attention_2). device_map: as accelerate understands it. A model over several devices has
+    an `hf_device_map` and must not be moved; one that a map put on a single device is whole there,
+    and may be.
     quantization: 8bit or 4bit, by bitsandbytes.
     weights: `pretrained`, or `random`: those of `weights_seed`, head included, drawn in `dtype` on
     `weights_device` (null is the CPU, auto the GPU if any) for `architecture`, the kind and
@@ -84,13 +87,20 @@ def load(
         raise UserError(f"model.weights={weights}: choose pretrained or random")
     if path is None:
         raise UserError("model.path: give a folder or a hub id, or choose model.weights=random")
-    place, options = _place(path), placement(device_map, quantization, stored)
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": bool(trust_remote_code)}
+    if in_file := path.endswith(gguf.ENDING):
+        gguf.refuse_with(path, revision=revision, quantization=quantization, pickle=pickle)
+        source |= gguf.source_of(place_of(path), path)
+    options = placement(device_map, quantization, stored)
+    if in_file:
+        place = str(place_of(path).parent)
+    else:
+        place = _place(path)
+        if not pickle:
+            check_safe(place, path)
+            options["use_safetensors"] = True
     if attention is not None:
         options["attn_implementation"] = attention
-    if not pickle:
-        check_safe(place, path)
-        options["use_safetensors"] = True
-    source: dict[str, Any] = {"revision": revision, "trust_remote_code": bool(trust_remote_code)}
     with in_one_sentence(path, attention), quiet():
         config = AutoConfig.from_pretrained(place, **source)
         tokenizer = AutoTokenizer.from_pretrained(place, **source)
@@ -105,6 +115,8 @@ def load(
                 **source,
                 **options,
             )
+    if in_file:
+        gguf.without_quantization(model, path)
     check_vocabulary(tokenizer, path)
     check_keys(model, report, interface, path)
     check_placed(model, device_map)
@@ -155,7 +167,7 @@ def _config_of_folder(path: str | None) -> Any:
 
 def _place(path: str) -> str:
     """The folder or hub id that `path` means."""
-    if not path.startswith((SHIPPED, ".", "/", "~")):
+    if not is_local(path):
         return path
     place = place_of(path)
     if not (place / "config.json").is_file():

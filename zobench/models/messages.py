@@ -36,8 +36,14 @@ def in_one_sentence(path: str, attention: str | None) -> Iterator[None]:
                 f" {package}), or a tokenizer.json in the folder"
             ) from error
         raise UserError(
-            f"model.path={path}: could not be loaded ({reason}); give a folder or a hub id"
+            f"model.path={path}: could not be loaded ({reason}); {_way_out(path)}"
         ) from error
+
+
+def _way_out(path: str) -> str:
+    if path.endswith(".gguf"):
+        return "download it again if it is cut off, or give a folder"
+    return "give a folder or a hub id"
 
 
 def _missing_package(said: str, folder: Path) -> str | None:
