@@ -13,6 +13,7 @@ from zobench.tasks.shown import brief, listed, nfc, quoted, visible
 
 WORDS = (str, bool, numbers.Number, datetime.date, datetime.time)  # what a template writes
 WHOLE_ROW = "row"  # the name under which a template has all columns
+SELF = "column__self"  # a template's name for the column `self`, a word of Jinja's
 
 
 class Null(jinja2.StrictUndefined):
@@ -100,7 +101,7 @@ def context(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The columns of these names as templates are given them, and `row` for all of them."""
     found: dict[str, Any] = {}
     for name in names:
-        column = named(values, name)
+        column = named(values, "self" if name == SELF else name)
         if column is not None:
             found[name] = seen(values[column], visible(column))
         elif name == WHOLE_ROW:
