@@ -480,6 +480,22 @@ def test_a_label_that_is_none_shows_its_difference(cell: Any, says: str) -> None
     assert ("it differs from 'good' by" in said) == alike
 
 
+@pytest.mark.parametrize(
+    ("listed", "cell"),
+    [("[no, yes]", "no"), ("[on, off]", "off"), ("[1e3, 2]", "1e3"), ("[0x1f, 1_0]", "0x1f")],
+)
+def test_labels_that_yaml_reads_as_values_are_to_be_quoted(listed: str, cell: str) -> None:
+    """Where a row has none of them; labels that are texts all are not told so."""
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(OmegaConf.create(f"labels: {listed}"))["labels"]  # type: ignore
+    with pytest.raises(UserError, match="YAML reads no and 1e3 as values"):
+        Labels(values).index(Row({"label": cell}, WHERE), "label")
+    with pytest.raises(UserError) as caught:
+        Labels([*map(str, values)]).index(Row({"label": cell}, WHERE), "label")
+    assert "YAML" not in str(caught.value)
+
+
 def test_labels_that_read_alike_repeat_themselves() -> None:
     """Two forms of one letter are one label."""
     with pytest.raises(UserError, match="must not repeat"):

@@ -36,6 +36,16 @@ class Null(jinja2.StrictUndefined):
     __hash__ = jinja2.StrictUndefined.__hash__  # type: ignore[assignment]
 
 
+class Unreadable:
+    """A cell of a file that Python has no value for; it is refused where it is read."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"not readable ({self.reason})"
+
+
 class Named:
     """Data that is no text; `path` is what a template calls it."""
 
@@ -83,6 +93,8 @@ def seen(value: Any, path: str) -> Any:
         return _null(path, "null")
     if not finite(value):
         return _null(path, f"{value}, which is no number")
+    if isinstance(value, Unreadable):
+        return jinja2.StrictUndefined(hint=f"column {path} is {value!r}")
     if isinstance(value, (*WORDS, Named, jinja2.Undefined)):
         return value
     made: Any = value
@@ -134,8 +146,8 @@ def called(value: Any) -> str:
         return quoted(value)
     if value is None or isinstance(value, Null):
         return "null"
-    if isinstance(value, WORDS):
-        return brief(value)
+    if isinstance(value, (*WORDS, Unreadable)):
+        return brief(value, 150 if isinstance(value, Unreadable) else 60)
     kinds = ((Mapping, "an object"), (list | tuple, "a list"), (bytes, "bytes"))
     return next((kind for of, kind in kinds if isinstance(value, of)), f"a {type(value).__name__}")
 
