@@ -188,6 +188,7 @@ def test_no_way_makes_a_text_of_what_is_none(way: str) -> None:
         ("{{ tags | map('upper') | join('-') }}{{ tags | join(n) }}", "A-Ba3b"),
         ("{{ n | string }}{{ true | upper }}{{ x | replace('a', n) }}", "3TRUE3 <b>"),
         ("{{ (x | safe) + '<' }}{{ (x | e) + '<' }}", "a <b><a &lt;b&gt;<"),
+        ("{{ x | replace('a', new='b', count=1) }}{{ x.replace('a', 'c', 1) }}", "b <b>c <b>"),
         ("{{ x | wordwrap(3) }}{{ x | indent(2, true) }}", "a\n<b>  a <b>"),
         ("{{ x | upper_first }}{{ '9' | int }}{{ x | wordcount }}", "A <b>92"),
         ("{% macro m(y) %}[{{ y }}]{% endmacro %}{{ m(x) | upper }}", "[A <B>]"),
@@ -254,7 +255,7 @@ def test_tojson_is_plain_json(text: str) -> None:
 )
 def test_no_template_makes_a_text_without_end(text: str) -> None:
     """Nor loops without end; a text that a cell has may be of any length."""
-    complaint(f"{{{{ {text} }}}}", {"x": "ab"})
+    complaint(f"{{{{ {text} }}}}", {"x": "ab", "big": "a" * 10**5})
     loop = "{% for i in range(50000) %}"
     complaint(f"{{{{ x }}}}{loop}{loop}{{% endfor %}}{{% endfor %}}", {"x": "a"})
     assert len(rendered("{{ x }}{{ x * 1 }}", {"x": "a" * 10**6})) == 2 * 10**6

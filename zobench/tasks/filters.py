@@ -10,7 +10,7 @@ from jinja2.filters import FILTERS, make_attrgetter
 from markupsafe import Markup
 
 from zobench.tasks.cells import Named
-from zobench.tasks.written import bounded, percent, written
+from zobench.tasks.written import bounded, check_growth, percent, written
 
 _LEFT_OUT = ("attr", "pprint", "random", "xmlattr")  # Python's signs; another text each time; HTML
 _TEXTS = (  # filters of texts, the arguments of which are texts, numbers and truth values
@@ -52,6 +52,8 @@ def _of_texts(function: Callable[..., Any], *, wide: bool) -> Callable[..., Any]
     def checked(*args: Any, **kwargs: Any) -> Any:
         values = [written(value) for value in args[own:]]
         named = {name: written(value) for name, value in kwargs.items()}
+        if function is FILTERS["replace"]:
+            check_growth("replace", *map(str, values), **named)
         if wide:
             bounded(*values[1:], *named.values())
         made = function(*args[:own], *values, **named)
@@ -73,7 +75,9 @@ def _join(
     if isinstance(value, bytes):
         written(value)
     items = value if attribute is None else map(make_attrgetter(environment, attribute), value)
-    return str(written(d)).join(str(written(item)) for item in items)
+    texts = [str(written(item)) for item in items]
+    check_growth("join", between := str(written(d)), texts)
+    return between.join(texts)
 
 
 def _format(text: Any, *args: Any, **kwargs: Any) -> str:

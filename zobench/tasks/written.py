@@ -19,10 +19,13 @@ class Method:
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._name, self._function = name, function
+        self._text = getattr(function, "__self__", None)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._name in ("center", "ljust", "rjust", "zfill", "expandtabs"):
             bounded(*args, *kwargs.values())
+        if self._name in ("replace", "join"):
+            check_growth(self._name, self._text, *args, **kwargs)
         return self._function(*args, **kwargs)
 
     def __str__(self) -> str:
@@ -92,6 +95,21 @@ class Format(SandboxedFormatter):
     def format_field(self, value: Any, format_spec: str) -> Any:
         bounded(*(int(digits[:20]) for digits in _DIGITS.findall(format_spec)))
         return super().format_field(written(value), format_spec)
+
+
+def check_growth(
+    name: str, text: Any, *args: Any, old: Any = None, new: Any = None, count: Any = None
+) -> None:
+    """Raise for a `replace` or `join` that makes a text of data longer than any text is."""
+    del count  # of replacements: all of them are the most
+    old, new = [*args, *(word for word in (old, new) if word is not None), None, None][:2]
+    long = 0
+    if name == "replace" and new is not None:
+        long = str(text).count(str(old)) * len(str(new))
+    elif name == "join" and isinstance(old, Sequence):
+        long = len(str(text)) * len(old)
+    if long > 100 * MOST:
+        raise jinja2.TemplateRuntimeError(f"{name} makes a text of more than {100 * MOST:,}")
 
 
 def product(left: Any, right: Any) -> Any:

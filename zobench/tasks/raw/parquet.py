@@ -23,10 +23,10 @@ def parquet_rows(path: Path) -> Iterator[Row]:
 
     try:
         table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        names = table.column_names
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a readable parquet file ({reason[:120]})") from None
-    names = table.column_names
     if len({*names}) < len(names):
         raise UserError(f"{path}: a column comes twice ({listed(names)})")
     columns = [_cells(column) for column in table.columns]
@@ -40,10 +40,7 @@ def _cells(column: Any) -> list[Any]:
         cells = column.to_pylist()
     except Exception:  # years, time zones, bytes and names that Python has no value for
         cells = [_cell(cell) for cell in column]
-    if not _SHORT.search(str(column.type)):
-        return cells
-    shortest = _shortest(column.type)
-    return [cell if isinstance(cell, Unreadable) else shortest(cell) for cell in cells]
+    return shortest(column.type, cells)
 
 
 def _cell(cell: Any) -> Any:
@@ -52,6 +49,14 @@ def _cell(cell: Any) -> Any:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         return Unreadable(f"{cell.type}: {brief(reason, 100)}")
+
+
+def shortest(kind: Any, cells: list[Any]) -> list[Any]:
+    """The cells of an arrow type with numbers of 32 and 16 bits by the digits that they have."""
+    if not _SHORT.search(str(kind)):
+        return cells
+    short = _shortest(kind)
+    return [cell if isinstance(cell, Unreadable) else short(cell) for cell in cells]
 
 
 def _shortest(kind: Any) -> Callable[[Any], Any]:
