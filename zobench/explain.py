@@ -1,12 +1,18 @@
 """What the libraries raise for a user's mistake, in one or two lines."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 from zobench.errors import UserError
 
-_DOLLAR = r"a dollar before a brace is \${, as in costs \${{ price }}; a column is {{ price }}"
+_DOLLAR = (
+    r"a dollar before a brace is \${, as in costs \${{ price }} (inside "
+    r'"..." of YAML \\${); a column is {{ price }}'
+)
+
+_MOST = 160  # letters of what was typed
 
 
 def explained(error: BaseException) -> str | None:
@@ -20,11 +26,7 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: this setting must be given, as in {error.full_key}=..."
     if isinstance(error, OverrideParseException):
-        begun = "${{" in str(error.override)
-        return (
-            f"{error.override}: not KEY=VALUE as Hydra reads it ({error.args[0].splitlines()[0]})"
-            + (f"\n{_DOLLAR}" if begun else "")
-        )
+        return _not_override(str(error.override), str(error.args[0]).splitlines()[0])
     if isinstance(error, YAMLError):
         return _not_yaml(error)
     if (dollar := _dollar(error)) is not None:
@@ -58,6 +60,39 @@ def explained(error: BaseException) -> str | None:
     return "\n".join([line for line in lines if not line.startswith(noise)][:2])
 
 
+def _not_override(typed: str, reason: str) -> str:
+    """For what is no KEY=VALUE of Hydra's; says how it is quoted, for Hydra and for the shell."""
+    shown = typed.replace("\n", "\\n")
+    shown = shown if len(shown) <= _MOST else f"{shown[: _MOST - 3]}..."
+    said = f"{shown}: not KEY=VALUE as Hydra reads it ({reason[:_MOST]})"
+    if "${" in typed:
+        return f"{said}\n{_DOLLAR}"
+    if not re.match(r"[+~]*[\w.@/-]+=", typed):
+        return said
+    if (way := _quoted(typed)) is not None:
+        return f"{said}\nquote it for Hydra and for the shell: {way}"
+    return (
+        f'{said}\ntexts with other signs than letters are quoted twice, as in \'KEY=["A (b)","c"]\''
+    )
+
+
+def _quoted(typed: str) -> str | None:
+    """The setting with its value as a quoted text; None where another value may be meant."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, value = typed.split("=", 1)
+    if re.match(r"""["'\[]|\{(?!\{)""", value) or not value.isprintable() or len(typed) > _MOST:
+        return None
+    text = value.replace('"', '\\"')
+    meant = f'{key}="{text}"'
+    try:
+        read = OverridesParser.create().parse_override(meant).value()
+    except HydraException:
+        return None
+    return shlex.quote(meant) if str(read) == value else None
+
+
 def _dollar(error: BaseException) -> str | None:
     """For `${`, which begins an interpolation where a template of a task has a dollar."""
     from omegaconf.errors import GrammarParseError, InterpolationResolutionError
@@ -74,14 +109,17 @@ def _dollar(error: BaseException) -> str | None:
     key = getattr(found, "full_key", None) or ""
     if typed and not key.startswith("task."):  # a place in a list has no more than its number
         key = typed[1]
-    return None if not key.startswith("task.") else f"{key}: {why[:160]}\n{_DOLLAR}"
+    if cause is not found and not key.startswith("task."):
+        return None
+    return f"{key or 'a setting'}: {why[:160]}\n{_DOLLAR}"
 
 
 def _not_yaml(error: Any) -> str:
     """File and line of a config file that is no YAML."""
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
-        return f"{mark.name}:{mark.line + 1}: not valid YAML ({error.problem})"
+        said = f"{mark.name}:{mark.line + 1}: not valid YAML ({error.problem})"
+        return f"{said}\n{_DOLLAR}" if "character '$'" in str(error.problem) else said
     return f"{getattr(error, 'name', 'a config file')}: not valid YAML ({error.reason})"
 
 

@@ -215,3 +215,17 @@ def test_a_converted_configuration_is_a_folder(tmp_path: Path) -> None:
         source.rows(None)
     source.fallback = "refs/convert/parquet"
     assert source.rows(None)["train"][0].values == {"two": "x"}
+
+
+def test_numbers_of_32_bits_have_their_own_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the hub as from a file of parquet; what else a row has stays."""
+    import datasets
+
+    kinds = {"x": datasets.Value("float32"), "l": datasets.Sequence(datasets.Value("float32"))}
+    features = datasets.Features(kinds | {"wide": datasets.Value("float64")})
+    columns = {"x": [0.1, None], "l": [[0.3], []], "wide": [0.1 + 0.2, 1.0]}
+    table = datasets.Dataset.from_dict(columns, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
+    first, second = Dataset(path="owner/name", splits=SPLITS).rows(None)["train"]
+    assert first.values == {"x": 0.1, "l": [0.3], "wide": 0.1 + 0.2}
+    assert second.values == {"x": None, "l": [], "wide": 1.0}

@@ -1,5 +1,6 @@
 """Files as other programs write them: orientations of JSON, encodings, separators, long cells."""
 
+import codecs
 import csv
 import gzip
 import io
@@ -14,7 +15,9 @@ import pytest
 from zobench.errors import UserError
 from zobench.tasks.dataset import Dataset
 from zobench.tasks.files import read
+from zobench.tasks.labels import Labels
 from zobench.tasks.raw.text import lines_of
+from zobench.tasks.templates import Template
 
 ROWS = [{"text": "a film", "label": "good"}, {"text": "b, c", "label": "bad"}]
 FRAME = pd.DataFrame(ROWS)
@@ -55,6 +58,13 @@ FORMS = {
     "indented lines of windows": "\r\n".join(json.dumps(row) for row in ROWS),
     "another index": FRAME.set_axis([7, 12]).to_json(),
     "negative index": FRAME.set_axis([-1, 0]).to_json(),
+    "an index of floats": FRAME.set_axis([0.5, 1e-7]).to_json(),
+    "an index of days": FRAME.set_axis(["2020-01-01", "2020-01-02"]).to_json(),
+    "an index of times": FRAME.set_axis(pd.date_range("2020", periods=2)).to_json(
+        date_format="iso"
+    ),
+    "rows by day": FRAME.set_axis(["2020-01-01", "2020-01-02"]).to_json(orient="index"),
+    "rows by float": FRAME.set_axis([0.5, 1.5]).to_json(orient="index"),
     "to_dict of lists": json.dumps(FRAME.to_dict("list")),
     "data": json.dumps({"data": ROWS}),
     "a version and data": json.dumps({"version": "1.0", "data": ROWS}),
@@ -68,6 +78,46 @@ FORMS = {
 def test_json_is_read_in_its_usual_forms(form: str, tmp_path: Path) -> None:
     """pandas' orientations, lists under a key, columns, an object a line, the hub's viewer."""
     assert values(put(tmp_path, "rows.json", FORMS[form])) == ROWS
+
+
+@pytest.mark.parametrize("orient", ["columns", "index"])
+@pytest.mark.parametrize("rows", [3, 20])
+def test_rows_with_names_are_read_by_columns_or_rows(
+    orient: Any, rows: int, tmp_path: Path
+) -> None:
+    """The index is text: of two columns or more there are fewer than rows."""
+    many = [ROWS[n % 2] for n in range(rows)]
+    frame = pd.DataFrame(many).set_axis([f"review {n}" for n in range(rows)])
+    assert values(put(tmp_path, "rows.json", frame.to_json(orient=orient))) == many
+
+
+def test_rows_of_objects_by_name_stay_rows(tmp_path: Path) -> None:
+    """Nested cells are none of a column with names for its rows."""
+    row = {"a": {"x": 1}, "b": 1, "c": 2}
+    path = put(tmp_path, "rows.json", json.dumps({"one": row, "two": row}))
+    assert values(path) == [row, row]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_line_that_tells_excel_the_separator_is_no_row(
+    end: str, mark: str, tmp_path: Path
+) -> None:
+    """Lines are counted with it; another separator than the file's ending says is named."""
+    lines = ["sep=,", "text,label", "a,good"]
+    for first in ("sep=,", '"sep=,"'):
+        path = put(tmp_path, "rows.csv", mark + end.join([first, *lines[1:]]))
+        assert values(path) == [{"text": "a", "label": "good"}]
+        assert read(path)[0].where == f"{path}:3"
+        named = read(put(tmp_path, "r.csv", f"sep=,{end}a,b"), columns=["x", "y"])
+        assert named[0].values == {"x": "a", "y": "b"}
+    tabs = put(tmp_path, "rows.tsv", mark + end.join(lines).replace(",", "\t"))
+    assert values(tabs) == [{"text": "a", "label": "good"}]
+    for told, says in ((";", "semicolons"), ("\t", ".tsv"), ("|", "bars"), ("#", "'#'")):
+        path = put(tmp_path, "rows.csv", f"sep={told}{end}a{told}b{end}1{told}2{end}")
+        assert f":1: sep={told} says" in (said := complaint(path)) and says in said
+    path = put(tmp_path, "rows.csv", f"text,label{end}sep=,x{end}")
+    assert values(path) == [{"text": "sep=", "label": "x"}]
 
 
 WIDE = {f"column {n}": {str(m): "x" * 10 for m in range(300)} for n in range(30)}
@@ -110,15 +160,16 @@ def test_columns_of_many_rows_are_rows_again(tmp_path: Path) -> None:
     assert len(found) == 300 and all(len(row) == 30 for row in found)
 
 
+PAIRS = [("1", "true"), ("1", "1.0"), ('"a"', '"b"'), ("NaN", "1"), ('"a"', '"a"'), ("0", "false")]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
-def test_an_object_gives_a_key_one_value(name: str, tmp_path: Path) -> None:
-    """The later one would win in silence; where both say the same nothing is lost."""
-    path = put(tmp_path, name, '{"text": "a", "text": "b"}\n{"text": "c"}\n')
-    assert complaint(path).startswith(f"{path}:1: an object has the key 'text' twice")
-    path = put(tmp_path, name, '{"text": "a", "o": {"k": NaN, "k": 1}}\n{"text": "c"}\n')
-    assert "'k' twice" in complaint(path)
-    same = put(tmp_path, name, '{"text": "a", "text": "a"}\n{"text": "c"}\n')
-    assert values(same) == [{"text": "a"}, {"text": "c"}]
+def test_an_object_gives_a_key_once(name: str, pair: tuple[str, str], tmp_path: Path) -> None:
+    """The later one would win in silence, also where the two compare equal."""
+    for line in ('{{"text": {}, "text": {}}}', '{{"text": "a", "o": {{"text": {}, "text": {}}}}}'):
+        path = put(tmp_path, name, line.format(*pair) + '\n{"text": "c"}\n')
+        assert complaint(path).startswith(f"{path}:1: an object has the key 'text' twice")
 
 
 def test_a_json_list_in_a_jsonl_file_is_named(tmp_path: Path) -> None:
@@ -178,6 +229,29 @@ def test_gzip_is_known_by_its_first_bytes(zipped: bool, tmp_path: Path) -> None:
     path = put(tmp_path, "rows.jsonl", gzip.compress(whole) if zipped else whole)
     assert values(path) == ROWS
     assert "not a readable gzip" in complaint(put(tmp_path, "rows.jsonl.gz", whole))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_file_may_be_gzipped_again(name: str, times: int, tmp_path: Path) -> None:
+    """As a download that a server has zipped once more."""
+    whole = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    for _ in range(times):
+        whole = gzip.compress(whole)
+    assert values(put(tmp_path, name, whole)) == ROWS
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "windows-1252", "gb18030", "ascii", "utf-8", None])
+def test_an_encoding_that_has_failed_is_not_recommended(
+    encoding: str | None, tmp_path: Path
+) -> None:
+    """Under none of its names; others are."""
+    path = put(tmp_path, "rows.csv", b"text,label\na\x81\xff,b\n")
+    said = complaint(path, encoding=encoding)
+    ways = said.split("text; ")[1]
+    assert ways.startswith("+task.source.encoding=") and "latin-1" in ways
+    for name in ("cp1252", "gb18030"):
+        assert (name in ways) == (codecs.lookup(encoding or "utf-8").name != name)
 
 
 CAFE = [["text", "label"], ["caf\u00e9 \u2019", "good"]]
@@ -318,3 +392,74 @@ def test_a_column_of_parquet_comes_once(tmp_path: Path) -> None:
     table = pyarrow.table([[1], [2]], names=["x", "x"])
     pyarrow.parquet.write_table(table, path)
     complaint(path)
+
+
+def parquet(folder: Path, **columns: Any) -> Path:
+    """A file of these arrays."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def odd_cells() -> dict[str, Any]:
+    """Columns of two cells of which one, or each, has no value in Python."""
+    import pyarrow as pa
+
+    times, days = pa.array([0, 2**62], pa.int64()), pa.array([0, 2**30], pa.int32())
+    raw = pa.array([b"a", b"\xff\xfe"], pa.binary())
+    fields = [pa.array([1, 2]), pa.array([3, 4])]
+    twice = pa.StructArray.from_arrays(fields, fields=[pa.field("x", pa.int64())] * 2)
+    return {
+        "microseconds": times.cast(pa.timestamp("us")),
+        "days": days.view(pa.date32()),
+        "not utf-8": raw.view(pa.string()),
+        "time zone": pa.array([0, 2**50], pa.timestamp("us", tz="No/Where")),
+        "a field twice": twice,
+        "in a list": pa.ListArray.from_arrays([0, 1, 2], times.cast(pa.timestamp("us"))),
+        "in an object": pa.StructArray.from_arrays([raw.view(pa.string())], ["x"]),
+    }
+
+
+@pytest.mark.parametrize("kind", [*odd_cells()])
+def test_a_cell_that_python_cannot_hold_is_refused_where_it_is_read(
+    kind: str, tmp_path: Path
+) -> None:
+    """File, row and column, in templates and as label; other columns and rows are read."""
+    path = parquet(tmp_path, text=["a", "b"], odd=odd_cells()[kind])
+    rows = read(path)
+    assert [Template("{{ text }}", "task.prompt")(row) for row in rows] == ["a", "b"]
+    for template in ("{{ odd }}", "{{ row.odd }}", "{{ odd | string }}", "{{ text ~ odd }}"):
+        with pytest.raises(UserError) as caught:
+            Template(template, "task.prompt")(rows[1])
+        said = str(caught.value)
+        assert said.startswith(f"{path}: row 2: task.prompt: column odd is not readable")
+        assert len(said.splitlines()) == 1 and "<" not in said.split("(")[0]
+    with pytest.raises(UserError, match=r"row 2: column odd \(task.label\) is not readable"):
+        Labels(["a"]).index(rows[1], "odd")
+
+
+@pytest.mark.parametrize("shown", ["0.1", "3.4028235e+38", "-1e-45", "0.3", "16777216.0", "2.5"])
+def test_numbers_of_32_bits_are_written_by_as_many_digits_as_they_have(
+    shown: str, tmp_path: Path
+) -> None:
+    """In cells, lists, objects and maps, and as labels; those of 64 bits keep theirs."""
+    import pyarrow as pa
+
+    narrow = pa.array([float(shown), None], pa.float32())
+    columns = {
+        "x": narrow,
+        "l": pa.ListArray.from_arrays([0, 1, 2], narrow),
+        "o": pa.StructArray.from_arrays([narrow], ["k"]),
+        "m": pa.array([[("a", float(shown))], None], pa.map_(pa.string(), pa.float32())),
+        "half": pa.array([0.1, 0.5], pa.float16()),
+        "wide": pa.array([0.1 + 0.2, 1.0]),
+    }
+    rows = read(parquet(tmp_path, **columns))
+    text = "{{ x }} {{ l[0] }} {{ o.k }} {{ m[0][1] }} {{ half }} {{ wide }}"
+    made = Template(text, "task.prompt")(rows[0])
+    assert made == f"{shown} {shown} {shown} {shown} 0.1 {0.1 + 0.2}"
+    assert rows[1].values["x"] is None and rows[1].values["l"] == [None]
+    assert Labels(["7", shown]).index(rows[0], "x") == 1

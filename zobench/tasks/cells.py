@@ -13,6 +13,7 @@ from zobench.tasks.shown import brief, listed, nfc, quoted, visible
 
 WORDS = (str, bool, numbers.Number, datetime.date, datetime.time)  # what a template writes
 WHOLE_ROW = "row"  # the name under which a template has all columns
+SELF = "column__self"  # a template's name for the column `self`, a word of Jinja's
 
 
 class Null(jinja2.StrictUndefined):
@@ -33,6 +34,16 @@ class Null(jinja2.StrictUndefined):
         self._fail_with_undefined_error()
 
     __hash__ = jinja2.StrictUndefined.__hash__  # type: ignore[assignment]
+
+
+class Unreadable:
+    """A cell of a file that Python has no value for; it is refused where it is read."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"not readable ({self.reason})"
 
 
 class Named:
@@ -82,6 +93,8 @@ def seen(value: Any, path: str) -> Any:
         return _null(path, "null")
     if not finite(value):
         return _null(path, f"{value}, which is no number")
+    if isinstance(value, Unreadable):
+        return jinja2.StrictUndefined(hint=f"column {path} is {value!r}")
     if isinstance(value, (*WORDS, Named, jinja2.Undefined)):
         return value
     made: Any = value
@@ -100,7 +113,7 @@ def context(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The columns of these names as templates are given them, and `row` for all of them."""
     found: dict[str, Any] = {}
     for name in names:
-        column = named(values, name)
+        column = named(values, "self" if name == SELF else name)
         if column is not None:
             found[name] = seen(values[column], visible(column))
         elif name == WHOLE_ROW:
@@ -133,8 +146,8 @@ def called(value: Any) -> str:
         return quoted(value)
     if value is None or isinstance(value, Null):
         return "null"
-    if isinstance(value, WORDS):
-        return brief(value)
+    if isinstance(value, (*WORDS, Unreadable)):
+        return brief(value, 150 if isinstance(value, Unreadable) else 60)
     kinds = ((Mapping, "an object"), (list | tuple, "a list"), (bytes, "bytes"))
     return next((kind for of, kind in kinds if isinstance(value, of)), f"a {type(value).__name__}")
 

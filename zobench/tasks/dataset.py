@@ -12,6 +12,7 @@ from zobench.paths import place_of
 from zobench.tasks import files
 from zobench.tasks.cells import named
 from zobench.tasks.example import Row
+from zobench.tasks.raw.parquet import shortest
 from zobench.tasks.shots import shot_files
 from zobench.tasks.shown import brief
 
@@ -176,7 +177,7 @@ class Dataset:
                 " set task.data_dir= to a folder with its files"
             ) from errors[0]
         where = f"{self.path} {split} row"
-        rows = [Row(dict(values), f"{where} {i}") for i, values in enumerate(table)]
+        rows = [Row(values, f"{where} {i}") for i, values in enumerate(_values(table))]
         self.row_digests[f"{self.path} {split}"] = _digest(rows)
         return rows
 
@@ -184,6 +185,17 @@ class Dataset:
         import datasets  # heavy, and needed for the hub only
 
         return datasets.load_dataset(self.path, name, **options)
+
+
+def _values(table: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The cells of each row; numbers of 32 bits by the digits that they have, as from parquet."""
+    rows = [dict(values) for values in table]
+    features = getattr(table, "features", None)
+    for column in [] if features is None else features.arrow_schema:
+        cells = shortest(column.type, [row[column.name] for row in rows])
+        for row, cell in zip(rows, cells, strict=True):
+            row[column.name] = cell
+    return rows
 
 
 def _check_encoding(encoding: str) -> None:

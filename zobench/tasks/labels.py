@@ -27,6 +27,7 @@ class Labels:
                     f"task.labels.{place}: expected a text or a number, found {called(value)}"
                 )
         self.texts = [nfc(str(value)) for value in values]
+        self._texts_alone = all(isinstance(value, str) for value in values)
         self._values = list(map(_value, self.texts))
 
     @property
@@ -65,6 +66,8 @@ class Labels:
         for known in self.texts:
             if skeleton(known) == bare:
                 return f"; it differs from {quoted(known)} by case, blanks or unseen characters"
+        if not self._texts_alone:
+            return '; YAML reads no and 1e3 as values, "no" and "1e3" as texts'
         return ""
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
+from jinja2.defaults import DEFAULT_NAMESPACE
 from jinja2.sandbox import SandboxedEnvironment
 
-from zobench.tasks.cells import WORDS, Named, Null, called, finite
+from zobench.tasks.cells import SELF, Named, Null
+from zobench.tasks.filters import filters
 from zobench.tasks.shown import listed, nfc, visible
+from zobench.tasks.written import MOST, Format, Method, percent, power, product, written
 
 _METHODS: tuple[tuple[Any, frozenset[str]], ...] = (  # what may be called, by type
     (str, frozenset(name for name in dir(str) if not name.startswith("_"))),
@@ -24,59 +26,48 @@ _METHODS: tuple[tuple[Any, frozenset[str]], ...] = (  # what may be called, by t
     ((datetime.date, datetime.time), frozenset({"isoformat", "strftime"})),
     ((numbers.Number, type(None)), frozenset()),
 )
-_LEFT_OUT = ("attr", "pprint", "random")  # Python's attributes and signs; other texts each time
 
 
-def lower_first(text: str) -> str:
-    """The first word in lower case, unless it is "I" (MeZO's Copa)."""
-    first, space, rest = text.partition(" ")
-    return text if first == "I" else first.lower() + space + rest
+def _remainder(left: Any, right: Any) -> Any:
+    if isinstance(left, bytes):
+        return written(left)  # raises
+    return percent(left, right) if isinstance(left, str) else left % right
 
 
-def upper_first(text: str) -> str:
-    """The first letter in upper case, the rest as it is (`capitalize` lowers the rest)."""
-    return text[:1].upper() + text[1:]
-
-
-class Method:
-    """A method of a text, which is there to be called."""
-
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        self._name, self._function = name, function
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._function(*args, **kwargs)
-
-    def __str__(self) -> str:
-        raise jinja2.TemplateRuntimeError(
-            f".{self._name} is a method here; call it, as in .{self._name}()"
-        )
-
-
-def written(value: Any) -> Any:
-    """What `{{ value }}` writes: a text, a number or a date; raises for anything else."""
-    if isinstance(value, WORDS) and finite(value):
-        return value
-    if type(value) is jinja2.Undefined:  # `{{ a if b }}` where b does not hold
-        return ""
-    if isinstance(value, jinja2.Undefined | Named | Method):
-        str(value)  # raises: these know their names
-    raise jinja2.TemplateRuntimeError(f"{{{{ ... }}}} gives {called(value)}, which is no text")
-
-
-class _Code(CodeGenerator):
-    """`a ~ b` writes its parts as `{{ a }}{{ b }}` does."""
-
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
-        write = nodes.EnvironmentAttribute("finalize")
-        parts = [nodes.Call(write, [part], [], None, None) for part in node.nodes]
-        super().visit_Concat(nodes.Concat(parts), frame)
+def _ours(tree: nodes.Template) -> nodes.Template:
+    """The tree with `self` a column as any other, and `a ~ b` writing as `{{ a }}{{ b }}` does."""
+    for name in tree.find_all(nodes.Name):
+        if name.name == "self":
+            name.name = SELF
+    write = nodes.EnvironmentAttribute("finalize")
+    for sum_of in tree.find_all(nodes.Concat):
+        sum_of.nodes = [nodes.Call(write, [node], [], None, None) for node in sum_of.nodes]
+    return tree
 
 
 class Language(SandboxedEnvironment):
     """Names after a dot are items of objects, or methods of what has no items."""
 
-    code_generator_class = _Code
+    intercepted_binops = frozenset({"%", "*", "**"})
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.binop_table |= {"%": _remainder, "*": product, "**": power}
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        return _ours(super()._parse(source, name, filename))
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        return super()._generate(_ours(source), *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """`format` and `format_map` of a text, over data alone; None for what is neither."""
+        text = getattr(value, "__self__", None)
+        if not isinstance(text, str) or value.__name__ not in ("format", "format_map"):
+            return None
+        if value.__name__ == "format":
+            return lambda *args, **kwargs: Format(self).vformat(text, args, kwargs)
+        return lambda mapping: Format(self).vformat(text, (), mapping)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, Mapping):
@@ -127,10 +118,29 @@ def environment() -> Language:
         keep_trailing_newline=True,
         finalize=written,
     )
-    made.filters |= {"lower_first": lower_first, "upper_first": upper_first}
-    for name in _LEFT_OUT:
-        made.filters.pop(name)
-    made.globals.pop("lipsum")
-    made.policies["json.dumps_kwargs"] = {"sort_keys": True, "default": written}
+    made.filters = filters()
+    made.globals = {}  # a column of any name stands before what Jinja brings along
     made.tests["none"] = lambda value: value is None or isinstance(value, Null)
     return made
+
+
+class _Ranges:
+    """`range(n)` of a template, with so many numbers in all that loops in loops come to an end."""
+
+    def __init__(self) -> None:
+        self._left = MOST
+
+    def __call__(self, *args: int) -> range:
+        numbers = range(*args)
+        self._left -= len(numbers)
+        if self._left < 0:
+            raise jinja2.TemplateRuntimeError(f"range: more than {MOST:,} numbers in all")
+        return numbers
+
+
+HELPERS = ("cycler", "dict", "joiner", "namespace", "range")
+
+
+def helpers() -> dict[str, Any]:
+    """What a template has where no column is called so."""
+    return {name: DEFAULT_NAMESPACE[name] for name in HELPERS} | {"range": _Ranges()}

@@ -9,12 +9,14 @@ import jinja2.meta
 from jinja2 import nodes
 
 from zobench.errors import UserError
-from zobench.tasks.cells import WHOLE_ROW, WORDS, called, context, named
+from zobench.tasks.cells import SELF, WHOLE_ROW, WORDS, called, context, named
 from zobench.tasks.example import Row
-from zobench.tasks.language import environment, written
+from zobench.tasks.language import HELPERS, environment, helpers
 from zobench.tasks.shown import brief, listed, quoted
+from zobench.tasks.written import written
 
 _ESCAPE = re.compile(r"\\[nrt]")
+_CONSTANTS = ("none", "true", "false", "None", "True", "False")
 _HALF = re.compile("[\ud800-\udfff]")  # of a character: JSON can spell it, no text can hold it
 _PRINTED = re.compile(r"\{\{-?\s*([^{}|()\[\]'\"]+?)\s*-?\}\}")  # names alone
 
@@ -31,7 +33,7 @@ class Template:
 
     def check_columns(self) -> None:
         """Raise UserError for a text that is the same for every row."""
-        if not self._names:
+        if not self._names.difference(_CONSTANTS):
             raise UserError(
                 f"{self.key}: {quoted(self.text)} is the same for every row; put a column into it,"
                 " as in {{ sentence }}"
@@ -125,11 +127,24 @@ def _compiled(
     """What the text makes, the names in it, and its tree; whole: it as a template."""
     try:
         tree = environment().parse(whole)
-        return compile(text), frozenset(jinja2.meta.find_undeclared_variables(tree)), tree
+        names = jinja2.meta.find_undeclared_variables(tree)
+        return compile(text), frozenset({*names, *_constants(whole)}), tree
     except jinja2.TemplateError as error:
         raise UserError(f"{key}: {brief(error, 160)}{_spelt(whole)}") from None
     except (RecursionError, ValueError) as error:
         raise UserError(f"{key}: not readable ({brief(error, 160)})") from None
+
+
+def _constants(whole: str) -> set[str]:
+    """The words that Jinja reads as values where a name of a column may be meant."""
+    tokens = [(kind, said) for _, kind, said in environment().lex(whole) if kind != "whitespace"]
+    before = {".", "is", "not"}  # an item of an object, a test
+    pairs = zip([("", ""), *tokens], tokens, strict=False)
+    return {
+        said
+        for (_, last), (kind, said) in pairs
+        if kind == "name" and said in _CONSTANTS and last not in before
+    }
 
 
 def _spelt(whole: str) -> str:
@@ -157,11 +172,16 @@ def _applied(
     names: Iterable[str],
     more: Mapping[str, Any],
 ) -> Any:
+    if said := next((name for name in names if name in _CONSTANTS and name in row.values), None):
+        raise UserError(
+            f"{row.where}: {key}: {said} is a word of templates, not the column{_by_name(said)}"
+        )
     try:
-        return function(context(row.values, names) | dict(more))
+        return function(helpers() | context(row.values, names) | dict(more))
     except jinja2.UndefinedError as error:
         raise UserError(
-            f"{row.where}: {key}: {brief(error, 300)}{_there(row, names, more)}"
+            f"{row.where}: {key}: {brief(error, 300).replace(SELF, 'self')}"
+            f"{_there(row, names, more)}"
         ) from None
     except Exception as error:  # a template can raise anything
         raise UserError(f"{row.where}: {key}: {brief(error, 300)}") from None
@@ -169,7 +189,8 @@ def _applied(
 
 def _there(row: Row, names: Iterable[str], more: Mapping[str, Any]) -> str:
     """The columns that there are, where one that is wanted is not."""
-    wanted = {name for name in names if name not in more and name != WHOLE_ROW}
+    own = {WHOLE_ROW, *HELPERS, *_CONSTANTS, *more}
+    wanted = {"self" if name == SELF else name for name in names if name not in own}
     if all(named(row.values, name) for name in wanted):
         return ""
     odd = next((name for name in row.values if not str(name).isidentifier()), None)

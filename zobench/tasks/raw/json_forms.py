@@ -1,6 +1,7 @@
 """JSON files of one document: rows in one of the forms that pandas and others write."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ _FORMS = (
     "a list of objects, an object of objects or of columns, {columns, data}, a list under one key,"
     " or an object a line (.jsonl)"
 )
+
+_INDEX = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?|\d{4}-\d\d-\d\d([T ].*)?", re.IGNORECASE)
 
 _Entries = Iterator[tuple[object, Any]]
 
@@ -113,18 +116,28 @@ def _columns_of_lists(document: Mapping[str, Any], where: str) -> _Entries | Non
 
 
 def _columns_of_objects(document: Mapping[str, Any], where: str) -> _Entries | None:
-    """pandas' default, orient=columns: cells by the number of their row."""
+    """pandas' default, orient=columns: cells by the number, date or name of their row."""
     del where
     columns = list(document.values())
-    if not columns or not all(isinstance(column, dict) for column in columns):
+    if not columns or not all(isinstance(column, dict) and column for column in columns):
         return None
     index = columns[0].keys()
-    numbered = bool(index) and all(key.lstrip("-").isdigit() for key in index)
-    if not numbered or all(key.isdigit() for key in document):
-        return None
     if any(column.keys() != index for column in columns):
         return None
+    if _counted(document) or not (_counted(index) or _tall(columns)):
+        return None
     return ((name, {key: column[name] for key, column in document.items()}) for name in index)
+
+
+def _counted(names: Iterable[str]) -> bool:
+    """Whether the names are those of rows, by number or date, and not of columns."""
+    return all(_INDEX.fullmatch(name) for name in names)
+
+
+def _tall(columns: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether several columns of plain cells have more rows than there are columns."""
+    plain = all(not isinstance(cell, dict | list) for column in columns for cell in column.values())
+    return 1 < len(columns) < len(columns[0]) and plain
 
 
 def _objects(value: Any) -> bool:

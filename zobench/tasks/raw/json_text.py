@@ -1,6 +1,7 @@
 """JSON text to data, with messages that say where it is none."""
 
 import json
+from collections import Counter
 from typing import Any
 
 from zobench.errors import UserError
@@ -8,7 +9,7 @@ from zobench.tasks.shown import brief, quoted
 
 
 def parsed(text: str, where: str, *, lines: bool = False) -> Any:
-    """What the text says; UserError for what is no JSON, or an object with a key of two values.
+    """What the text says; UserError for what is no JSON, or an object that has a key twice.
 
     lines: name the line of the text, too.
     """
@@ -32,7 +33,7 @@ class _Twice(Exception):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        for key, value in pairs:
-            if found[key] is not value and found[key] != value:
-                raise _Twice(key)
+        raise _Twice(
+            next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        )
     return found

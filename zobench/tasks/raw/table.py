@@ -1,6 +1,7 @@
 """Comma- and tab-separated tables, with a header or with column names from elsewhere."""
 
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from zobench.tasks.shown import listed, quoted
 from zobench.wide_csv import csv_records
 
 _Records = Iterable[tuple[int, list[str]]]
+_TOLD = re.compile("sep=(.)")  # a line of Excel's, which is no row
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
 
@@ -54,6 +56,9 @@ def _table(
         where = f"{path}:{line}"
         if not fields:
             continue
+        if line == 1 and (told := _TOLD.fullmatch(separator.join(fields))):
+            _check_told(told[1], where, separator)
+            continue
         if first and fields == header:  # columns of a file that names them itself
             first = False
             continue
@@ -73,6 +78,20 @@ def _table(
         raise UserError(f"{path}: the file is empty; expected a header line")
 
 
+def _check_told(told: str, where: str, separator: str) -> None:
+    """Raise UserError where the line `sep=;` that Excel reads tells of another separator."""
+    if told != separator:
+        raise UserError(
+            f"{where}: sep={told} says that columns end with {_SEPARATORS.get(told, repr(told))}"
+            f", of a file with {_SEPARATORS[separator]} between columns: {_way(told)}"
+        )
+
+
+def _way(separator: str) -> str:
+    ending = {"\t": ".tsv", ",": ".csv"}.get(separator)
+    return f"give its name the ending {ending}" if ending else "convert it to commas"
+
+
 def _unnamed(header: Sequence[str], where: str) -> set[str]:
     """The names of several columns that are blank, whose cells no template can name."""
     twice = {name for name, count in Counter(header).items() if count > 1}
@@ -89,9 +108,7 @@ def _check_separator(header: Sequence[str], where: str, separator: str) -> None:
         return
     for other, name in _SEPARATORS.items():
         if other in header[0]:
-            ending = {"\t": ".tsv", ",": ".csv"}.get(other)
-            way = f"give its name the ending {ending}" if ending else "convert it to commas"
             raise UserError(
                 f"{where}: the header is one column, {quoted(header[0])}, of a file with"
-                f" {_SEPARATORS[separator]} between columns; it seems to have {name}: {way}"
+                f" {_SEPARATORS[separator]} between columns; it seems to have {name}: {_way(other)}"
             )

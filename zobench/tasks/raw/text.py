@@ -8,6 +8,7 @@ from pathlib import Path
 from zobench.errors import UserError
 
 _GZIP = b"\x1f\x8b"
+_LAYERS = 3  # times that a file may be gzipped
 _MARKS = (  # byte-order marks of other encodings than UTF-8; the longer ones first
     (b"\xff\xfe\x00\x00", "utf-32"),
     (b"\x00\x00\xfe\xff", "utf-32"),
@@ -25,7 +26,7 @@ _OTHERS = (  # how files begin that are no text, and what to do with them
     (b"SQLite format 3\x00", "an SQLite database: export its rows as CSV"),
     (b"version https://git-lfs.github.com/", "a pointer of Git LFS, not the data: git lfs pull"),
 )
-_WAY = "+task.source.encoding=cp1252 (or latin-1, utf-16, ...) says which; iconv converts it"
+_ENCODINGS = ("cp1252", "latin-1", "utf-16", "gb18030")  # what texts of others are mostly in
 
 
 def text_of(path: Path, encoding: str = "utf-8") -> str:
@@ -35,8 +36,11 @@ def text_of(path: Path, encoding: str = "utf-8") -> str:
     """
     data = path.read_bytes()
     try:
-        if path.suffix.lower() == ".gz" or data.startswith(_GZIP):
+        if path.suffix.lower() == ".gz":
             data = gzip.decompress(data)
+        for _ in range(_LAYERS):
+            if data.startswith(_GZIP):
+                data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a readable gzip file ({error})") from None
     for start, what in _OTHERS:
@@ -52,9 +56,20 @@ def text_of(path: Path, encoding: str = "utf-8") -> str:
         return data.decode(encoding).removeprefix("\ufeff")  # spreadsheets put this mark first
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: not {encoding.upper()} text; {_WAY}") from None
+        raise UserError(f"{path}:{line}: not {encoding.upper()} text; {_way(encoding)}") from None
     except UnicodeError as error:  # a codec's own, such as UTF-16 without its mark
-        raise UserError(f"{path}: not {encoding.upper()} text ({error}); {_WAY}") from None
+        raise UserError(
+            f"{path}: not {encoding.upper()} text ({error}); {_way(encoding)}"
+        ) from None
+
+
+def _way(failed: str) -> str:
+    """How to say which encoding it is, of those that have not failed."""
+    failed_too = codecs.lookup(failed).name
+    first, *others = [name for name in _ENCODINGS if codecs.lookup(name).name != failed_too]
+    return (
+        f"+task.source.encoding={first} (or {', '.join(others)}, ...) says which; iconv converts it"
+    )
 
 
 def lines_of(text: str) -> list[str]:
