@@ -50,7 +50,7 @@ def footer(suite: Suite, cells: list[Cell], metric: str, target: float | None) -
 
 
 def _of_rows(done: pd.DataFrame) -> list[str]:
-    """What the runs noted of their rows, each text once, and at most so many."""
+    """What the runs noted of their rows, each text once, `_MOST` of them."""
     tasks = done["task"] if "task" in done else ["task"] * len(done)
     pairs = zip(tasks, done["notes"], strict=True)
     found = [f"{task}: {note}" for task, of in pairs if isinstance(of, list) for note in of]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zobench.tasks.batch import Batch
+from zobench.tasks.positions import virtual_tokens
 from zobench.tasks.scoring import Places, candidate_scores, forward_arguments, log_p_at
 
 
@@ -89,8 +90,7 @@ def _empty_cache(model: Any, length: int) -> Any:
     rotations may change where a text becomes long, and virtual tokens take the cache or the first
     positions for themselves.
     """
-    tuned = getattr(model, "active_peft_config", None)
-    if getattr(tuned, "num_virtual_tokens", None):
+    if virtual_tokens(model):
         return None
     if not {"past_key_values", "position_ids", "use_cache"} <= forward_arguments(model):
         return None
