@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from zobench.build import build
 from zobench.errors import UserError
 from zobench.interface import Interface
+from zobench.models.files import is_from_hub
 from zobench.models.language_model import load
 from zobench.paths import conf_dir
 
@@ -68,7 +69,8 @@ def test_every_model_of_the_hub_has_an_architecture() -> None:
     files = {
         path.stem: yaml.safe_load(path.read_text()) for path in (conf_dir() / "model").iterdir()
     }
-    of_hub = {name for name, node in files.items() if node.get("defaults") == ["hf"]}
+    named = {name: node for name, node in files.items() if node.get("defaults") == ["hf"]}
+    of_hub = {name for name, node in named.items() if is_from_hub(node["path"])}
     assert of_hub == {name for name, node in files.items() if node.get("architecture")}
     assert of_hub == EXACTLY.keys() | ABOUT.keys()
 
