@@ -44,7 +44,7 @@ def padding_is_hidden(
     most: int,
     device: torch.device,
 ) -> bool:
-    """Whether a short row gets the same alone, and beside a long one under any padding.
+    """Whether a short row gets the same alone and next to a long one, under any padding.
 
     pair: the short row and the long one; padding: two token ids; most: the widest batch. Raises
     UserError for a model that fails on such rows.

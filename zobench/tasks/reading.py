@@ -49,6 +49,7 @@ class Reading:
         self.tokenizer, self.interface = loaded.tokenizer, loaded.interface
         self.model, self.padding = loaded.model, padding_id(loaded.model, loaded.tokenizer)
         self.alone = False  # whether rows of different lengths stay apart; `look_at` says
+        self.switches_at = switches_at(loaded.model)
         most = longest_text(loaded.model)
         self.max_length = most if max_length is None else max_length
         if not 0 < self.max_length <= most:
@@ -124,5 +125,5 @@ class Reading:
 
     def batch(self, examples: Sequence[Encoded], device: torch.device) -> Batch:
         lengths = [len(c.context) for example in examples for c in example.candidates]
-        apart = self.alone or min(lengths) <= switches_at(self.model) < max(lengths)
+        apart = self.alone or min(lengths) <= self.switches_at < max(lengths)
         return collate(examples, self.padding, self.max_length, alone=apart).to(device)
