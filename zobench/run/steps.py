@@ -12,7 +12,7 @@ from zobench.run.data_order import batch_of
 from zobench.run.micro import Parts
 from zobench.run.pace import Pace
 from zobench.run.past import Past
-from zobench.tasks.problem import Problem
+from zobench.tasks.problem import ByLength, Problem
 from zobench.zo.feedback import Request
 from zobench.zo.fingerprint import fingerprint
 from zobench.zo.ledger import Ledger
@@ -46,14 +46,20 @@ class Steps:
         self._rates = [group.get("lr") for group in optimizer.param_groups]
 
     def batch(self, step: int, stream: int = 0) -> Any:
-        """The batch of a step; in parts where `train.micro_batch_size` asks for them."""
+        """The batch of a step; in parts where `train.micro_batch_size` asks for them.
+
+        Neighbours in length share a part, which leaves little to pad.
+        """
         size, wanted = self.problem.sizes["train"], self.train["batch_size"]
         indices = batch_of(step, size=size, batch_size=wanted, seed=self.seed, stream=stream)
-        part = self.train["micro_batch_size"] or wanted
-        parts = [indices[at : at + part].tolist() for at in range(0, len(indices), part)]
-        batches = [self.problem.batch(numbers) for numbers in parts]
-        if len(batches) == 1:
-            return batches[0]
+        numbers, part = indices.tolist(), self.train["micro_batch_size"] or wanted
+        if part >= len(numbers):
+            return self.problem.batch(numbers)
+        if isinstance(self.problem, ByLength):
+            numbers.sort(key=self.problem.length)
+        batches = [
+            self.problem.batch(numbers[at : at + part]) for at in range(0, len(numbers), part)
+        ]
         return Parts(batches, [self.problem.weight(batch) for batch in batches])
 
     def replayed(self, step: int) -> bool:

@@ -43,6 +43,9 @@ class ChoiceProblem:
     def batch(self, indices: Sequence[int]) -> Batch:
         return self._batch([self.lessons["train"][i] for i in indices])
 
+    def length(self, index: int) -> int:
+        return self.lessons["train"][index].length
+
     def loss(self, model: Any, batch: Batch) -> Tensor:
         return self.loss_of(self.said(model, batch), batch)
 

@@ -93,6 +93,9 @@ class GenerationProblem:
             return Asked(questions, sum(question.length for question in questions))
         return self._batch([self.lessons["train"][i] for i in indices])
 
+    def length(self, index: int) -> int:
+        return self.lessons["train"][index].length
+
     def loss(self, model: Any, batch: Batch | Asked) -> Tensor:
         return self.loss_of(self.said(model, batch), batch)
 

@@ -76,6 +76,14 @@ class Noted(Protocol):
     notes: Sequence[str]  # a line each, for stderr, meta.json and the table
 
 
+@runtime_checkable
+class ByLength(Protocol):
+    """A problem whose training examples are of different lengths."""
+
+    def length(self, index: int) -> int:
+        """Tokens of the longest row that this training example puts into a batch."""
+
+
 class Divisible(Protocol):
     """A batch that can be cut into its examples."""
 

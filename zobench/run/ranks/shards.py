@@ -18,7 +18,7 @@ from zobench.run.ranks.agreed import Agreed
 from zobench.run.ranks.gradients import parallel
 from zobench.run.ranks.group import Group
 from zobench.run.zero_shot import ZeroShot
-from zobench.tasks.problem import Answer, ByExample, Divisible, Problem
+from zobench.tasks.problem import Answer, ByExample, ByLength, Divisible, Problem
 from zobench.zo.optimizer import ZOOptimizer
 
 
@@ -72,6 +72,9 @@ class SharedProblem:
         counts = [end - start for start, end in itertools.pairwise(ends)]
         first = ends[group.rank]  # who has no example reads one for nothing
         return Shard(whole, whole.cut(first, first + max(1, counts[group.rank])), counts)
+
+    def length(self, index: int) -> int:
+        return self.problem.length(index) if isinstance(self.problem, ByLength) else 0
 
     def weight(self, batch: Any) -> float:
         return self.problem.weight(batch.whole if isinstance(batch, Shard) else batch)
