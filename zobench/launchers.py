@@ -40,10 +40,10 @@ def share(settings: Mapping[str, Any], launcher: Any) -> dict[str, Any]:
     return taken
 
 
-def _runs_at_once(device: str) -> int:
-    """As many as there are GPUs to be seen, or else (-1, to joblib) cores to be used."""
+def _runs_at_once(device: str, runs_per_gpu: int) -> int:
+    """As many as the GPUs to be seen are for, or else (-1, to joblib) cores to be used."""
     gpus = visible_gpus() if device in ("auto", "cuda", "free") else []
-    return len(gpus) or -1
+    return len(gpus) * runs_per_gpu or -1
 
 
 def _before_launch(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:

@@ -53,6 +53,8 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     every = settings["diagnose"]["every"]
     if every is not None and every < 1:
         raise UserError(f"diagnose.every={every}: must be at least 1, or null")
+    if settings["runs_per_gpu"] < 1:
+        raise UserError(f"runs_per_gpu={settings['runs_per_gpu']}: must be at least 1")
     if settings["threads"] is not None and settings["threads"] < 1:
         raise UserError(f"threads={settings['threads']}: must be at least 1, or null")
     if (most := settings["pack_runs"]) is not None and most < 2:

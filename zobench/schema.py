@@ -147,6 +147,7 @@ class Config:
     seed: int = 0  # names the noise and the data order; the data itself has task.data_seed
     suite: str = "scratch"  # runs of one suite share a folder and a table
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...; free: a GPU that no other run has claimed
+    runs_per_gpu: int = 1  # of those with device=free, such as hydra/launcher=local starts
     threads: int | None = None  # CPU threads of a run; null is torch's choice
     pack_runs: int | None = None  # runs of a sweep that are trained side by side, in one process
     runs_root: str = MISSING

@@ -71,6 +71,31 @@ def test_a_run_sees_the_gpu_that_is_free_and_no_other(
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize("runs", [1, 3])
+def test_runs_spread_over_the_gpus_before_they_share_one(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, runs: int
+) -> None:
+    """Each GPU is claimed once before any is claimed again, `runs` times at most."""
+    machine.mkdir()
+    taken = [gpus.claim(["GPU-a", "GPU-b"], machine, pytest.fail, runs) for _ in range(2 * runs)]
+    names = [Path(lock.lock_file).name.partition(".")[0] for lock in taken]
+    assert names == ["GPU-a", "GPU-b"] * runs
+    waited: list[str] = []
+
+    def end(sentence: str) -> None:
+        waited.append(sentence)
+        taken[-1].release()
+
+    assert gpus.claim(["GPU-a", "GPU-b"], machine, end, runs).lock_file == taken[-1].lock_file
+    assert len(waited) == 1
+    taken[-2].release()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.set_device", lambda _: None)
+    assert str(device_named("free", runs_per_gpu=runs)) == "cuda"
+    assert os.environ[gpus.VISIBLE] == "GPU-a"
+
+
 def test_without_a_gpu_none_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names what there is to choose."""
     monkeypatch.setenv("PATH", "/nowhere")

@@ -57,7 +57,8 @@ def test_a_local_run_has_a_gpu_of_its_own_or_a_core(gpus: list[str]) -> None:
     gpus += ["GPU-a", "GPU-b", "GPU-c"]
     local = launcher("hydra/launcher=local")
     assert local.n_jobs == 3
-    assert launcher("hydra/launcher=local", "device=cpu").n_jobs == -1
+    assert launcher("hydra/launcher=local", "runs_per_gpu=4").n_jobs == 12
+    assert launcher("hydra/launcher=local", "device=cpu", "runs_per_gpu=4").n_jobs == -1
     assert launcher("hydra/launcher=local", "hydra.launcher.n_jobs=7").n_jobs == 7
     for device in ("auto", "cuda"):
         taken = launchers.share({"device": device, "threads": None}, local)

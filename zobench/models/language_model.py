@@ -42,6 +42,7 @@ def load(
     architecture: Mapping[str, Any] | None = None,
     pickle: bool | None = None,
     trust_remote_code: bool | None = None,
+    capture: bool | None = None,
 ) -> LoadedModel:
     """Load a language model; its own config says whether it is a causal or a masked one.
 
@@ -59,6 +60,7 @@ def load(
     dimensions of a model; without it, for what a local folder's config.json says. No tokenizer.
     pickle: also load pytorch_model.bin, by torch.load with weights_only. trust_remote_code: run the
     Python files of a model that transformers does not know.
+    capture: handed on; see `zobench.run.captured`.
     Raises UserError when nothing usable is there, which includes weights that the checkpoint lacks.
     """
     from transformers import AutoConfig, AutoTokenizer
@@ -82,7 +84,7 @@ def load(
             device=weights_device,
             attention=attention,
         )
-        return LoadedModel(made, None, interface)
+        return LoadedModel(made, None, interface, capture)
     if weights != "pretrained":
         raise UserError(f"model.weights={weights}: choose pretrained or random")
     if path is None:
@@ -125,7 +127,7 @@ def load(
         raise UserError(f"model.path={path}: a masked language model, but no mask token")
     if interface is Interface.CLASSIFIER:
         pad_with(model, padding_id(model, tokenizer))
-    return LoadedModel(model.eval(), tokenizer, interface)
+    return LoadedModel(model.eval(), tokenizer, interface, capture)
 
 
 def preload(settings: Mapping[str, Any]) -> None:

@@ -9,9 +9,11 @@ class LoadedModel(NamedTuple):
     """A model in evaluation mode, its tokenizer if it reads text, and what it then gives back.
 
     The model is on the CPU unless the user placed it; one with an `hf_device_map` is spread over
-    devices and must not be moved.
+    devices and must not be moved. capture: whether its forwards are to be captured on a GPU; None
+    is where they can be.
     """
 
     model: Any
     tokenizer: Any = None
     interface: Interface | None = None
+    capture: bool | None = None

@@ -10,7 +10,8 @@ PROMPT = "The capital of France is"
 
 def main() -> None:
     """Print a prompt and its continuation by eight tokens, the most likely each time."""
-    model, tokenizer, _ = load(path=PATH, dtype="bfloat16")
+    loaded = load(path=PATH, dtype="bfloat16")
+    model, tokenizer = loaded.model, loaded.tokenizer
     ids = tokenizer(PROMPT, return_tensors="pt")
     with torch.no_grad():
         written = model.generate(**ids, max_new_tokens=8, do_sample=False)

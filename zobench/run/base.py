@@ -17,7 +17,7 @@ def device_for(settings: Mapping[str, Any], place: int | None = None) -> torch.d
     """The run's device, after its threads are set; place: as in `device_named`."""
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
-    return device_named(settings["device"], place)
+    return device_named(settings["device"], place, settings.get("runs_per_gpu", 1))
 
 
 def base_of(settings: Mapping[str, Any], device: torch.device) -> LoadedModel:

@@ -49,7 +49,7 @@ class CountedLoss:
         if self._precision is None:
             return self._loss(self._model, batch)
         device = next(self._model.parameters()).device.type
-        with torch.autocast(device, self._precision):
+        with torch.autocast(device, self._precision, cache_enabled=torch.is_grad_enabled()):
             return self._loss(self._model, batch)
 
 

@@ -16,21 +16,22 @@ class NoDevice(UserError):
     """The device that a run is to happen on cannot be used."""
 
 
-def device_named(wanted: str, place: int | None = None) -> torch.device:
-    """The device of `device=auto`, cpu, cuda, cuda:N or free (a GPU that no other run has claimed).
+def device_named(wanted: str, place: int | None = None, runs_per_gpu: int = 1) -> torch.device:
+    """The device of `device=auto`, cpu, cuda, cuda:N or free (a GPU that fewer than
+    `runs_per_gpu` other runs have claimed).
 
     auto is CUDA where there is a GPU, else the CPU. place: which GPU `auto` and cuda mean, for one
     of several processes on this machine. A GPU becomes the current one, which kernels are launched
     on and whose memory can be measured. Raises NoDevice for one that is not there, and for auto
     where the machine has a GPU that does not work: nobody wants the CPU then.
     """
-    device = _named(wanted, place)
+    device = _named(wanted, place, runs_per_gpu)
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)
     return device
 
 
-def _named(wanted: str, place: int | None) -> torch.device:
+def _named(wanted: str, place: int | None, runs_per_gpu: int) -> torch.device:
     if wanted == "auto":
         if not torch.cuda.is_available() and _has_gpu():
             raise NoDevice(
@@ -41,7 +42,7 @@ def _named(wanted: str, place: int | None) -> torch.device:
     if wanted == "free":
         if place is not None:
             raise UserError("device=free: under torchrun each rank has the GPU of its number")
-        own_gpu(tell_once)
+        own_gpu(tell_once, runs_per_gpu)
     elif wanted == "cuda" and place is not None and torch.cuda.is_available():
         if place >= (there := torch.cuda.device_count()):
             raise NoDevice(

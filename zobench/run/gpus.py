@@ -23,8 +23,8 @@ _PAUSE = 0.5  # seconds between two looks for a free GPU
 _held: FileLock | None = None  # this process' claim, until its end
 
 
-def own_gpu(on_wait: Callable[[str], None]) -> None:
-    """Make a GPU that no other run has claimed the only one that this process sees.
+def own_gpu(on_wait: Callable[[str], None], runs: int = 1) -> None:
+    """Make a GPU that fewer than `runs` others have claimed the only one that this process sees.
 
     Waits for one where all are claimed, and calls `on_wait` once with a sentence that says so. To
     be called before anything makes a CUDA context.
@@ -34,13 +34,19 @@ def own_gpu(on_wait: Callable[[str], None]) -> None:
         gpus = visible_gpus()
         if not gpus:
             raise UserError("device=free: nvidia-smi shows no GPU here; choose cuda:N or cpu")
-        _held = claim(gpus, _folder(), on_wait)
-        os.environ[VISIBLE] = Path(_held.lock_file).stem
+        _held = claim(gpus, _folder(), on_wait, runs)
+        os.environ[VISIBLE] = Path(_held.lock_file).name.partition(".")[0]
 
 
-def claim(gpus: Sequence[str], folder: Path, on_wait: Callable[[str], None]) -> FileLock:
-    """The lock of the first of the GPUs that is free, once one is; its file has the GPU's name."""
-    locks = [FileLock(folder / f"{gpu}.lock") for gpu in gpus]
+def claim(
+    gpus: Sequence[str], folder: Path, on_wait: Callable[[str], None], runs: int = 1
+) -> FileLock:
+    """A lock of one of the GPUs, once there is one; its file has the name of the GPU and a dot.
+
+    A GPU has one for each of its `runs`. Those with the fewest runs come first.
+    """
+    endings = ["lock", *(f"{place}.lock" for place in range(1, runs))]
+    locks = [FileLock(folder / f"{gpu}.{ending}") for ending in endings for gpu in gpus]
     told = False
     while True:
         for lock in locks:

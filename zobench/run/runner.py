@@ -9,6 +9,7 @@ import torch
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
 from zobench.run.base import base_of, check_base, device_for, digest_of
+from zobench.run.captured import CapturedLoss, captured
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.durable import renewed
@@ -55,6 +56,7 @@ class Made(NamedTuple):
     trainable: list[tuple[str, torch.nn.Parameter]]
     base: str | None
     inputs: Inputs
+    capture: bool | None  # of forwards; None is where it can be
 
 
 def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None) -> dict[str, Any]:
@@ -78,6 +80,8 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
         check_ranks(settings, optimizer)
     train = settings["train"]
     check_captured(optimizer, train["micro_batch_size"], train["nonfinite"])
+    ranks = 1 if group is None else group.size
+    loss = captured(made.problem, optimizer, made.model, made.capture, ranks)
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
         with meter.phase("fit"):
             optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])
@@ -87,7 +91,8 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
         build(settings["logger"], "logger") if group is None or group.first else NoLogger()
     )
     with own_folder(folder, group) as own:
-        return done(recorded(own, settings, made, optimizer, meter, logger, stop or Stop(), group))
+        parts = (made, optimizer, meter, logger, stop or Stop(), group, loss)
+        return done(recorded(own, settings, *parts))
 
 
 def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
@@ -99,7 +104,7 @@ def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
     base = digest_of(model)
     problem = task.prepare(loaded, device)
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    return Made(model, loaded.tokenizer, problem, trainable, base, seen.inputs())
+    return Made(model, loaded.tokenizer, problem, trainable, base, seen.inputs(), loaded.capture)
 
 
 def recorded(
@@ -111,10 +116,12 @@ def recorded(
     logger: Logger,
     stop: Stop | None = None,
     group: Group | None = None,
+    loss: CapturedLoss | None = None,
 ) -> Work:
     """Train, with everything that the folder and the logger are to hold; the result, in the end.
 
     stop: None for one of several runs in a process, which end where they are. group: as in `run`.
+    loss: the problem's, where its forwards are captured.
     """
     budget = {"steps": 0} if isinstance(optimizer, ZeroShot) else settings["budget"]
     lines, first = stop is None, group is None or group.first
@@ -151,7 +158,9 @@ def recorded(
         with ExitStack() as stack:
             stack.enter_context(journal)
             progress = stack.enter_context(RunProgress(meta["name"], pace, lines=lines))
-            steps = Steps(settings, made.model, made.problem, optimizer, pace, past)
+            steps = Steps(
+                settings, made.model, made.problem, optimizer, pace, past, loss or made.problem.loss
+            )
             if isinstance(optimizer, ZOOptimizer):
                 ledger = Ledger(folder.ledger, settings["seed"], past.ledger, renewed)
                 steps.ledger = stack.enter_context(ledger)

@@ -1,6 +1,6 @@
 """One step of a run: its batch, its rate and the optimizer's part; or all that from the ledger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,8 @@ from zobench.zo.optimizer import ZOOptimizer
 class Steps:
     """The steps of a run: those that the ledger has are replayed, the others are taken `live`.
 
-    `loss` counts the tokens of both; the optimizer, where it is a zeroth-order one, the forwards.
+    loss: the problem's, maybe captured. The attribute counts the tokens of both; the optimizer,
+    where it is a zeroth-order one, the forwards.
     """
 
     def __init__(
@@ -33,13 +34,14 @@ class Steps:
         optimizer: torch.optim.Optimizer,
         pace: Pace,
         past: Past,
+        loss: Callable[[Any, Any], torch.Tensor],
     ) -> None:
         self.train, self.seed = settings["train"], settings["seed"]
         self.problem, self.optimizer, self.pace, self.past = problem, optimizer, pace, past
         self.ledger: Ledger | None = None
         precision = self.train["precision"]
         autocast = None if precision is None else getattr(torch, precision)
-        self.loss = CountedLoss(model, problem.loss, autocast)
+        self.loss = CountedLoss(model, loss, autocast)
         self.anchor = partial(self.batch, stream=1)  # in an order of its own
         clip, sound = self.train["grad_clip"], self.train["nonfinite"] == "skip"
         self.live = step_of(optimizer, self.loss, self.anchor, clip, sound)

@@ -53,6 +53,8 @@ def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
     meters = [Meter(device, clock) for clock in clocks]
     with clocks[0].turn(), meters[0].phase("load"):
         made = made_of(settings[0], device)
+    if made.capture:
+        raise UserError("pack_runs: model.capture=true is for one run at a time; set it to null")
     members = []
     for folder, own, clock, meter in zip(folders, settings, clocks, meters, strict=True):
         with clock.turn(), meter.phase("load"):

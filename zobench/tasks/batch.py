@@ -70,6 +70,38 @@ class Batch:
             token_types=None if types is None else types[row],
         )
 
+    def widened(self, longest: int) -> "Batch":
+        """The same with filler, up to sizes of which there are few; no example is changed.
+
+        longest: no row gets more tokens. Filler rows hold one token; filler candidates belong to no
+        example.
+        """
+        rows, width = self.input_ids.shape
+        count, depth = self.picked.shape
+        below = _step_up(rows) - rows
+        right = max(0, min(longest, _step_up(width)) - width)
+        more, left = _power_up(count) - count, _power_up(depth) - depth
+        unread = _power_up(len(self.read_at)) - len(self.read_at)
+
+        def padded(x: Tensor, pad: tuple[int, ...], filler: int = 0) -> Tensor:
+            return torch.nn.functional.pad(x, pad, value=filler)
+
+        mask = padded(self.attention_mask, (0, right, 0, below))
+        mask[rows:, 0] = 1
+        types = self.token_types
+        return replace(
+            self,
+            input_ids=padded(self.input_ids, (0, right, 0, below)),
+            attention_mask=mask,
+            read_row=padded(self.read_row, (0, unread)),
+            read_at=padded(self.read_at, (0, unread)),
+            picked=padded(self.picked, (left, 0, 0, more)),
+            target=padded(self.target, (left, 0, 0, more), -1),
+            example=padded(self.example, (0, more), -1),
+            place=padded(self.place, (0, more)),
+            token_types=None if types is None else padded(types, (0, right, 0, below)),
+        )
+
     def to(self, device: torch.device) -> "Batch":
         if device.type == "cpu":
             return self
@@ -122,6 +154,16 @@ def collate(
         choices=max(len(example.candidates) for example in examples),
         alone=alone,
     )
+
+
+def _step_up(size: int) -> int:
+    """The next size of a ladder of eight steps an octave, which adds an eighth at most."""
+    step = 1 << max(0, (size - 1).bit_length() - 4)
+    return -(-size // step) * step
+
+
+def _power_up(size: int) -> int:
+    return 1 << (size - 1).bit_length()
 
 
 def _span(numbers: Tensor) -> slice:

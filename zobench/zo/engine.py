@@ -47,7 +47,8 @@ class Engine:
     arithmetic: how the weights are displaced and rounded; by their dtype unless given.
     pack: more than 1 hands up to so many points at once to who answers, with the weights left
     clean. `forwards` counts every evaluation since the start, `at_once` those of the call that is
-    under way; `losses` holds those of the last step, also where it ended at one of them.
+    under way; `bare` while the call needs nothing but the loss of the weights as they stand, with
+    nobody looking on; `losses` holds those of the last step, also where it ended at one of them.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Engine:
         self.seed = seed
         self.pack = pack
         self.at_once = 1
+        self.bare = False
         self.forwards = 0
         self.losses: list[float] = []
         self.arithmetic = arithmetic or Arithmetic()
@@ -116,8 +118,14 @@ class Engine:
         there = (
             self.walk.evaluating(first) if self.pack == 1 or along is not None else nullcontext()
         )
-        with there, self.sampler.watch() if watched else nullcontext():
-            values = yield requests
+        onlooker = self.sampler.watch() if watched else nullcontext()
+        alone = self.pack == 1 and along is None and isinstance(onlooker, nullcontext)
+        with there, onlooker:
+            self.bare = alone and isinstance(self.walk, InPlace)
+            try:
+                values = yield requests
+            finally:
+                self.bare = False
         self.forwards += len(values)
         self.losses.extend(values)
         names = ("loss",) * len(requests) if along is None else ("loss", "slope")
