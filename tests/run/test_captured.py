@@ -21,6 +21,7 @@ from zobench.run.captured import CapturedLoss, why_not
 from zobench.run.folder import RunFolder
 from zobench.run.runner import made_of, run
 from zobench.tasks.batch import Batch
+from zobench.tasks.problem import Indices
 from zobench.zo.ledger import read
 
 Compose = Callable[..., dict[str, Any]]
@@ -105,12 +106,14 @@ def test_captured_losses_are_those_of_the_same_batches_launched(
     assert (recorder.recorded > 0) is captures
     assert recorder.replayed > recorder.recorded or not captures
 
-    def launched(problem: Any, optimizer: Any, *_: Any) -> Any:
-        def loss(model: Any, batch: Any) -> Tensor:
-            wide = optimizer.engine.bare and captures
-            return problem.loss(model, batch.widened(2**10) if wide else batch)
+    def launched(loss: Any, model: Any, some: Any, wanted: Any, optimizer: Any, *_: Any) -> Any:
+        del model, some, wanted
 
-        return loss
+        def wide(model: Any, batch: Any) -> Tensor:
+            widens = optimizer.engine.bare and captures
+            return loss(model, batch.widened(2**10) if widens else batch)
+
+        return wide
 
     monkeypatch.setattr("zobench.run.runner.captured", launched)
     assert list(read(carry_out(*words).ledger)) == recorded
@@ -130,7 +133,8 @@ def batch_of(compose: Compose, *words: str) -> tuple[Any, Any, Batch]:
     """A model, its problem, and a batch of three."""
     settings = compose("logger=none", *SIZES, *words)
     made = made_of(settings, CPU)
-    return made.model, made.problem, made.problem.batch([0, 1, 2])
+    batch: Any = made.problem.batch([0, 1, 2])
+    return made.model, made.problem, batch
 
 
 TASKS = [(), ("task.loss=answer",), ("task.loss=sequence",), ("model.head=classification",)]
@@ -174,7 +178,7 @@ def alone(compose: Compose, recorder: Recorder) -> Iterator[Callable[..., Any]]:
     def make(**options: Any) -> Any:
         settings = compose("logger=none", *SIZES)
         made = made_of(settings, CPU)
-        optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
+        optimizer: Any = build_optimizer(settings["optimizer"], made.trainable, made.model)
         optimizer.engine.bare = True
         loss = CapturedLoss(made.problem.loss, optimizer.engine, recorder, **options)
         batches = [made.problem.batch(range(count)) for count in (1, 2, 3)]
@@ -247,18 +251,19 @@ REASONS = {
 
 @pytest.mark.parametrize("words", REASONS)
 def test_what_cannot_be_captured_is_refused_in_a_sentence(
-    compose: Compose, monkeypatch: pytest.MonkeyPatch, words: Sequence[str]
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     """Where it is asked for; where it is not, it is not done."""
     settings = compose("logger=none", *SIZES, *words)
     made = made_of(settings, CPU)
     optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
+    asked = made.problem.loss, made.model, lambda: made.problem.batch([0])
     if words:
         monkeypatch.setattr(captured, "CUDA", "cpu")
     with pytest.raises(UserError, match=f"^model.capture=true: .*{REASONS[words]}.*set it to null"):
-        captured.captured(made.problem, optimizer, made.model, True)
+        captured.captured(*asked, True, optimizer)
     for wanted in (None, False):
-        assert captured.captured(made.problem, optimizer, made.model, wanted) is None
+        assert captured.captured(*asked, wanted, optimizer) is None
 
 
 def test_rows_of_one_length_at_a_time_and_texts_are_not_captured(
@@ -268,11 +273,13 @@ def test_rows_of_one_length_at_a_time_and_texts_are_not_captured(
     monkeypatch.setattr(captured, "CUDA", "cpu")
     settings = compose("logger=none", *SIZES)
     made = made_of(settings, CPU)
-    optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
-    assert why_not(made.problem, optimizer, made.model) is None
-    made.problem.reading.alone = True
-    assert "one length at a time" in str(why_not(made.problem, optimizer, made.model))
-    assert "ranks" in str(why_not(made.problem, optimizer, made.model, 2))
+    asked = made.model, lambda: made.problem.batch([0])
+    assert why_not(*asked) is None
+    assert "ranks" in str(why_not(*asked, ranks=2))
+    problem: Any = made.problem
+    problem.reading.alone = True
+    assert "one length at a time" in str(why_not(*asked))
+    assert "not tensors" in str(why_not(made.model, lambda: Indices((0,))))
 
 
 def test_a_loader_hands_on_whether_to_capture() -> None:

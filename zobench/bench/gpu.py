@@ -56,6 +56,15 @@ def _graphs(device: torch.device, folder: Path) -> Rows:
     return gpu_sections.steps(device, benches, gpu_sections.GRAPHS, folder)
 
 
+def _captured(device: torch.device, folder: Path) -> Rows:
+    models = [["model=opt_125m", "seconds=10"], ["model=opt_1_3b", "seconds=12"]]
+    common = ["dtype=bfloat16", "tokens=64", "rounds=5"]
+    for capture in ("null", "false"):
+        benches = [[*model, *common, f"model.capture={capture}"] for model in models]
+        for row in gpu_sections.steps(device, benches, gpu_sections.SEEDS, folder):
+            yield {"capture": capture} | row
+
+
 def _memory(device: torch.device, folder: Path) -> Rows:
     del folder
     half = ["model.dtype=bfloat16"]
@@ -65,19 +74,20 @@ def _memory(device: torch.device, folder: Path) -> Rows:
 
 SECTIONS = {
     "kernels": Section(
-        "Kernels against the CPU's", 100, lambda device, _: gpu_sections.kernels(device)
+        "Kernels against the CPU's", 80, lambda device, _: gpu_sections.kernels(device)
     ),
-    "graph": Section("Launch by launch against a graph, 16 x 32 tokens", 60, _graphs),
-    "steps": Section("Steps over their forwards, 16 examples", 165, _steps),
+    "captured": Section("Captured forwards against launched ones, 16 x 64 tokens", 110, _captured),
+    "graph": Section("Captured forwards against whole steps, 16 x 32 tokens", 50, _graphs),
+    "steps": Section("Steps over their forwards, 16 examples", 130, _steps),
     "gaussians": Section(
         "Gaussian transforms, one pass over 2^28 numbers",
-        40,
+        30,
         lambda device, _: race(device, 1 << 28, (torch.float32, torch.bfloat16), 20),
     ),
-    "memory": Section("Memory and seconds of a step", 115, _memory),
+    "memory": Section("Memory and seconds of a step", 90, _memory),
     "agreement": Section(
         "CPU against GPU, float32",
-        55,
+        45,
         lambda device, _: gpu_sections.agreement(device, "opt_125m", 4, 32, 50),
     ),
 }

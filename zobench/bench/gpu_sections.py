@@ -37,6 +37,7 @@ STEPS = (
     "'mezo arithmetic=inplace optimizer.graph=true'",
 )
 GRAPHS = ("mezo", "'mezo optimizer.graph=true'")
+SEEDS = ("mezo", "conmezo", "ldsd_sgd", "loren", "curvzo")
 
 
 def kernels(device: torch.device, names: Sequence[str] = tuple(CHECKS)) -> Iterator[Row]:
@@ -97,14 +98,15 @@ def memory(
         pure = _measured(device, meter, "forward", once, number)
         yield shown | {"what": "forward"} | pure | {"peak / a forward's": 1.0}
         for arithmetic in ("inplace", "stochastic", "exact"):
-            take = step_of(_optimizer(subject, model, arithmetic), subject.counted())
+            optimizer = _optimizer(subject, model, arithmetic)
+            take = step_of(optimizer, subject.counted_for(optimizer))
             step = partial(take, subject.batch)
             row = _measured(device, meter, arithmetic, step, number)
             row["peak / a forward's"] = row["peak GiB"] / pure["peak GiB"]
             if published := _published(model, batch):
                 row["MeZO's paper (A100), s"] = published
             yield shown | {"what": f"mezo, {arithmetic}"} | row
-            del step, take
+            del step, take, optimizer
             _empty(device)
         del subject, loss, once
         _empty(device)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zobench.bench.pieces import FORWARD, Piece, pieces_of
+from zobench.bench.pieces import FORWARD, LAUNCHED, Piece, pieces_of
 from zobench.bench.rounds import carry_out, say, timed
 from zobench.bench.subject import Subject
 from zobench.run.meter import Meter
@@ -27,10 +27,11 @@ def measure(
     pieces = {name: make() for name, make in makers.items()}
     limits = {name: settings[name] for name in ("rounds", "seconds", "seed")}
     times = timed(subject, pieces, **limits)
-    several = times[FORWARD]  # of them were timed together
-    pure = [s / n for s, n in zip(several["seconds"], several["forwards"], strict=True)]
-    times[FORWARD] = {"seconds": pure, "forwards": [1] * len(pure)}
-    rows = []
+    for name in (FORWARD, LAUNCHED):
+        if several := times.get(name):  # of them were timed together
+            each = [s / n for s, n in zip(several["seconds"], several["forwards"], strict=True)]
+            times[name] = {"seconds": each, "forwards": [1] * len(each)}
+    rows, pure = [], times[FORWARD]["seconds"]
     for name, piece in pieces.items():
         steps = zip(times[name]["seconds"], times[name]["forwards"], pure, strict=True)
         row: dict[str, Any] = {"row": name, **times[name], **memory[name]}

@@ -10,10 +10,11 @@ import torch
 from zobench.bench.plain import PlainMeZO
 from zobench.bench.subject import Subject
 from zobench.build import build_optimizer
+from zobench.run.captured import why_not
 from zobench.run.closure import CountedLoss, state_bytes, step_of
 from zobench.zo.optimizer import ZOOptimizer
 
-FORWARD, PLAIN = "forward", "plain MeZO"
+FORWARD, LAUNCHED, PLAIN = "forward", "forward, launched", "plain MeZO"
 _PASSES = 2  # a single forward pass is too short a measure for what it is divided by
 
 
@@ -32,9 +33,9 @@ class Piece:
         return self.loss.tokens / self.loss.forwards
 
 
-def forward_passes(subject: Subject) -> Piece:
-    """The loss alone, read as a step reads it."""
-    loss = subject.counted()
+def forward_passes(subject: Subject, *, launched: bool = False) -> Piece:
+    """The loss alone, read as a step reads it; captured where a run would, unless `launched`."""
+    loss = subject.counted() if launched else subject.counted_for(None)
 
     @torch.no_grad()
     def once() -> None:
@@ -57,7 +58,7 @@ def optimizer_step(subject: Subject, node: Mapping[str, Any]) -> Piece:
     A method that looks at other batches of the training set sees this one again.
     """
     optimizer = build_optimizer(node, subject.trainable, subject.model)
-    loss = subject.counted()
+    loss = subject.counted_for(optimizer)
     step = step_of(optimizer, loss, anchor=lambda _: subject.batch)
 
     counted = optimizer.engine if isinstance(optimizer, ZOOptimizer) else loss
@@ -78,4 +79,6 @@ def pieces_of(
         FORWARD: partial(forward_passes, subject),
         PLAIN: partial(plain_step, subject, seed),
     }
+    if subject.capture is not False and why_not(subject.model, lambda: subject.batch) is None:
+        makers[LAUNCHED] = partial(forward_passes, subject, launched=True)
     return makers | {row: partial(optimizer_step, subject, node) for row, node in nodes.items()}

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, pad
 from zobench.build import build
 from zobench.errors import UserError
 from zobench.interface import Interface
+from zobench.run.captured import captured
 from zobench.run.closure import CountedLoss
 from zobench.tasks.batch import Batch
 from zobench.tasks.random_tokens import RandomTokens
@@ -24,10 +25,16 @@ class Subject(NamedTuple):
     loss: Callable[[Any, Any], Tensor]
     trainable: list[tuple[str, Tensor]]
     device: torch.device
+    capture: bool | None = None  # of forwards, as `model.capture` has it
 
     def counted(self) -> CountedLoss:
-        """The loss with a count of its own."""
+        """The loss with a count of its own, its forwards launched one by one."""
         return CountedLoss(self.model, self.loss)
+
+    def counted_for(self, optimizer: torch.optim.Optimizer | None) -> CountedLoss:
+        """The same as a run of this optimizer has it; None: as one that moves no weight would."""
+        asked = self.loss, self.model, lambda: self.batch, self.capture
+        return CountedLoss(self.model, captured(*asked, optimizer, wide=False) or self.loss)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -65,7 +72,7 @@ def subject_of(settings: Mapping[str, Any], device: torch.device) -> Subject:
         raise UserError(f"tokens={settings['tokens']}: the model takes {most} at most")
     loss = language_loss if settings["logits"] == "all" else problem.loss
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    return Subject(model, problem.batch(range(size)), loss, trainable, device)
+    return Subject(model, problem.batch(range(size)), loss, trainable, device, loaded.capture)
 
 
 def language_loss(model: Any, batch: Batch) -> Tensor:

@@ -18,7 +18,6 @@ from zobench.errors import UserError
 from zobench.run.command import tell_once
 from zobench.tasks.batch import Batch
 from zobench.tasks.positions import longest_text
-from zobench.tasks.problem import Problem
 from zobench.zo.engine import Engine
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.walk import InPlace
@@ -39,14 +38,33 @@ class _Room(NamedTuple):
 
 
 def why_not(
-    problem: Problem, optimizer: torch.optim.Optimizer, model: nn.Module, ranks: int = 1
+    model: nn.Module,
+    some: Callable[[], Any],
+    optimizer: torch.optim.Optimizer | None = None,
+    ranks: int = 1,
 ) -> str | None:
-    """Why the forwards of a run cannot be captured, in words; None where they can."""
+    """Why forwards on batches such as `some` makes cannot be captured; None where they can.
+
+    optimizer: who asks for their losses; None where nobody moves a weight.
+    """
     devices = {parameter.device for parameter in model.parameters()}
     if {device.type for device in devices} != {CUDA}:
         return "that takes a CUDA device"
     if len(devices) > 1:
         return "the model is spread over several devices"
+    if ranks > 1:
+        return "ranks exchange what they find in the middle of a loss"
+    if optimizer is not None and (reason := _why_not_for(optimizer)):
+        return reason
+    batch = some()
+    if not _tensors_of(batch):
+        return "this task's batches are not tensors"
+    if isinstance(batch, Batch) and batch.alone:
+        return "this model reads rows of different lengths one length at a time"
+    return None
+
+
+def _why_not_for(optimizer: torch.optim.Optimizer) -> str | None:
     if not isinstance(optimizer, ZOOptimizer):
         return "only what a zeroth-order optimizer evaluates is captured"
     if optimizer.graph:
@@ -55,13 +73,6 @@ def why_not(
         return "optimizer.pack evaluates several points at once, on copies of what is trained"
     if not isinstance(optimizer.engine.walk, InPlace):
         return "arithmetic=stochastic displaces each module's weights while the model computes"
-    if ranks > 1:
-        return "ranks exchange what they find in the middle of a loss"
-    some = problem.batch([0])
-    if not _tensors_of(some):
-        return "this task's batches are not tensors"
-    if isinstance(some, Batch) and some.alone:
-        return "this model reads rows of different lengths one length at a time"
     return None
 
 
@@ -69,14 +80,23 @@ class CapturedLoss:
     """The loss of a model on a batch, as `loss` gives it, by a graph where one will do.
 
     record: makes of a computation one that takes place again, on the same tensors, at each call.
-    must: raise UserError where a forward cannot be captured; else it is said once, and all are
-    launched one by one from then on.
+    engine: who asks, and knows whether the loss of the weights as they stand is all that is wanted;
+    None where it always is. wide: batches get filler, so that there are few shapes. must: raise
+    UserError where a forward cannot be captured; else it is said once, and all are launched one by
+    one from then on.
     """
 
     def __init__(
-        self, loss: Loss, engine: Engine, record: Recorder, *, must: bool = False, most: int = MOST
+        self,
+        loss: Loss,
+        engine: Engine | None,
+        record: Recorder,
+        *,
+        wide: bool = True,
+        must: bool = False,
+        most: int = MOST,
     ) -> None:
-        self._loss, self._engine, self._record = loss, engine, record
+        self._loss, self._engine, self._record, self._wide = loss, engine, record, wide
         self._must, self._most, self._works = must, most, True
         self._rooms: OrderedDict[tuple[Any, ...], _Room] = OrderedDict()
         self._inside: dict[int, Any] = {}  # by room: the batch that was copied into it last
@@ -85,7 +105,8 @@ class CapturedLoss:
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
         """A scalar, in memory of its own."""
-        if self._works and self._engine.bare and not torch.is_grad_enabled():
+        bare = self._engine is None or self._engine.bare
+        if self._works and bare and not torch.is_grad_enabled():
             room = self._entered(model, batch)
             if room is not None:
                 return room.loss().clone()
@@ -94,7 +115,8 @@ class CapturedLoss:
     def _entered(self, model: nn.Module, batch: Any) -> _Room | None:
         """The room of the batch's shape with the batch in it; None where it cannot be recorded."""
         self._forget_moved(model)
-        wide = batch.widened(self._longest) if isinstance(batch, Batch) else batch
+        widens = self._wide and isinstance(batch, Batch)
+        wide = batch.widened(self._longest) if widens else batch
         tensors = _tensors_of(wide)
         others = {k: v for k, v in vars(wide).items() if k not in tensors and k != _COUNTED}
         key = (*((n, x.shape, x.dtype) for n, x in tensors.items()), *sorted(others.items()))
@@ -137,24 +159,26 @@ class CapturedLoss:
 
 
 def captured(
-    problem: Problem,
-    optimizer: torch.optim.Optimizer,
+    loss: Loss,
     model: nn.Module,
+    some: Callable[[], Any],
     wanted: bool | None,
+    optimizer: torch.optim.Optimizer | None = None,
     ranks: int = 1,
+    *,
+    wide: bool = True,
 ) -> CapturedLoss | None:
-    """The problem's loss, where its forwards are captured; wanted: None is where they can be.
+    """The loss with its forwards captured; wanted: None is where they can be. See `why_not`.
 
     Raises UserError where it is wanted and cannot be.
     """
-    reason = None if wanted is False else why_not(problem, optimizer, model, ranks)
+    reason = None if wanted is False else why_not(model, some, optimizer, ranks)
     if wanted is False or (reason and not torch.cuda.is_available() and not wanted):
         return None
     if reason is None:
-        assert isinstance(optimizer, ZOOptimizer)
-        device = optimizer.engine.slots[0].parameter.device
-        record = recorder_on(device)
-        return CapturedLoss(problem.loss, optimizer.engine, record, must=bool(wanted))
+        device = next(model.parameters()).device
+        engine = optimizer.engine if isinstance(optimizer, ZOOptimizer) else None
+        return CapturedLoss(loss, engine, recorder_on(device), wide=wide, must=bool(wanted))
     if wanted:
         raise UserError(f"model.capture=true: {reason}; set it to null")
     if isinstance(optimizer, ZOOptimizer) and not optimizer.graph:

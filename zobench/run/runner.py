@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -81,7 +82,8 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
     train = settings["train"]
     check_captured(optimizer, train["micro_batch_size"], train["nonfinite"])
     ranks = 1 if group is None else group.size
-    loss = captured(made.problem, optimizer, made.model, made.capture, ranks)
+    some = partial(made.problem.batch, [0])
+    loss = captured(made.problem.loss, made.model, some, made.capture, optimizer, ranks)
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
         with meter.phase("fit"):
             optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])
