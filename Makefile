@@ -69,8 +69,15 @@ bench: $(STAMP)  ## steps against their forwards, noise, peak memory of training
 gpu:  ## measure all that needs a CUDA device, with the Python that is first on the path
 	$(PYTHON) -m zobench.bench.gpu
 
+gpu-lab:  ## run the lab's table on a GPU, from folders: WHEELS, MODEL, DATA, OUT; LAB has more options
+	$(PYTHON) -m zobench.bench.gpu_lab $(if $(WHEELS),--wheels $(WHEELS)) --model $(MODEL) --data $(DATA) --out $(OUT) $(LAB)
+
+gpu-wheels: $(STAMP)  ## download into WHEELS what a GPU machine with torch and transformers may lack
+	$(BIN)/python -m pip wheel --quiet --no-deps --constraint constraints.txt --wheel-dir $(WHEELS) \
+	  hydra-core omegaconf antlr4-python3-runtime filelock gguf hydra-joblib-launcher joblib threadpoolctl cloudpickle
+
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zobench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test lm test-lm test-real test-smoke test-faults test-laws test-kernels check format bench gpu clean
+.PHONY: help install demo test lm test-lm test-real test-smoke test-faults test-laws test-kernels check format bench gpu gpu-lab gpu-wheels clean
