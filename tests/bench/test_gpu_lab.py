@@ -28,18 +28,7 @@ def test_all_of_it_leaves_an_archive_and_a_table(
 ) -> None:
     """No weights are in the archive, and what it says is done has results there."""
     out = tmp_path / "out"
-    words = [
-        "--forwards",
-        "4",
-        "--sizes",
-        "16",
-        "--seeds",
-        "1",
-        "--device",
-        "cpu",
-        "--at-once",
-        "1",
-    ]
+    words = ["--forwards", "4", "--sizes", "16", "--seeds", "1", "--device", "cpu"]
     words += ["--model", str(ASSETS_DIR / "tiny"), "--data", str(sst2), "--out", str(out)]
     assert gpu_lab.main([*words, "optimizer=mezo,zero_shot", "train.keep_weights=true"]) == 0
     assert "| mezo |" in capsys.readouterr().out
