@@ -20,11 +20,12 @@ HYDRA_PLACES = (
 # who -> what it must not import
 ARROWS = {
     "zo": ("zobench.(?!zo)", "transformers", "datasets", "wandb", *HYDRA),
-    "models": ("zobench.(run|report|tasks|tuning)", "wandb", *HYDRA),
-    "tuning": ("zobench.(run|report|tasks)", "wandb", *HYDRA),
-    "tasks": ("zobench.(run|report|models|tuning)", "wandb", *HYDRA),
-    "run": ("zobench.report", *HYDRA),
-    "report": ("zobench.run", "torch", *HYDRA),
+    "models": ("zobench.(run|launch|report|tasks|tuning)", "wandb", *HYDRA),
+    "tuning": ("zobench.(run|launch|report|tasks)", "wandb", *HYDRA),
+    "tasks": ("zobench.(run|launch|report|models|tuning)", "wandb", *HYDRA),
+    "run": ("zobench.(launch|report)", *HYDRA),
+    "launch": ("zobench.report", *HYDRA),
+    "report": ("zobench.(run|launch)", "torch", *HYDRA),
 }
 LAZY = ("datasets", "wandb", "wandb_workspaces", "peft", "matplotlib", "transformers", "sklearn")
 

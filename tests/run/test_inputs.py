@@ -18,8 +18,8 @@ from zobench.run import inputs as module
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.inputs import MODEL, Seen, check_inputs, check_unchanged, digests_in
 from zobench.run.loggers.none import NoLogger
-from zobench.run.past import Past
-from zobench.run.ranks.checks import check_alike
+from zobench.run.ranks.agreed import check_alike
+from zobench.run.resume import Past
 from zobench.run.runner import run
 
 Compose = Callable[..., dict[str, Any]]

@@ -4,34 +4,62 @@ A run that goes on goes through the same loop: what the ledger has is replayed, 
 is neither evaluated nor written again, and the rest happens as if the run had never ended.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Generator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zobench.run.best import Best
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.closure import state_bytes
-from zobench.run.diagnosis import Diagnosis
-from zobench.run.drift import Drift
+from zobench.run.diagnosis import Diagnosis, Drift
+from zobench.run.early_ends import Patience, Skips, check_rise
 from zobench.run.fence import fence_of
-from zobench.run.folder import RunFolder
-from zobench.run.journal import Journal
+from zobench.run.folder import RunFolder, write_predictions
+from zobench.run.journal import Journal, finite
 from zobench.run.meter import Meter
-from zobench.run.nonfinite import Skips
-from zobench.run.pace import Pace
-from zobench.run.patience import Patience, check_rise
-from zobench.run.predictions import write_predictions
-from zobench.run.progress import RunProgress
+from zobench.run.progress import Pace, RunProgress
 from zobench.run.ranks.agreed import Agreed
-from zobench.run.result import result_of
-from zobench.run.snapshot import dev_of, go_on, recall_costs, snapshot
+from zobench.run.resume import dev_of, go_on, recall_costs, snapshot
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop, Stopped
-from zobench.run.work import Wanted, Work
 from zobench.tasks.problem import Answer, Problem
 from zobench.zo.engine import Diverged
 from zobench.zo.optimizer import ZOOptimizer
+
+if TYPE_CHECKING:
+    from zobench.run.steps import Steps
+
+
+class Wanted(NamedTuple):
+    """A step that a loop is about to take, and waits for whoever takes it; the answer is its loss.
+
+    Whatever the step raises, such as Diverged, is thrown into the loop.
+    """
+
+    steps: Steps
+    batch: Any
+
+
+Work = Generator[Wanted, float, dict[str, Any]]
+
+
+def done(work: Work) -> dict[str, Any]:
+    """The result of a run by itself: each step is taken as it is wanted."""
+    go, value = work.send, None
+    while True:
+        try:
+            wanted = go(value)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            result: dict[str, Any] = stop.value
+            return result
+        try:
+            go, value = work.send, wanted.steps.live(wanted.batch)
+        except BaseException as error:
+            go, value = work.throw, error  # type: ignore[assignment]
+
 
 _GIB = 2**30
 _LOOK_SECONDS = 1.0  # so long after a look at the run's lock a step is written without one
@@ -237,3 +265,43 @@ class Loop:
         if self.steps_taken and not self.timed_steps:
             return math.nan
         return self.meter.seconds("train") / max(1, self.timed_steps)
+
+
+if TYPE_CHECKING:
+    from zobench.run.loop import Loop
+
+_GIB = 2**30
+
+
+def result_of(
+    loop: Loop, reason: str | None, test: Mapping[str, float], seconds: float
+) -> dict[str, Any]:
+    """The result of a loop that has ended. reason: why it diverged; seconds: of this attempt."""
+    phases = loop.meter
+    busiest = "train" if loop.timed_steps else "diagnose" if loop.steps_taken else "eval"
+    return {
+        "status": "diverged" if reason else "done",
+        "reason": reason,
+        "test": {k: finite(v) for k, v in test.items()},
+        "dev": loop.best.dev,
+        "final": {k: finite(v) for k, v in loop.final.items()},
+        "train": {"loss": loop.train_loss},
+        "best_step": loop.best.step,
+        "steps": loop.steps_taken,
+        **loop.skips.result(),
+        **loop.patience.result(),
+        **({"diagnose": loop.diagnosis.summary()} if loop.diagnosis else {}),
+        "cost": {"forwards": loop.steps.forwards, "tokens": loop.steps.loss.tokens},
+        "time": {
+            "step_s": finite(loop.step_seconds()),
+            "train_s": phases.seconds("train"),
+            "eval_s": phases.seconds("eval"),
+            "load_s": phases.seconds("load"),
+            "total_s": seconds + phases.recalled + sum(map(phases.seconds, ("load", "fit"))),
+        },
+        "memory": {
+            "peak_gib": phases.peak_gib(busiest),
+            "state_gib": state_bytes(loop.optimizer) / _GIB,
+            "phases": phases.peaks,
+        },
+    }

@@ -12,31 +12,27 @@ from zobench.errors import UserError
 from zobench.run.base import base_of, check_base, device_for, digest_of
 from zobench.run.captured import CapturedLoss, captured
 from zobench.run.checkpoint import Checkpoints
+from zobench.run.closure import check_captured
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.durable import renewed
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, read_json, write_atomically, write_json
-from zobench.run.graphed import check_captured
 from zobench.run.inputs import Inputs, Seen, check_inputs
 from zobench.run.journal import Journal
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
 from zobench.run.loggers.none import NoLogger
-from zobench.run.loop import Loop
+from zobench.run.loop import Loop, Work, done
 from zobench.run.meter import Meter
 from zobench.run.notes import note
-from zobench.run.pace import Pace
-from zobench.run.past import past_of, why_not_replayed
-from zobench.run.progress import RunProgress
-from zobench.run.ranks.agreed import Agreed, Apart
-from zobench.run.ranks.checks import check_alike, check_ranks
-from zobench.run.ranks.cut_back import cut_back
-from zobench.run.ranks.follower import SharedBest, own_folder
+from zobench.run.progress import Pace, RunProgress
+from zobench.run.ranks.agreed import Agreed, Apart, check_alike, check_ranks
+from zobench.run.ranks.follower import SharedBest, cut_back, own_folder
 from zobench.run.ranks.group import Group
 from zobench.run.ranks.shards import shared
+from zobench.run.resume import past_of, why_not_replayed
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop
-from zobench.run.work import Work, done
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Problem
 from zobench.tuning.saving import save

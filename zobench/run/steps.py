@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from zobench.errors import UserError
-from zobench.run.closure import CountedLoss, step_of
-from zobench.run.data_order import batch_of
-from zobench.run.micro import Parts
-from zobench.run.pace import Pace
-from zobench.run.past import Past
+from zobench.run.closure import CountedLoss, Parts, step_of
+from zobench.run.progress import Pace
+from zobench.run.resume import Past
 from zobench.tasks.problem import ByLength, Problem
 from zobench.zo.feedback import Request
 from zobench.zo.fingerprint import fingerprint
@@ -127,3 +127,18 @@ class Steps:
         if isinstance(self.optimizer, ZOOptimizer):
             return self.optimizer.engine.forwards
         return self.loss.forwards
+
+
+def batch_of(
+    step: int, *, size: int, batch_size: int, seed: int, stream: int = 0
+) -> npt.NDArray[np.int64]:
+    """Indices of the batch: without replacement within an epoch, anew each epoch.
+
+    stream: names an order of its own under the same seed. Depends on its arguments only, so a run
+    can begin at any step. The last size % batch_size examples of an epoch's order sit that epoch
+    out; a batch is never larger than the data.
+    """
+    batch_size = min(batch_size, size)
+    epoch, place = divmod(step, size // batch_size)
+    order = np.random.default_rng([seed, epoch, *([stream] if stream else [])]).permutation(size)
+    return order[place * batch_size :][:batch_size]

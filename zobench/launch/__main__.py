@@ -6,7 +6,7 @@ Several folders are runs side by side (`zobench.run.together`).
 import sys
 from pathlib import Path
 
-from zobench.run.attempt import ALREADY, Order, attempt
+from zobench.launch.attempt import ALREADY, Order, attempt
 from zobench.run.folder import RunFolder
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zobench.run.meter import Meter
-from zobench.run.pace import Pace
+from zobench.run.progress import Pace
 
 
 class Clock(Meter):
