@@ -265,10 +265,6 @@ class Loop:
         return self.meter.seconds("train") / max(1, self.timed_steps)
 
 
-if TYPE_CHECKING:
-    from zobench.run.loop import Loop
-
-
 def result_of(
     loop: Loop, reason: str | None, test: Mapping[str, float], seconds: float
 ) -> dict[str, Any]:
