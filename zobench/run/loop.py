@@ -21,11 +21,11 @@ from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, write_predictions
 from zobench.run.journal import Journal, finite, value_of
 from zobench.run.meter import Meter
-from zobench.run.progress import Pace, RunProgress
+from zobench.run.progress import RunProgress
 from zobench.run.ranks.agreed import Agreed
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop, Stopped
-from zobench.tasks.problem import Answer, Problem
+from zobench.tasks.problem import Answer
 from zobench.zo.engine import Diverged
 from zobench.zo.optimizer import ZOOptimizer
 
@@ -35,7 +35,7 @@ _PHASES = ("train", "eval", "diagnose")  # whose costs a run goes on with
 _LOOK_SECONDS = 1.0  # after so long without a look at the run's lock, there is one before a step
 
 
-class Wanted(NamedTuple):
+class StepRequest(NamedTuple):
     """A step that a loop is about to take, and waits for whoever takes it; the answer is its loss.
 
     Whatever the step raises, such as Diverged, is thrown into the loop.
@@ -45,7 +45,7 @@ class Wanted(NamedTuple):
     batch: Any
 
 
-Work = Generator[Wanted, float, dict[str, Any]]
+Work = Generator[StepRequest, float, dict[str, Any]]
 
 
 def done(work: Work) -> dict[str, Any]:
@@ -66,32 +66,36 @@ def done(work: Work) -> dict[str, Any]:
 class Loop:
     """Trains a model; writes metrics, ledger and best weights to the run folder as it goes.
 
-    checkpoints: None where the ledger does without.
+    checkpoints: None where the ledger does without. diagnosis: None where no gradient is looked at.
     """
 
     def __init__(
         self,
         folder: RunFolder,
         settings: Mapping[str, Any],
-        model: Any,
-        problem: Problem,
         steps: Steps,
+        *,
+        model: Any,
+        best: Best,
         journal: Journal,
         meter: Meter,
-        pace: Pace,
         progress: RunProgress,
         checkpoints: Checkpoints | None,
+        diagnosis: Diagnosis | None,
         stop: Stop | Agreed,
     ) -> None:
-        self.folder, self.model, self.problem = folder, model, problem
+        self.folder, self.model, self.problem = folder, model, steps.problem
         self.fence = fence_of(folder.path)
         self.steps, self.optimizer = steps, steps.optimizer
         self.train, self.eval_batch = settings["train"], settings["evaluation"]["batch_size"]
-        self.meter, self.pace, self.journal, self.progress = meter, pace, journal, progress
-        self.checkpoints, self.stop = checkpoints, stop
-        self.diagnosis: Diagnosis | None = None
+        self.meter, self.budget, self.journal, self.progress = (
+            meter,
+            steps.budget,
+            journal,
+            progress,
+        )
+        self.best, self.checkpoints, self.diagnosis, self.stop = best, checkpoints, diagnosis, stop
         self.drift = Drift(self.optimizer)
-        self.best = Best(folder.weights, model, last=self.train["select"] == "last")
         self.skips = Skips(self.train["nonfinite"])
         self.patience = Patience(self.train["patience"])
         self.final: dict[str, float] = {}
@@ -104,8 +108,8 @@ class Loop:
         """Train, select on dev, report on test."""
         start = self.meter.clock()
         self.best.recover(lambda step: self.journal.known(step, "dev") is not None)
-        if self.steps.past.state:
-            go_on(self, self.steps.past.state)
+        if self.steps.resume.state:
+            go_on(self, self.steps.resume.state)
         reason = None
         try:
             yield from self._train()
@@ -126,25 +130,25 @@ class Loop:
         self.journal.write(self.steps_taken, values | self._costs())
         return result_of(self, reason, test, self.meter.clock() - start)
 
-    def _train(self) -> Generator[Wanted, float, None]:
+    def _train(self) -> Generator[StepRequest, float, None]:
         self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
         self.stop.meet(self.steps_taken, compare=True)
         while True:
             self._settle()
-            if self.pace.over(self.steps_taken) or self.patience.over:
+            if self.budget.over(self.steps_taken) or self.patience.over:
                 self._save()  # what follows may be killed, too
                 return
             if self.checkpoints and self.checkpoints.due(self.steps_taken):
                 self._save()
             yield from self._stretch()
 
-    def _stretch(self) -> Generator[Wanted, float, None]:
+    def _stretch(self) -> Generator[StepRequest, float, None]:
         """The steps up to the next that something else is due after; all of one kind."""
         first, eval_every = self.steps_taken, self.train["eval_every"]
-        stop = self.pace.within(first + eval_every - first % eval_every)
+        stop = self.budget.within(first + eval_every - first % eval_every)
         replayed = self.steps.replayed(first)
         if replayed:
-            stop = min(stop, self.steps.past.end)
+            stop = min(stop, self.steps.resume.end)
         diagnosed = self.diagnosis is not None and self.diagnosis.due(first)
         if self.diagnosis is not None:
             stop = min(stop, self.diagnosis.next_after(first)) if not diagnosed else first + 1
@@ -164,9 +168,9 @@ class Loop:
     def _interrupted(self, step: int) -> bool:
         due = self.checkpoints is not None and self.checkpoints.due(step)
         due = self.stop.meet(step, due=due)
-        return due or self.stop.asked or self.pace.over(step)
+        return due or self.stop.asked or self.budget.over(step)
 
-    def _step(self, step: int, *, diagnosed: bool) -> Generator[Wanted, float, float]:
+    def _step(self, step: int, *, diagnosed: bool) -> Generator[StepRequest, float, float]:
         steps, batch = self.steps, self.steps.batch(step)
         known = self.journal.known(step + 1, "diagnose") if diagnosed else None
         replayed = steps.replayed(step)
@@ -180,7 +184,7 @@ class Loop:
             elif replayed or known is not None:
                 loss = take()
             else:
-                loss = yield Wanted(steps, batch)
+                loss = yield StepRequest(steps, batch)
         except Diverged as error:
             self.skips.skip(error)
             loss = math.nan
@@ -203,7 +207,7 @@ class Loop:
             costs = {"diagnose/seconds": self.meter.seconds("diagnose")} | self._costs()
             self.journal.write(taken, self.diagnosis.findings | costs)
             self.diagnosis.findings = {}
-        ends = self.pace.over(taken) or taken % self.train["eval_every"] == 0
+        ends = self.budget.over(taken) or taken % self.train["eval_every"] == 0
         if ends or taken % self.train["log_every"] == 0:
             self._log_losses(taken)
         if ends:

@@ -14,7 +14,7 @@ class Clock(Protocol):
     def seconds(self, phase: str, /) -> float: ...
 
 
-class Pace:
+class BudgetClock:
     """budget: `steps`, or where that is null `seconds` of the meter's phase `train`."""
 
     def __init__(self, budget: Mapping[str, Any], meter: Clock) -> None:
@@ -53,30 +53,30 @@ class RunProgress:
     lines: no bar, even on a terminal, which can show one at a time.
     """
 
-    def __init__(self, name: str, pace: Pace, *, lines: bool = False) -> None:
-        self._name, self._pace = name, pace
+    def __init__(self, name: str, clock: BudgetClock, *, lines: bool = False) -> None:
+        self._name, self._budget = name, clock
         self._console = Console()
         self._lines = lines or not self._console.is_terminal
         self._start = time.perf_counter()
         self._dev = ""
         columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
-        self._task = self._bar.add_task("", total=pace.total, shown="")
+        self._task = self._bar.add_task("", total=clock.total, shown="")
 
     def update(self, step: int, loss: float) -> None:
         shown = f"loss {loss:.4f} {self._dev}"
-        self._bar.update(self._task, completed=self._pace.spent(step), shown=shown)
+        self._bar.update(self._task, completed=self._budget.spent(step), shown=shown)
 
     def evaluated(self, step: int, dev: dict[str, float]) -> None:
         """Show an evaluation of dev; off a terminal this is the line that gets printed."""
         name = "accuracy" if "accuracy" in dev else "loss"
         self._dev = f"dev {100 * dev[name]:.1f} %" if name == "accuracy" else f"dev {dev[name]:.4g}"
-        self._bar.update(self._task, completed=self._pace.spent(step))
+        self._bar.update(self._task, completed=self._budget.spent(step))
         if self._lines and step:
             seconds = time.perf_counter() - self._start
-            spent = self._pace.spent(step)
-            left = seconds / spent * max(0.0, self._pace.total - spent)
-            text = f"{self._name}: {self._pace.shown(step)}, dev loss {dev['loss']:.4g}"
+            spent = self._budget.spent(step)
+            left = seconds / spent * max(0.0, self._budget.total - spent)
+            text = f"{self._name}: {self._budget.shown(step)}, dev loss {dev['loss']:.4g}"
             shown = f", {self._dev}" if name == "accuracy" else ""
             print(f"{text}{shown}, {left:.0f} s left", flush=True)
 

@@ -20,7 +20,7 @@ from zobench.run.base import device_for, tuned_of
 from zobench.run.folder import RunFolder
 from zobench.run.identity import canonical
 from zobench.run.loggers.base import Afterwards
-from zobench.run.loop import Wanted, Work
+from zobench.run.loop import StepRequest, Work
 from zobench.run.meter import Meter
 from zobench.run.runner import Made, check_gradient, made_of, recorded
 from zobench.tasks.side_by_side import side_by_side
@@ -29,7 +29,7 @@ from zobench.zo.fleet import Fleet, copies_of
 from zobench.zo.optimizer import ZOOptimizer
 
 
-class Clock:
+class RunClock:
     """Seconds that one of several runs has had: its turns, and its shares of common work."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ Place = tuple[int, Any]  # a row's batch: the number of its run, and the batch i
 class Member(NamedTuple):
     """One of the runs: its time, its weights, and what it does with them."""
 
-    clock: Clock
+    clock: RunClock
     weights: Mapping[str, Tensor]
     optimizer: ZOOptimizer
     work: Work
@@ -81,7 +81,7 @@ def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
     if len({sharing_key(own) for own in settings} | {None}) != 2:
         raise UserError("pack_runs: these runs differ in more than seed and optimizer")
     device = device_for(settings[0])
-    clocks = [Clock() for _ in folders]
+    clocks = [RunClock() for _ in folders]
     meters = [Meter(device, clock) for clock in clocks]
     with clocks[0].turn(), meters[0].phase("load"):
         made = made_of(settings[0], device)
@@ -129,10 +129,10 @@ def _optimizer(node: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ZOOpti
 
 def _results(fleet: Fleet[Place], model: Any, members: Sequence[Member]) -> list[dict[str, Any]]:
     """Let every run go on to its next step, take the steps together, and so on to the last."""
-    wanted: dict[int, Wanted] = {}
+    wanted: dict[int, StepRequest] = {}
     results: dict[int, dict[str, Any]] = {}
 
-    def go_on(number: int, go: Callable[[Any], Wanted], value: object) -> None:
+    def go_on(number: int, go: Callable[[Any], StepRequest], value: object) -> None:
         """The run's turn: the model is its own until it wants its next step."""
         lend(model, members[number].weights)
         with members[number].clock.turn():

@@ -14,7 +14,7 @@ from zobench.run.identity import identity
 from zobench.run.inputs import Inputs, digests_in
 from zobench.run.meter import Meter
 from zobench.run.ranks.group import Group
-from zobench.run.resume import Past
+from zobench.run.resume import ResumePoint
 from zobench.run.stop import Stop, Stopped
 from zobench.zo.fingerprint import fingerprint
 from zobench.zo.optimizer import ZOOptimizer
@@ -153,16 +153,16 @@ def check_alike(
     settings: Mapping[str, Any],
     made_of: tuple[str, Inputs],
     sizes: Mapping[str, int],
-    past: Past,
+    resume: ResumePoint,
 ) -> None:
-    """Raise UserError on all ranks unless all have the same settings, weights, data and past.
+    """Raise UserError on all ranks unless all have the same settings, weights, data and resume.
 
     made_of: the hash of the weights before training, and the files of data and model.
     """
     base, inputs = made_of
     parts = ("settings", "weights before training", "sizes of the data", "steps done before")
     names = (*parts, "files of data and model")
-    mine = (identity(settings), base, dict(sizes), (past.start, past.end), digests_in(inputs))
+    mine = (identity(settings), base, dict(sizes), (resume.start, resume.end), digests_in(inputs))
     for name, *values in zip(names, *group.all(mine), strict=True):
         odd = [rank for rank, value in enumerate(values) if value != values[0]]
         if odd:
