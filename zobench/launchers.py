@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from zobench.launch import launch_log
 from zobench.launch.failure import KILLED
 from zobench.launch.job import Outcome, report
-from zobench.run.device import visible_gpus
 from zobench.run.folder import RunFolder
+from zobench.run.gpus import visible_gpus
 
 _MANY = 50  # runs that take seconds to compose
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from zobench.errors import UserError
-from zobench.run import device
+from zobench.run import gpus
 from zobench.run.device import device_named
 
 LISTING = """\
@@ -37,7 +37,7 @@ GPU 2: NVIDIA A100-SXM4-80GB (UUID: GPU-eeee-4)
 )
 def test_hidden_gpus_stay_hidden(allowed: str | None, left: list[str]) -> None:
     """CUDA_VISIBLE_DEVICES has numbers or beginnings of UUIDs, up to the first that is unknown."""
-    assert device.left_by(allowed, LISTING) == left
+    assert gpus.left_by(allowed, LISTING) == left
 
 
 @pytest.fixture
@@ -47,12 +47,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tool.write_text('#!/bin/sh\necho "GPU 0: A (UUID: GPU-a)"\necho "GPU 1: A (UUID: GPU-b)"\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setenv(device.VISIBLE, "0,1")  # put back afterwards
+    monkeypatch.setenv(gpus.VISIBLE, "0,1")  # put back afterwards
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(device, "_held", None)
+    monkeypatch.setattr(gpus, "_held", None)
     yield tmp_path / f"zobench-gpus-{os.getuid()}"
-    if device._held is not None:
-        device._held.release()
+    if gpus._held is not None:
+        gpus._held.release()
 
 
 def test_a_run_sees_the_gpu_that_is_free_and_no_other(
@@ -63,10 +63,10 @@ def test_a_run_sees_the_gpu_that_is_free_and_no_other(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.set_device", lambda _: None)
     machine.mkdir()
-    other = device.claim(["GPU-a"], machine, print)
+    other = gpus.claim(["GPU-a"], machine, print)
     for _ in range(2):
         assert str(device_named("free")) == "cuda"
-        assert os.environ[device.VISIBLE] == "GPU-b"
+        assert os.environ[gpus.VISIBLE] == "GPU-b"
     other.release()
     assert capfd.readouterr().out == ""
 
@@ -77,7 +77,7 @@ def test_runs_spread_over_the_gpus_before_they_share_one(
 ) -> None:
     """Each GPU is claimed once before any is claimed again, `runs` times at most."""
     machine.mkdir()
-    taken = [device.claim(["GPU-a", "GPU-b"], machine, pytest.fail, runs) for _ in range(2 * runs)]
+    taken = [gpus.claim(["GPU-a", "GPU-b"], machine, pytest.fail, runs) for _ in range(2 * runs)]
     names = [Path(lock.lock_file).name.partition(".")[0] for lock in taken]
     assert names == ["GPU-a", "GPU-b"] * runs
     waited: list[str] = []
@@ -86,14 +86,14 @@ def test_runs_spread_over_the_gpus_before_they_share_one(
         waited.append(sentence)
         taken[-1].release()
 
-    assert device.claim(["GPU-a", "GPU-b"], machine, end, runs).lock_file == taken[-1].lock_file
+    assert gpus.claim(["GPU-a", "GPU-b"], machine, end, runs).lock_file == taken[-1].lock_file
     assert len(waited) == 1
     taken[-2].release()
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.set_device", lambda _: None)
     assert str(device_named("free", runs_per_gpu=runs)) == "cuda"
-    assert os.environ[device.VISIBLE] == "GPU-a"
+    assert os.environ[gpus.VISIBLE] == "GPU-a"
 
 
 def test_without_a_gpu_none_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_without_a_gpu_none_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
 CLAIM = """
 import sys, time
 from pathlib import Path
-from zobench.run.device import claim
+from zobench.run.gpus import claim
 folder = Path(sys.argv[1])
 lock = claim(["a", "b"], folder, lambda sentence: print(sentence, flush=True))
 used = Path(lock.lock_file).with_suffix(".used")
@@ -156,12 +156,12 @@ def test_a_claim_ends_with_its_process_and_not_before(
     assert gpu == "a"
     launcher.kill()
     launcher.wait()
-    assert device.claim(["a", "b"], tmp_path, print).lock_file == str(tmp_path / "b.lock")
+    assert gpus.claim(["a", "b"], tmp_path, print).lock_file == str(tmp_path / "b.lock")
     waited: list[str] = []
 
     def kill(sentence: str) -> None:
         waited.append(sentence)
         os.kill(int(run), signal.SIGKILL)
 
-    assert device.claim([gpu], tmp_path, kill).is_locked
+    assert gpus.claim([gpu], tmp_path, kill).is_locked
     assert len(waited) == 1

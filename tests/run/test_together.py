@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from zobench.run.__main__ import main
 
 from zobench.errors import UserError
 from zobench.launch import packs
+from zobench.launch.__main__ import main
 from zobench.launch.attempt import Ending, Order
 from zobench.launch.job import Job
 from zobench.run.folder import RunFolder, read_json, write_json

@@ -88,12 +88,8 @@ class Loop:
         self.fence = fence_of(folder.path)
         self.steps, self.optimizer = steps, steps.optimizer
         self.train, self.eval_batch = settings["train"], settings["evaluation"]["batch_size"]
-        self.meter, self.budget, self.journal, self.progress = (
-            meter,
-            steps.budget,
-            journal,
-            progress,
-        )
+        self.budget, self.meter = steps.budget, meter
+        self.journal, self.progress = journal, progress
         self.best, self.checkpoints, self.diagnosis, self.stop = best, checkpoints, diagnosis, stop
         self.drift = Drift(self.optimizer)
         self.skips = Skips(self.train["nonfinite"])
