@@ -20,7 +20,7 @@ from zobench.cli import run_command
 
 if TYPE_CHECKING:
     from tests.run.team import Team
-    from zobench.run.nursery import Nursery
+    from zobench.launch.forkserver import ForkServer
 
 settings.register_profile("zobench", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("zobench")
@@ -137,14 +137,14 @@ def data_pack() -> Path:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator["Nursery"]:
+def server() -> Iterator["ForkServer"]:
     """A process that forks runs, which find this checkout's code and tests."""
-    from zobench.run.nursery import Nursery
+    from zobench.launch.forkserver import ForkServer
 
     root = Path(__file__).resolve().parents[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
-        made = Nursery()
+        made = ForkServer()
     yield made
     made.close()
 

@@ -150,8 +150,8 @@ def test_a_killed_child_is_reported(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A run that dies without a word is tried again; then it is failed, with the signal."""
-    import zobench.run.launch as launch
-    from zobench.run.attempt import Ending, Order
+    import zobench.launch.job as launch
+    from zobench.launch.attempt import Ending, Order
 
     def die(order: Order) -> Ending:
         order.folder.path.mkdir(parents=True, exist_ok=True)

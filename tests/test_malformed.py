@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.malformed import CASES, SMALL, Case
-from zobench.run import launch
-from zobench.run.attempt import attempt
+from zobench.launch import job
+from zobench.launch.attempt import attempt
 
 Command = Callable[..., tuple[int, str, str]]
 LEFT = {  # of a run that could not begin
@@ -34,7 +34,7 @@ def test_it_is_a_line_and_leaves_no_results(
     case: Case, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One or two lines on the console, and of files the log and what names the run."""
-    monkeypatch.setattr(launch, "carry_out", lambda *orders: attempt(orders))
+    monkeypatch.setattr(job, "carry_out", lambda *orders: attempt(orders))
     monkeypatch.setattr("faulthandler.enable", lambda: None)
     place = tmp_path / "given"
     place.mkdir()

@@ -34,7 +34,7 @@ def test_what_is_not_ours_is_refused_before_it_is_imported(
 
 
 @pytest.mark.parametrize(
-    "target", ["zobench.run.launch.Path", "zobench.build.partial", "torch.optim.adamw.Tensor"]
+    "target", ["zobench.launch.job.Path", "zobench.build.partial", "torch.optim.adamw.Tensor"]
 )
 def test_what_a_module_of_ours_has_imported_is_not_ours(target: str) -> None:
     """Where a thing is defined decides, not where it can be found."""
@@ -42,7 +42,7 @@ def test_what_a_module_of_ours_has_imported_is_not_ours(target: str) -> None:
         located(target, "model")
 
 
-@pytest.mark.parametrize("target", ["zobench.cli.os.system", "zobench.run.launch.subprocess.run"])
+@pytest.mark.parametrize("target", ["zobench.cli.os.system", "zobench.launch.job.subprocess.run"])
 def test_a_module_inside_a_module_is_not_walked_into(target: str) -> None:
     """The part before the last dot is a module's own name."""
     with pytest.raises(UserError, match="cannot be imported"):

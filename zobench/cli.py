@@ -11,7 +11,7 @@ from zobench.errors import UserError
 from zobench.explain import explained
 
 if TYPE_CHECKING:
-    from zobench.run.launch import Job
+    from zobench.launch.job import Job
 
 _SIZES = ("hidden_size", "ffn_size", "layers", "heads")  # of conf/pretrain.yaml, for its groups
 
@@ -67,7 +67,7 @@ def run_command(arguments: Sequence[str]) -> int:
         "report": _module("zobench.report.page.build"),
         "dashboard": _module("zobench.report.dashboard"),
         "sync": _module("zobench.report.sync"),
-        "status": _module("zobench.run.status"),
+        "status": _module("zobench.launch.status"),
         "replay": _module("zobench.run.replay"),
         "verify": _module("zobench.run.verify"),
         "methods": _module("zobench.methods"),
@@ -110,8 +110,8 @@ def _module(name: str) -> Callable[[list[str]], int]:
 
 def _runs(arguments: list[str]) -> int:
     """Compose and launch; under torchrun the first rank does, and the others follow."""
+    from zobench.launch.torchrun import lead_or_follow
     from zobench.run.ranks.group import started
-    from zobench.run.ranks.torchrun import lead_or_follow
 
     return lead_or_follow(lambda: _launched(arguments)) if started() else _launched(arguments)
 
@@ -119,13 +119,13 @@ def _runs(arguments: list[str]) -> int:
 def _launched(arguments: list[str]) -> int:
     """Compose and launch; afterwards say how the runs of this command ended."""
     from zobench.hydra_app import hydra_app
-    from zobench.run import launches
-    from zobench.run.command import Command
-    from zobench.run.crew import launch_here
-    from zobench.run.launch import Job, launch, summary
-    from zobench.run.packs import launch_in_packs
+    from zobench.launch import launch_log
+    from zobench.launch.command import Command
+    from zobench.launch.job import Job, launch, summary
+    from zobench.launch.packs import launch_in_packs
+    from zobench.launch.torchrun import only
+    from zobench.launch.worker import launch_here
     from zobench.run.ranks.group import started
-    from zobench.run.ranks.torchrun import only
     from zobench.run.stop import REQUEUE, Stopped
     from zobench.secret import refuse_in_arguments
 
@@ -155,9 +155,9 @@ def _launched(arguments: list[str]) -> int:
         print(f"stopped by {asked}; launched again, the runs go on", file=sys.stderr)
         return REQUEUE
     finally:
-        notes = Path(os.environ.pop(launches.VARIABLE, "none"))
-        rows = launches.rows_of(notes)
-        launches.end(notes)
+        notes = Path(os.environ.pop(launch_log.VARIABLE, "none"))
+        rows = launch_log.rows_of(notes)
+        launch_log.end(notes)
     return summary(rows)
 
 
@@ -167,10 +167,10 @@ def _checked(config: Any) -> "Job | None":
     from omegaconf import open_dict
 
     from zobench.build import build, check, try_optimizer
+    from zobench.launch.job import GROUPS, Job, Outcome, report
     from zobench.launchers import share
     from zobench.names import plain_name
     from zobench.ranges import check_ranges
-    from zobench.run.launch import GROUPS, Job, Outcome, report
     from zobench.schema import resolved
     from zobench.secret import Secret, refuse_secrets
 
@@ -206,7 +206,7 @@ def _checked(config: Any) -> "Job | None":
 
 def _check_launcher(pack_runs: int | None, launcher: str) -> None:
     """Packs are made of all jobs of a sweep, which a launcher with processes of its own splits."""
-    from zobench.run.ranks.torchrun import check_launch
+    from zobench.launch.torchrun import check_launch
 
     check_launch(pack_runs, launcher)
     if pack_runs and not launcher.endswith(".BasicLauncher"):

@@ -47,9 +47,9 @@ class Plan(Callback):
         self._note(config, jobs_in(config))
 
     def _note(self, config: Any, runs: int) -> None:
-        from zobench.run import launches
+        from zobench.launch import launch_log
 
-        launches.begin(config.runs_root, config.suite, _as_typed(config), runs)
+        launch_log.begin(config.runs_root, config.suite, _as_typed(config), runs)
 
 
 def jobs_in(config: Any) -> int:

@@ -9,11 +9,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
-from zobench.run import launches
-from zobench.run.failure import KILLED
+from zobench.launch import launch_log
+from zobench.launch.failure import KILLED
+from zobench.launch.job import Outcome, report
 from zobench.run.folder import RunFolder
 from zobench.run.gpus import visible_gpus
-from zobench.run.launch import Outcome, report
 
 _MANY = 50  # runs that take seconds to compose
 
@@ -96,7 +96,7 @@ def _outlast_lost_jobs() -> None:
         except (FailedJobError, UncompletedJobError) as lost:
             _report_lost(job, str(lost).strip().splitlines()[-1])
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
-        print(launches.counts(_rows()), flush=True)  # the job has printed it to its log
+        print(launch_log.counts(_rows()), flush=True)  # the job has printed it to its log
         return found
 
     if plain.__module__ != __name__:
@@ -115,4 +115,4 @@ def _report_lost(job: Any, words: str) -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    return launches.rows_of(Path(os.environ[launches.VARIABLE]))
+    return launch_log.rows_of(Path(os.environ[launch_log.VARIABLE]))

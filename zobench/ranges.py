@@ -6,7 +6,7 @@ from typing import Any
 
 from zobench.errors import UserError
 from zobench.names import plain_name
-from zobench.run.nonfinite import POLICIES
+from zobench.run.early_ends import POLICIES
 
 _MOST = 2**63 - 1  # what an int64 holds
 _AT_LEAST_ONE = (

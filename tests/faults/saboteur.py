@@ -59,8 +59,8 @@ def _kill_nursery(_: Path) -> None:
 
 
 def _kill_launcher(_: Path) -> None:
-    nursery = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
-    os.kill(int(nursery[1]), signal.SIGKILL)
+    server = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+    os.kill(int(server[1]), signal.SIGKILL)
 
 
 def _fill_disk(place: Path) -> None:

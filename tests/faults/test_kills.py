@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.run.attempts import Attempts
-from zobench.run.nursery import Nursery
+from zobench.launch.forkserver import ForkServer
 from zobench.zo.ledger import recover
 
 Compose = Callable[..., dict[str, Any]]
@@ -40,23 +40,23 @@ KILLS = 5  # each
 
 @pytest.mark.parametrize("method", METHODS)
 def test_five_kills_at_seeded_instants(
-    nursery: Nursery, compose: Compose, tmp_path: Path, method: str
+    server: ForkServer, compose: Compose, tmp_path: Path, method: str
 ) -> None:
     """Each is followed by an attempt that nobody kills, which ends with the same bits."""
-    run = Attempts(nursery, compose, tmp_path, f"optimizer={method}", *METHODS[method])
+    run = Attempts(server, compose, tmp_path, f"optimizer={method}", *METHODS[method])
     run.survive(random.Random(method).sample(range(run.count()), KILLS))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_again_and_again(
-    nursery: Nursery, compose: Compose, tmp_path: Path, method: str
+    server: ForkServer, compose: Compose, tmp_path: Path, method: str
 ) -> None:
     """One run, killed by the clock wherever it is until an attempt gets to the end."""
-    run = Attempts(nursery, compose, tmp_path, f"optimizer={method}", *METHODS[method])
+    run = Attempts(server, compose, tmp_path, f"optimizer={method}", *METHODS[method])
     assert run.attempt("whole") == 0
     draw = random.Random(method)
     for attempt in range(8):
-        killer = threading.Thread(target=kill_child_of, args=(nursery, draw.uniform(0.1, 1.2)))
+        killer = threading.Thread(target=kill_child_of, args=(server, draw.uniform(0.1, 1.2)))
         killer.start()
         status = run.attempt("often")
         killer.join()
@@ -65,19 +65,19 @@ def test_killed_again_and_again(
     run.check("often")
 
 
-def kill_child_of(nursery: Nursery, seconds: float) -> None:
-    """Kill the run that the nursery has after so many seconds, if it still has one."""
+def kill_child_of(server: ForkServer, seconds: float) -> None:
+    """Kill the run that the server has after so many seconds, if it still has one."""
     time.sleep(seconds)
-    parent = nursery._process.pid
+    parent = server._process.pid
     for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
         os.kill(int(child), signal.SIGKILL)
 
 
 def test_a_ledger_cut_at_every_byte_of_its_tail(
-    nursery: Nursery, compose: Compose, tmp_path: Path
+    server: ForkServer, compose: Compose, tmp_path: Path
 ) -> None:
     """The run goes on from the last whole step, whatever the byte, and ends with the same bits."""
-    run = Attempts(nursery, compose, tmp_path, "optimizer=conmezo", "budget.steps=6")
+    run = Attempts(server, compose, tmp_path, "optimizer=conmezo", "budget.steps=6")
     instants = run.count()
     assert run.killed("cut", instants - 14) == -signal.SIGKILL
     folder = run.folder("cut")

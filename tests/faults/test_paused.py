@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.faults.test_kills import METHODS
-from tests.run.rivals import Contested, Rivals
-from zobench.run.attempt import ALREADY
-from zobench.run.claim import LOST
+from tests.launch.rivals import Contested, Rivals
+from zobench.launch.attempt import ALREADY
+from zobench.launch.run_lock import LOST
 from zobench.run.journal import read_rows
 
 Compose = Callable[..., dict[str, Any]]

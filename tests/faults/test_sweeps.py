@@ -47,7 +47,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_sweep_that_fails_in_every_way_is_relaunched_until_done(
     small_disk: Path, tmp_path: Path
 ) -> None:
-    """24 runs: exception, memory, NaN, kills of run, launcher and nursery, full disk, damaged data.
+    """24 runs: exceptions, memory, NaN, killed processes, a full disk, damaged data.
 
     Each is executed to the end exactly once, with the numbers of a run that nothing happened to;
     nothing is left running, and nothing half written.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.gpu.interpreted import triton_or_skip
 from zobench.errors import UserError
-from zobench.run import graphed
+from zobench.run import closure
 from zobench.run.closure import CountedLoss, step_of
 from zobench.zo.arithmetic import REMAINDER, Arithmetic
 from zobench.zo.engine import Diverged
@@ -211,7 +211,7 @@ class Asked:
 
 def test_batches_of_several_shapes_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is copied to where its shape's graph looks; losses, weights, counts as by launches."""
-    monkeypatch.setattr(graphed, "check_captured", lambda _: None)
+    monkeypatch.setattr(closure, "check_captured", lambda _: None)
     batches = [Asked(torch.tensor(r, device=DEVICE), len(r)) for r in ([1, 4], [0, 8, 2], [7, 7])]
     found = []
     for graph in (None, True):

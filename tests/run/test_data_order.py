@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zobench.run.data_order import batch_of
+from zobench.run.steps import batch_of
 
 SIZES = {"size": st.integers(1, 40), "batch_size": st.integers(1, 50), "seed": st.integers(0, 9)}
 

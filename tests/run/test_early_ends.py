@@ -11,13 +11,12 @@ import pytest
 
 from tests.run.attempts import SMALL, Attempts, rows_of
 from tests.run.spoiled import part, spoil
+from zobench.launch.forkserver import ForkServer
 from zobench.run.closure import CountedLoss
+from zobench.run.early_ends import MOST_IN_A_ROW, Patience, check_rise
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.journal import Journal
 from zobench.run.loggers.none import NoLogger
-from zobench.run.nonfinite import MOST_IN_A_ROW
-from zobench.run.nursery import Nursery
-from zobench.run.patience import Patience, check_rise
 from zobench.run.runner import run
 from zobench.run.together import run_together
 from zobench.run.verify import Verification
@@ -120,12 +119,10 @@ def test_a_captured_step_cannot_be_skipped(begin: Begin) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked")
 @pytest.mark.parametrize("optimizer", ["conmezo", "agzo", "adamw"])
 def test_killed_between_skips_it_ends_with_the_same_bits(
-    nursery: Nursery, compose: Compose, tmp_path: Path, optimizer: str
+    server: ForkServer, compose: Compose, tmp_path: Path, optimizer: str
 ) -> None:
     """Skips are replayed from the ledger, or taken again after a checkpoint."""
-    attempts = Attempts(
-        nursery, compose, tmp_path, f"optimizer={optimizer}", "train.nonfinite=skip"
-    )
+    attempts = Attempts(server, compose, tmp_path, f"optimizer={optimizer}", "train.nonfinite=skip")
     attempts.killer = "tests.run.spoiled.Spoiled"
     attempts.settings["logger"] = {"_target_": attempts.killer}
     attempts.count()
@@ -179,12 +176,12 @@ def test_a_run_that_gets_better_goes_its_way(begin: Begin) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked")
 @pytest.mark.parametrize("optimizer", ["loren", "adamw"])
 def test_patience_survives_a_kill(
-    nursery: Nursery, compose: Compose, tmp_path: Path, optimizer: str
+    server: ForkServer, compose: Compose, tmp_path: Path, optimizer: str
 ) -> None:
     """Early stopped or not, the bits are those of the run left alone."""
     patient = ("train.patience=2", "train.eval_every=3")
     options = (f"optimizer={optimizer}", "optimizer.lr=0", *patient, *still(optimizer))
-    attempts = Attempts(nursery, compose, tmp_path, *options)
+    attempts = Attempts(server, compose, tmp_path, *options)
     attempts.count()
     assert read_json(attempts.folder("whole").result)["steps"] == 6
     attempts.survive(random.Random(optimizer).sample(range(attempts.instants), 3))

@@ -18,8 +18,8 @@ from zobench.run import inputs as module
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.inputs import MODEL, Seen, check_inputs, check_unchanged, digests_in
 from zobench.run.loggers.none import NoLogger
-from zobench.run.past import Past
-from zobench.run.ranks.checks import check_alike
+from zobench.run.ranks.agreed import check_alike
+from zobench.run.resume import ResumePoint
 from zobench.run.runner import run
 
 Compose = Callable[..., dict[str, Any]]
@@ -413,7 +413,7 @@ def test_ranks_that_have_other_files_are_refused(
     assert mine == {
         f"task.data_dir {name}": sha256(text).hexdigest() for name, text in BOTH.items()
     }
-    given: tuple[Any, ...] = (one.settings, ("base", inputs), {"train": 3}, Past())
+    given: tuple[Any, ...] = (one.settings, ("base", inputs), {"train": 3}, ResumePoint())
     group: Any = TwoRanks(mine)
     check_alike(group, *given)
     group = TwoRanks(mine | {"task.data_dir test.jsonl": "0"})

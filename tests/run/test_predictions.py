@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from zobench.paths import ASSETS_DIR
-from zobench.run.folder import RunFolder, read_json
-from zobench.run.predictions import write_predictions
+from zobench.run.folder import RunFolder, read_json, write_predictions
 from zobench.run.runner import run
 from zobench.tasks.problem import Answer
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.run.attempts import Attempts
+from zobench.launch.forkserver import ForkServer
 from zobench.run.folder import read_json, write_json
-from zobench.run.nursery import Nursery
 from zobench.run.stop import REQUEUE
 from zobench.zo.ledger import Ledger, recover
 
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs
 
 @pytest.fixture(scope="module")
 def run(
-    nursery: Nursery, compose: Compose, tmp_path_factory: pytest.TempPathFactory
+    server: ForkServer, compose: Compose, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Attempts]:
     """`run("adamw")`: attempts at a run, of which `whole` was left alone."""
 
     @functools.cache
     def attempts(optimizer: str) -> Attempts:
-        made = Attempts(nursery, compose, tmp_path_factory.mktemp("runs"), f"optimizer={optimizer}")
+        made = Attempts(server, compose, tmp_path_factory.mktemp("runs"), f"optimizer={optimizer}")
         made.count()
         return made
 

@@ -13,16 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from zobench.errors import UserError
-from zobench.run import packs
-from zobench.run.__main__ import main
-from zobench.run.attempt import Ending, Order
+from zobench.launch import packs
+from zobench.launch.__main__ import main
+from zobench.launch.attempt import Ending, Order
+from zobench.launch.job import Job
 from zobench.run.folder import RunFolder, read_json, write_json
-from zobench.run.kin import kin
-from zobench.run.launch import Job
-from zobench.run.loggers.afterwards import Afterwards
+from zobench.run.loggers.base import Afterwards
 from zobench.run.replay import Replayed, differing
 from zobench.run.runner import run
-from zobench.run.together import run_together
+from zobench.run.together import run_together, sharing_key
 from zobench.zo.fleet import Fleet
 from zobench.zo.ledger import read
 
@@ -160,16 +159,16 @@ def test_times_are_shared_out(compose: Compose, tmp_path: Path) -> None:
 
 def test_who_goes_together(compose: Compose) -> None:
     """Seeds, rates and methods may differ; what one batch cannot hold goes alone."""
-    first = kin(compose(*OPTIONS))
+    first = sharing_key(compose(*OPTIONS))
     assert first is not None
     for own in (("seed=1",), ("optimizer=loren",), ("optimizer.lr=1e-4", "suite=other")):
-        assert kin(compose(*OPTIONS, *own)) == first
+        assert sharing_key(compose(*OPTIONS, *own)) == first
     for other in ("train.batch_size=8", "tuning.r=4", "budget.steps=7", "task.loss=answer"):
-        assert kin(compose(*OPTIONS, other)) not in (first, None)
+        assert sharing_key(compose(*OPTIONS, other)) not in (first, None)
     seconds = ("budget.steps=null", "budget.seconds=3")
     graph = ("optimizer.graph=true",)
     for own in (("train.micro_batch_size=2",), ("diagnose.every=2",), seconds, graph):
-        assert kin(compose(*OPTIONS, *own)) is None
+        assert sharing_key(compose(*OPTIONS, *own)) is None
 
 
 @pytest.mark.parametrize(
@@ -235,7 +234,7 @@ def test_a_sweep_is_trained_in_packs(command: Command, monkeypatch: pytest.Monke
         return Ending(0)
 
     monkeypatch.setattr(packs, "carry_out", finish)
-    monkeypatch.setattr("zobench.run.launch.carry_out", finish)
+    monkeypatch.setattr("zobench.launch.job.carry_out", finish)
     sweep = ("-m", *OPTIONS, "seed=0,1,2", "pack_runs=2")
     status, said, _ = command(*sweep)
     assert status == 0 and "3 runs: 3 done" in said and sizes == [2, 1]
@@ -260,7 +259,7 @@ def test_a_run_that_its_pack_leaves_without_a_result_is_launched_alone(
         return Ending(1, "memory", "out of memory") if len(orders) > 1 else Ending(0)
 
     monkeypatch.setattr(packs, "carry_out", die_or_finish)
-    monkeypatch.setattr("zobench.run.launch.carry_out", die_or_finish)
+    monkeypatch.setattr("zobench.launch.job.carry_out", die_or_finish)
     monkeypatch.setenv("ZOBENCH_RUNS", str(tmp_path))
     made = [compose(*OPTIONS, f"seed={n}") | {"runs_root": str(tmp_path)} for n in range(3)]
     packs.launch_in_packs([Job(own, made[0], CHOICES) for own in made], 8)

@@ -12,10 +12,9 @@ import yaml
 
 from tests.wandb_file import items, records
 from zobench.paths import conf_dir
-from zobench.run.folder import RunFolder, read_json
+from zobench.run.folder import RunFolder, read_json, write_predictions
 from zobench.run.loggers.wandb import WandbLogger
 from zobench.run.loggers.wandb_config import wandb_config
-from zobench.run.predictions import write_predictions
 from zobench.tasks.problem import Answer
 
 Mirrored = tuple[Path, dict[str, Any], dict[str, list[Any]]]

@@ -16,7 +16,7 @@ from tests.wandb_file import records
 from zobench.errors import UserError
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.loggers.wandb import WandbLogger
-from zobench.run.loggers.wandb_names import check_place, id_of, names_of, tags_of
+from zobench.run.loggers.wandb_config import check_place, id_of, names_of, tags_of
 
 Compose = Callable[..., dict[str, Any]]
 LONG = "x" * 70

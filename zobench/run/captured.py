@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.errors import UserError
-from zobench.run.command import tell_once
+from zobench.run.notes import tell_once
 from zobench.tasks.batch import Batch
 from zobench.tasks.positions import longest_text
 from zobench.zo.engine import Engine

@@ -1,16 +1,44 @@
 """The only place that knows whether an optimizer back-propagates."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zobench.run.micro import shares_of
+from zobench.errors import UserError
 from zobench.tasks.problem import Batch
 from zobench.zo.engine import Diverged
+from zobench.zo.graph import StepGraph, check_graph
 from zobench.zo.optimizer import ZOOptimizer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Micro-batches and what each weighs in the loss of the whole; the weighted mean is exact.
+
+    weights: how many examples, or tokens, the mean loss of each is over.
+    """
+
+    batches: Sequence[Any]
+    weights: Sequence[float]
+
+    @property
+    def tokens(self) -> int:
+        return sum(batch.tokens for batch in self.batches)
+
+    @property
+    def shares(self) -> list[tuple[float, Any]]:
+        """Each micro-batch with its share of the loss; the shares sum to 1."""
+        whole = sum(self.weights)
+        return [(w / whole, b) for w, b in zip(self.weights, self.batches, strict=True)]
+
+
+def shares_of(batch: Any) -> list[tuple[float, Any]]:
+    """The shares of a batch in parts; of any other, itself with all of the loss."""
+    return batch.shares if isinstance(batch, Parts) else [(1.0, batch)]
 
 
 class CountedLoss:
@@ -95,7 +123,7 @@ def step_of(
         return whole
 
     if isinstance(optimizer, ZOOptimizer) and optimizer.graph:
-        from zobench.run.graphed import GraphedSteps
+        from zobench.run.closure import GraphedSteps
 
         return GraphedSteps(optimizer, loss)
     return zeroth_order if isinstance(optimizer, ZOOptimizer) else first_order
@@ -106,3 +134,69 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     tensors = [v for state in optimizer.state.values() for v in state.values()]
     tensors += [p.grad for group in optimizer.param_groups for p in group["params"]]
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
+
+
+_COUNTED = "tokens"  # the field of a batch that no loss looks at
+
+
+def check_captured(
+    optimizer: torch.optim.Optimizer, parts: int | None = None, nonfinite: str | None = None
+) -> None:
+    """Raise UserError where `optimizer.graph` is asked for and cannot be.
+
+    parts: the size of the parts that batches are cut into. nonfinite: `train.nonfinite`.
+    """
+    if not isinstance(optimizer, ZOOptimizer) or not optimizer.graph:
+        return
+    if parts is not None:
+        raise UserError(
+            "train.micro_batch_size: a captured step takes its batch whole; set it to null, or"
+            " optimizer.graph=false"
+        )
+    if nonfinite == "skip":
+        raise UserError(
+            "train.nonfinite=skip: a captured step evaluates all its points, whatever the first"
+            " gave, so that no ledger could skip it again; set optimizer.graph=false"
+        )
+    try:
+        check_graph(optimizer)
+    except ValueError as error:
+        raise UserError(f"optimizer.{error}; or set optimizer.graph=false") from error
+
+
+class GraphedSteps:
+    """A step as a function of the batch, as `closure.step_of` gives it.
+
+    A batch is copied to where the graph of its shape looks for it. All graphs share their memory.
+    Raises UserError where the optimizer's steps cannot be captured.
+    """
+
+    def __init__(self, optimizer: ZOOptimizer, loss: CountedLoss) -> None:
+        check_captured(optimizer)
+        self._optimizer, self._loss = optimizer, loss
+        self._graphs: dict[tuple[Any, ...], tuple[Any, StepGraph]] = {}
+        device = optimizer.engine.slots[0].parameter.device
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+    def __call__(self, batch: Any) -> float:
+        """Take the step; raises what `ZOOptimizer.step` raises."""
+        fields = vars(batch)
+        tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+        if not tensors:
+            raise UserError("optimizer.graph=true: this task's batches are not tensors")
+        others = {name: fields[name] for name in fields.keys() - tensors.keys() - {_COUNTED}}
+        key = (*((n, x.shape, x.dtype) for n, x in tensors.items()), *sorted(others.items()))
+        if key not in self._graphs:
+            still = replace(batch, **{name: value.clone() for name, value in tensors.items()})
+            closure = self._closure_of(still)
+            self._graphs[key] = still, StepGraph(self._optimizer, closure, self._pool)
+        still, graph = self._graphs[key]
+        for name, value in tensors.items():
+            getattr(still, name).copy_(value, non_blocking=True)
+        before = self._optimizer.engine.forwards
+        loss = graph.step()
+        self._loss.count(batch, self._optimizer.engine.forwards - before)
+        return loss
+
+    def _closure_of(self, batch: Any) -> Any:
+        return lambda: self._loss.whole(batch)

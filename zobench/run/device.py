@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from zobench.errors import UserError
-from zobench.run.command import tell_once
 from zobench.run.gpus import own_gpu
+from zobench.run.notes import tell_once
 
 _DRIVER = Path("/dev/nvidiactl")  # there where NVIDIA's driver is
 

@@ -1,7 +1,10 @@
 """The files of one run; the folder is the record, everything else is a mirror of it."""
 
+import csv
+import gzip
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from zobench.errors import UserError
 from zobench.run.durable import write_durably
 from zobench.run.fence import fence_of
 from zobench.run.identity import identity
-from zobench.run.smaller import smaller
+from zobench.tasks.problem import Answer
 
 _ENDED = {"reason", "best_step", "test"}  # some of the keys of result.json
 _TARGETS = ("model", "tuning", "task", "optimizer")  # parts of the settings that are built
@@ -131,3 +134,41 @@ def read_json(path: Path) -> dict[str, Any]:
 def damaged(path: Path) -> UserError:
     """A file of a run that something else than zobench has written to, or a failing disk."""
     return UserError(f"{path}: damaged; repair it, or remove the run's folder to begin anew")
+
+
+def smaller(settings: Mapping[str, Any], times: int) -> dict[str, Any]:
+    """The settings with parts of batches halved so many times, down to single examples.
+
+    A step's batch stays what it is, evaluated in parts whose mean is exact; numbers may differ in
+    their last bits.
+    """
+    if not times:
+        return dict(settings)
+    train, evaluation = settings["train"], settings["evaluation"]
+    part = train["micro_batch_size"] or train["batch_size"]
+    return {
+        **settings,
+        "train": {**train, "micro_batch_size": max(1, part >> times)},
+        "evaluation": {**evaluation, "batch_size": max(1, evaluation["batch_size"] >> times)},
+    }
+
+
+def can_be_smaller(settings: Mapping[str, Any], times: int) -> bool:
+    """Whether halving once more changes anything; what is captured on a GPU takes no parts."""
+    if settings["optimizer"].get("graph"):
+        return False
+    return smaller(settings, times + 1) != smaller(settings, times)
+
+
+def write_predictions(path: Path, answers: Sequence[Answer]) -> None:
+    """Columns row (of the test split), answer, gold, score; the same bytes for the same answers."""
+    write_atomically(path, gzip.compress(csv_of(answers).encode(), mtime=0))
+
+
+def csv_of(answers: Sequence[Answer]) -> str:
+    """The file's text."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["row", *Answer._fields])
+    table.writerows([n, a.answer, a.gold, f"{a.score:.6g}"] for n, a in enumerate(answers))
+    return text.getvalue()

@@ -7,65 +7,91 @@ is neither evaluated nor written again, and the rest happens as if the run had n
 import math
 from collections.abc import Generator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from zobench.run.best import Best
+import torch
+
+from zobench.errors import UserError
+from zobench.run.best import Best, put
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.closure import state_bytes
-from zobench.run.diagnosis import Diagnosis
-from zobench.run.drift import Drift
+from zobench.run.diagnosis import Diagnosis, Drift
+from zobench.run.early_ends import Patience, Skips, check_rise
 from zobench.run.fence import fence_of
-from zobench.run.folder import RunFolder
-from zobench.run.journal import Journal
+from zobench.run.folder import RunFolder, write_predictions
+from zobench.run.journal import Journal, finite, value_of
 from zobench.run.meter import Meter
-from zobench.run.nonfinite import Skips
-from zobench.run.pace import Pace
-from zobench.run.patience import Patience, check_rise
-from zobench.run.predictions import write_predictions
 from zobench.run.progress import RunProgress
 from zobench.run.ranks.agreed import Agreed
-from zobench.run.result import result_of
-from zobench.run.snapshot import dev_of, go_on, recall_costs, snapshot
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop, Stopped
-from zobench.run.work import Wanted, Work
-from zobench.tasks.problem import Answer, Problem
+from zobench.tasks.problem import Answer
 from zobench.zo.engine import Diverged
 from zobench.zo.optimizer import ZOOptimizer
 
 _GIB = 2**30
-_LOOK_SECONDS = 1.0  # so long after a look at the run's lock a step is written without one
+_SCALARS = ("steps_taken", "timed_steps", "train_loss", "losses")
+_PHASES = ("train", "eval", "diagnose")  # whose costs a run goes on with
+_LOOK_SECONDS = 1.0  # after so long without a look at the run's lock, there is one before a step
+
+
+class StepRequest(NamedTuple):
+    """A step that a loop is about to take, and waits for whoever takes it; the answer is its loss.
+
+    Whatever the step raises, such as Diverged, is thrown into the loop.
+    """
+
+    steps: Steps
+    batch: Any
+
+
+Work = Generator[StepRequest, float, dict[str, Any]]
+
+
+def done(work: Work) -> dict[str, Any]:
+    """The result of a run by itself: each step is taken as it is wanted."""
+    go, value = work.send, None
+    while True:
+        try:
+            wanted = go(value)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            result: dict[str, Any] = stop.value
+            return result
+        try:
+            go, value = work.send, wanted.steps.live(wanted.batch)
+        except BaseException as error:
+            go, value = work.throw, error  # type: ignore[assignment]
 
 
 class Loop:
     """Trains a model; writes metrics, ledger and best weights to the run folder as it goes.
 
-    checkpoints: None where the ledger does without.
+    checkpoints: None where the ledger does without. diagnosis: None where no gradient is looked at.
     """
 
     def __init__(
         self,
         folder: RunFolder,
         settings: Mapping[str, Any],
-        model: Any,
-        problem: Problem,
         steps: Steps,
+        *,
+        model: Any,
+        best: Best,
         journal: Journal,
         meter: Meter,
-        pace: Pace,
         progress: RunProgress,
         checkpoints: Checkpoints | None,
+        diagnosis: Diagnosis | None,
         stop: Stop | Agreed,
     ) -> None:
-        self.folder, self.model, self.problem = folder, model, problem
+        self.folder, self.model, self.problem = folder, model, steps.problem
         self.fence = fence_of(folder.path)
         self.steps, self.optimizer = steps, steps.optimizer
         self.train, self.eval_batch = settings["train"], settings["evaluation"]["batch_size"]
-        self.meter, self.pace, self.journal, self.progress = meter, pace, journal, progress
-        self.checkpoints, self.stop = checkpoints, stop
-        self.diagnosis: Diagnosis | None = None
+        self.budget, self.meter = steps.budget, meter
+        self.journal, self.progress = journal, progress
+        self.best, self.checkpoints, self.diagnosis, self.stop = best, checkpoints, diagnosis, stop
         self.drift = Drift(self.optimizer)
-        self.best = Best(folder.weights, model, last=self.train["select"] == "last")
         self.skips = Skips(self.train["nonfinite"])
         self.patience = Patience(self.train["patience"])
         self.final: dict[str, float] = {}
@@ -78,8 +104,8 @@ class Loop:
         """Train, select on dev, report on test."""
         start = self.meter.clock()
         self.best.recover(lambda step: self.journal.known(step, "dev") is not None)
-        if self.steps.past.state:
-            go_on(self, self.steps.past.state)
+        if self.steps.resume.state:
+            go_on(self, self.steps.resume.state)
         reason = None
         try:
             yield from self._train()
@@ -100,25 +126,25 @@ class Loop:
         self.journal.write(self.steps_taken, values | self._costs())
         return result_of(self, reason, test, self.meter.clock() - start)
 
-    def _train(self) -> Generator[Wanted, float, None]:
+    def _train(self) -> Generator[StepRequest, float, None]:
         self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
         self.stop.meet(self.steps_taken, compare=True)
         while True:
             self._settle()
-            if self.pace.over(self.steps_taken) or self.patience.over:
+            if self.budget.over(self.steps_taken) or self.patience.over:
                 self._save()  # what follows may be killed, too
                 return
             if self.checkpoints and self.checkpoints.due(self.steps_taken):
                 self._save()
             yield from self._stretch()
 
-    def _stretch(self) -> Generator[Wanted, float, None]:
+    def _stretch(self) -> Generator[StepRequest, float, None]:
         """The steps up to the next that something else is due after; all of one kind."""
         first, eval_every = self.steps_taken, self.train["eval_every"]
-        stop = self.pace.within(first + eval_every - first % eval_every)
+        stop = self.budget.within(first + eval_every - first % eval_every)
         replayed = self.steps.replayed(first)
         if replayed:
-            stop = min(stop, self.steps.past.end)
+            stop = min(stop, self.steps.resume.end)
         diagnosed = self.diagnosis is not None and self.diagnosis.due(first)
         if self.diagnosis is not None:
             stop = min(stop, self.diagnosis.next_after(first)) if not diagnosed else first + 1
@@ -138,9 +164,9 @@ class Loop:
     def _interrupted(self, step: int) -> bool:
         due = self.checkpoints is not None and self.checkpoints.due(step)
         due = self.stop.meet(step, due=due)
-        return due or self.stop.asked or self.pace.over(step)
+        return due or self.stop.asked or self.budget.over(step)
 
-    def _step(self, step: int, *, diagnosed: bool) -> Generator[Wanted, float, float]:
+    def _step(self, step: int, *, diagnosed: bool) -> Generator[StepRequest, float, float]:
         steps, batch = self.steps, self.steps.batch(step)
         known = self.journal.known(step + 1, "diagnose") if diagnosed else None
         replayed = steps.replayed(step)
@@ -154,7 +180,7 @@ class Loop:
             elif replayed or known is not None:
                 loss = take()
             else:
-                loss = yield Wanted(steps, batch)
+                loss = yield StepRequest(steps, batch)
         except Diverged as error:
             self.skips.skip(error)
             loss = math.nan
@@ -177,7 +203,7 @@ class Loop:
             costs = {"diagnose/seconds": self.meter.seconds("diagnose")} | self._costs()
             self.journal.write(taken, self.diagnosis.findings | costs)
             self.diagnosis.findings = {}
-        ends = self.pace.over(taken) or taken % self.train["eval_every"] == 0
+        ends = self.budget.over(taken) or taken % self.train["eval_every"] == 0
         if ends or taken % self.train["log_every"] == 0:
             self._log_losses(taken)
         if ends:
@@ -237,3 +263,111 @@ class Loop:
         if self.steps_taken and not self.timed_steps:
             return math.nan
         return self.meter.seconds("train") / max(1, self.timed_steps)
+
+
+def result_of(
+    loop: Loop, reason: str | None, test: Mapping[str, float], seconds: float
+) -> dict[str, Any]:
+    """The result of a loop that has ended. reason: why it diverged; seconds: of this attempt."""
+    phases = loop.meter
+    busiest = "train" if loop.timed_steps else "diagnose" if loop.steps_taken else "eval"
+    return {
+        "status": "diverged" if reason else "done",
+        "reason": reason,
+        "test": {k: finite(v) for k, v in test.items()},
+        "dev": loop.best.dev,
+        "final": {k: finite(v) for k, v in loop.final.items()},
+        "train": {"loss": loop.train_loss},
+        "best_step": loop.best.step,
+        "steps": loop.steps_taken,
+        **loop.skips.result(),
+        **loop.patience.result(),
+        **({"diagnose": loop.diagnosis.summary()} if loop.diagnosis else {}),
+        "cost": {"forwards": loop.steps.forwards, "tokens": loop.steps.loss.tokens},
+        "time": {
+            "step_s": finite(loop.step_seconds()),
+            "train_s": phases.seconds("train"),
+            "eval_s": phases.seconds("eval"),
+            "load_s": phases.seconds("load"),
+            "total_s": seconds + phases.recalled + sum(map(phases.seconds, ("load", "fit"))),
+        },
+        "memory": {
+            "peak_gib": phases.peak_gib(busiest),
+            "state_gib": state_bytes(loop.optimizer) / _GIB,
+            "phases": phases.peaks,
+        },
+    }
+
+
+def snapshot(loop: Loop) -> dict[str, Any]:
+    """Trained weights, the optimizer's state, torch's generators, counters.
+
+    Data order and ZO noise have no state, and what dev said is in the journal.
+    """
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {
+        "weights": {n: p.detach() for n, p in loop.model.named_parameters() if p.requires_grad},
+        "optimizer": loop.optimizer.state_dict(),
+        "generators": {"cpu": torch.get_rng_state(), "cuda": cuda},
+        "loop": {name: getattr(loop, name) for name in _SCALARS},
+        "cost": {"tokens": loop.steps.loss.tokens, "forwards": loop.steps.loss.forwards},
+        "seconds": {name: loop.meter.seconds(name) for name in _PHASES},
+        "peaks": loop.meter.peaks,
+        "skips": loop.skips.state_dict(),
+        "diagnosis": loop.diagnosis.state_dict() if loop.diagnosis else None,
+    }
+
+
+def go_on(loop: Loop, state: Mapping[str, Any]) -> None:
+    """Bring a loop to where the snapshot was taken.
+
+    Raises UserError where the best weights of the evaluations before it are gone.
+    """
+    put(state["weights"], loop.model)
+    loop.optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["generators"]["cpu"])
+    if state["generators"]["cuda"]:
+        torch.cuda.set_rng_state_all(state["generators"]["cuda"])
+    for name, value in state["loop"].items():
+        setattr(loop, name, value)
+    loop.steps.loss.tokens = state["cost"]["tokens"]
+    loop.steps.loss.forwards = state["cost"]["forwards"]
+    for name, peaks in state["peaks"].items():
+        if name in _PHASES:
+            loop.meter.recall(name, state["seconds"][name], peaks)
+    if "skips" in state:  # checkpoints once had none
+        loop.skips.load_state_dict(state["skips"])
+    if loop.diagnosis is not None and state["diagnosis"] is not None:
+        loop.diagnosis.load_state_dict(state["diagnosis"])
+    for row in loop.journal.about("dev"):
+        if row["step"] <= loop.steps_taken:
+            loop.final = dev_of(row)
+            loop.best.evaluated(row["step"], loop.final, save=False)
+            loop.patience.evaluated(loop.final["loss"])
+    if not loop.best.last and loop.best.dev and loop.best.stored < loop.best.step:
+        raise UserError(
+            f"{loop.best.path}: the best weights so far, of step {loop.best.step}, are not there"
+            " any more; remove the run's folder to begin anew"
+        )
+
+
+def recall_costs(loop: Loop) -> None:
+    """After the last step that was replayed: the times and peaks of the last row of metrics.
+
+    What came after that row is not known, and its steps do not count in the time of a step.
+    """
+    if not loop.journal.rows:
+        return
+    row = loop.journal.rows[-1]
+    peak = {"peak_gib": value_of(row["memory/peak_gib"])}
+    loop.meter.recall("train", value_of(row["time/train_s"]), peak)
+    loop.meter.recall("eval", value_of(row["time/eval_s"]))
+    if diagnosed := loop.journal.about("diagnose"):
+        loop.meter.recall("diagnose", value_of(diagnosed[-1]["diagnose/seconds"]))
+    per_step = row["time/step_s"]
+    loop.timed_steps = round(row["time/train_s"] / per_step) if per_step else 0
+
+
+def dev_of(row: Mapping[str, float | None]) -> dict[str, float]:
+    """What an evaluation of dev found, from its row of metrics."""
+    return {k.removeprefix("dev/"): value_of(v) for k, v in row.items() if k.startswith("dev/")}

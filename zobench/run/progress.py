@@ -1,11 +1,50 @@
 """What a person sees of a running run: a bar on a terminal, lines elsewhere."""
 
 import time
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from zobench.run.pace import Pace
+
+class Clock(Protocol):
+    """As a Meter."""
+
+    def seconds(self, phase: str, /) -> float: ...
+
+
+class BudgetClock:
+    """budget: `steps`, or where that is null `seconds` of the meter's phase `train`."""
+
+    def __init__(self, budget: Mapping[str, Any], meter: Clock) -> None:
+        self.steps: int | None = budget["steps"]
+        self.total: float = budget["seconds"] if self.steps is None else self.steps
+        self._meter = meter
+
+    def spent(self, step: int) -> float:
+        """Steps or seconds spent when `step` steps are done."""
+        return self._meter.seconds("train") if self.steps is None else step
+
+    def over(self, step: int) -> bool:
+        """Whether the budget is spent when `step` steps are done."""
+        return self.spent(step) >= self.total
+
+    def share(self, step: int) -> float:
+        """Where `step`, counted from 0, lies between the first step (0) and the last (1)."""
+        if self.steps is not None:
+            return step / max(1, self.steps - 1)
+        return min(1.0, self.spent(step) / self.total)
+
+    def within(self, step: int) -> int:
+        """The step, or the last one of a budget in steps."""
+        return step if self.steps is None else min(step, self.steps)
+
+    def shown(self, step: int) -> str:
+        """`step 12/600`, or `step 12, 3/60 s`."""
+        if self.steps is not None:
+            return f"step {step}/{self.steps}"
+        return f"step {step}, {self.spent(step):.0f}/{self.total:g} s"
 
 
 class RunProgress:
@@ -14,30 +53,30 @@ class RunProgress:
     lines: no bar, even on a terminal, which can show one at a time.
     """
 
-    def __init__(self, name: str, pace: Pace, *, lines: bool = False) -> None:
-        self._name, self._pace = name, pace
+    def __init__(self, name: str, clock: BudgetClock, *, lines: bool = False) -> None:
+        self._name, self._budget = name, clock
         self._console = Console()
         self._lines = lines or not self._console.is_terminal
         self._start = time.perf_counter()
         self._dev = ""
         columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
-        self._task = self._bar.add_task("", total=pace.total, shown="")
+        self._task = self._bar.add_task("", total=clock.total, shown="")
 
     def update(self, step: int, loss: float) -> None:
         shown = f"loss {loss:.4f} {self._dev}"
-        self._bar.update(self._task, completed=self._pace.spent(step), shown=shown)
+        self._bar.update(self._task, completed=self._budget.spent(step), shown=shown)
 
     def evaluated(self, step: int, dev: dict[str, float]) -> None:
         """Show an evaluation of dev; off a terminal this is the line that gets printed."""
         name = "accuracy" if "accuracy" in dev else "loss"
         self._dev = f"dev {100 * dev[name]:.1f} %" if name == "accuracy" else f"dev {dev[name]:.4g}"
-        self._bar.update(self._task, completed=self._pace.spent(step))
+        self._bar.update(self._task, completed=self._budget.spent(step))
         if self._lines and step:
             seconds = time.perf_counter() - self._start
-            spent = self._pace.spent(step)
-            left = seconds / spent * max(0.0, self._pace.total - spent)
-            text = f"{self._name}: {self._pace.shown(step)}, dev loss {dev['loss']:.4g}"
+            spent = self._budget.spent(step)
+            left = seconds / spent * max(0.0, self._budget.total - spent)
+            text = f"{self._name}: {self._budget.shown(step)}, dev loss {dev['loss']:.4g}"
             shown = f", {self._dev}" if name == "accuracy" else ""
             print(f"{text}{shown}, {left:.0f} s left", flush=True)
 

@@ -14,7 +14,7 @@ from zobench.run.base import base_of, check_base, device_for, digest_of
 from zobench.run.best import step_in
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.inputs import MODEL, check_unchanged
-from zobench.run.past import why_not_replayed
+from zobench.run.resume import why_not_replayed
 from zobench.tuning.saving import save
 from zobench.zo.engine import Diverged
 from zobench.zo.fingerprint import fingerprint

@@ -10,33 +10,30 @@ import torch
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
 from zobench.run.base import base_of, check_base, device_for, digest_of
+from zobench.run.best import Best
 from zobench.run.captured import CapturedLoss, captured
 from zobench.run.checkpoint import Checkpoints
+from zobench.run.closure import check_captured
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.durable import renewed
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, read_json, write_atomically, write_json
-from zobench.run.graphed import check_captured
 from zobench.run.inputs import Inputs, Seen, check_inputs
 from zobench.run.journal import Journal
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
 from zobench.run.loggers.none import NoLogger
-from zobench.run.loop import Loop
+from zobench.run.loop import Loop, Work, done
 from zobench.run.meter import Meter
 from zobench.run.notes import note
-from zobench.run.pace import Pace
-from zobench.run.past import past_of, why_not_replayed
-from zobench.run.progress import RunProgress
-from zobench.run.ranks.agreed import Agreed, Apart
-from zobench.run.ranks.checks import check_alike, check_ranks
-from zobench.run.ranks.cut_back import cut_back
-from zobench.run.ranks.follower import SharedBest, own_folder
+from zobench.run.progress import BudgetClock, RunProgress
+from zobench.run.ranks.agreed import Agreed, Apart, check_alike, check_ranks
+from zobench.run.ranks.follower import SharedBest, cut_back, own_folder
 from zobench.run.ranks.group import Group
 from zobench.run.ranks.shards import shared
+from zobench.run.resume import resume_point_of, why_not_replayed
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop
-from zobench.run.work import Work, done
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Problem
 from zobench.tuning.saving import save
@@ -132,19 +129,18 @@ def recorded(
     noted = made.problem
     if agreed is not None:
         made = made._replace(problem=shared(made.problem, agreed, made.model, optimizer))
-    pace = Pace(budget, agreed or meter)
-    diagnosis = _diagnosis(settings["diagnose"]["every"], optimizer)
+    clock = BudgetClock(budget, agreed or meter)
     checkpoints = _checkpoints(folder, settings["checkpoint"], optimizer)
-    past = past_of(folder, settings["seed"], optimizer, checkpoints)
+    resume = resume_point_of(folder, settings["seed"], optimizer, checkpoints)
     device, meta = meter.device, read_json(folder.meta)
     base = made.base or digest_of(made.model)
-    if past.end:
+    if resume.end:
         check_base(meta, base)
         check_inputs(folder, settings, made.inputs)
     else:
         meta.pop("wandb", None)  # begun anew, it is another run there, too
     if group is not None:
-        check_alike(group, settings, (base, made.inputs), made.problem.sizes, past)
+        check_alike(group, settings, (base, made.inputs), made.problem.sizes, resume)
         meta["ranks"] = group.size
         checkpoints = checkpoints if first else None
     meta["data"] = dict(made.problem.sizes)
@@ -159,18 +155,26 @@ def recorded(
     try:
         with ExitStack() as stack:
             stack.enter_context(journal)
-            progress = stack.enter_context(RunProgress(meta["name"], pace, lines=lines))
-            steps = Steps(
-                settings, made.model, made.problem, optimizer, pace, past, loss or made.problem.loss
-            )
+            progress = stack.enter_context(RunProgress(meta["name"], clock, lines=lines))
+            ledger = None
             if isinstance(optimizer, ZOOptimizer):
-                ledger = Ledger(folder.ledger, settings["seed"], past.ledger, renewed)
-                steps.ledger = stack.enter_context(ledger)
-            parts = (steps, journal, meter, pace, progress, checkpoints, agreed or asked)
-            loop = Loop(folder, settings, made.model, made.problem, *parts)
-            loop.diagnosis = diagnosis
-            if group is not None:
-                loop.best = SharedBest(folder, made.model, group, last=loop.best.last)
+                ledger = Ledger(folder.ledger, settings["seed"], resume.ledger, renewed)
+                stack.enter_context(ledger)
+            whole = loss or made.problem.loss
+            about = (made.model, made.problem, optimizer, clock, resume, whole, ledger)
+            loop = Loop(
+                folder,
+                settings,
+                Steps(settings, *about),
+                model=made.model,
+                best=_best(folder, made.model, settings["train"]["select"], group),
+                journal=journal,
+                meter=meter,
+                progress=progress,
+                checkpoints=checkpoints,
+                diagnosis=_diagnosis(settings["diagnose"]["every"], optimizer),
+                stop=agreed or asked,
+            )
             result = yield from loop.work()
         if settings["train"]["export"] and first:
             _export(folder, made)
@@ -204,6 +208,14 @@ def _end(
     Checkpoints(folder.path, None, None).clear()
     logger.end(result)
     fence_of(folder.path).remove(folder.mirroring)
+
+
+def _best(folder: RunFolder, model: Any, select: str | None, group: Group | None) -> Best:
+    """Keeps the best weights on dev, or the last; of several ranks the first does."""
+    last = select == "last"
+    if group is not None:
+        return SharedBest(folder, model, group, last=last)
+    return Best(folder.weights, model, last=last)
 
 
 def _export(folder: RunFolder, made: Made) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from zobench.errors import UserError
-from zobench.run.closure import CountedLoss, step_of
-from zobench.run.data_order import batch_of
-from zobench.run.micro import Parts
-from zobench.run.pace import Pace
-from zobench.run.past import Past
+from zobench.run.closure import CountedLoss, Parts, step_of
+from zobench.run.progress import BudgetClock
+from zobench.run.resume import ResumePoint
 from zobench.tasks.problem import ByLength, Problem
 from zobench.zo.feedback import Request
 from zobench.zo.fingerprint import fingerprint
@@ -32,13 +32,14 @@ class Steps:
         model: Any,
         problem: Problem,
         optimizer: torch.optim.Optimizer,
-        pace: Pace,
-        past: Past,
+        budget: BudgetClock,
+        resume: ResumePoint,
         loss: Callable[[Any, Any], torch.Tensor],
+        ledger: Ledger | None = None,
     ) -> None:
         self.train, self.seed = settings["train"], settings["seed"]
-        self.problem, self.optimizer, self.pace, self.past = problem, optimizer, pace, past
-        self.ledger: Ledger | None = None
+        self.problem, self.optimizer, self.budget, self.resume = problem, optimizer, budget, resume
+        self.ledger = ledger
         precision = self.train["precision"]
         autocast = None if precision is None else getattr(torch, precision)
         self.loss = CountedLoss(model, loss, autocast)
@@ -66,7 +67,7 @@ class Steps:
 
     def replayed(self, step: int) -> bool:
         """Whether the ledger has step number `step`."""
-        return step < self.past.end
+        return step < self.resume.end
 
     def replay(self, step: int, batch: Any) -> float:
         """Take it again; returns the loss, or raises Diverged as it did. Its batch is only counted.
@@ -74,7 +75,7 @@ class Steps:
         Raises UserError where the ledger is not that of this run.
         """
         assert isinstance(self.optimizer, ZOOptimizer)
-        record = self.past.records[step - self.past.start]
+        record = self.resume.records[step - self.resume.start]
 
         def seen(asked: Sequence[Request]) -> None:
             other = asked[0].batch
@@ -90,7 +91,7 @@ class Steps:
 
     def prepare(self, step: int) -> None:
         """Set the learning rate for a step that somebody is about to take, on its batch."""
-        share = 1.0 + (self.train["final_lr"] - 1.0) * self.pace.share(step)
+        share = 1.0 + (self.train["final_lr"] - 1.0) * self.budget.share(step)
         share *= min(1.0, (step + 1) / ((self.train["warmup"] or 0) + 1))
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             if rate is not None:
@@ -110,10 +111,10 @@ class Steps:
         if self.ledger is None or not isinstance(self.optimizer, ZOOptimizer):
             return
         now = fingerprint(slot.parameter for slot in self.optimizer.engine.slots)
-        then = self.past.marks.get(step)
-        if then is None and step >= self.past.end:
+        then = self.resume.marks.get(step)
+        if then is None and step >= self.resume.end:
             self.ledger.mark(now)
-            self.past.marks[step] = now
+            self.resume.marks[step] = now
         elif then not in (None, now):
             raise UserError(
                 f"ledger.bin: after {step} steps the weights are not those that the run had; it"
@@ -127,3 +128,18 @@ class Steps:
         if isinstance(self.optimizer, ZOOptimizer):
             return self.optimizer.engine.forwards
         return self.loss.forwards
+
+
+def batch_of(
+    step: int, *, size: int, batch_size: int, seed: int, stream: int = 0
+) -> npt.NDArray[np.int64]:
+    """Indices of the batch: without replacement within an epoch, anew each epoch.
+
+    stream: names an order of its own under the same seed. Depends on its arguments only, so a run
+    can begin at any step. The last size % batch_size examples of an epoch's order sit that epoch
+    out; a batch is never larger than the data.
+    """
+    batch_size = min(batch_size, size)
+    epoch, place = divmod(step, size // batch_size)
+    order = np.random.default_rng([seed, epoch, *([stream] if stream else [])]).permutation(size)
+    return order[place * batch_size :][:batch_size]

@@ -1,13 +1,14 @@
 """Several runs in one process, side by side: their steps are rows of one batch.
 
-The runs differ in their optimizers and seeds (`zobench.run.kin`). Each has its folder, data order,
+The runs differ in their optimizers and seeds (`sharing_key`). Each has its folder, data order,
 evaluations, selection and result as if it were alone; the frozen model is in memory once. Seconds
 are those of a run's own turns and its share of the common steps; a peak of memory is the process's.
 """
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -17,16 +18,47 @@ from zobench.build import build, build_optimizer
 from zobench.errors import UserError
 from zobench.run.base import device_for, tuned_of
 from zobench.run.folder import RunFolder
-from zobench.run.kin import kin
-from zobench.run.loggers.afterwards import Afterwards
+from zobench.run.identity import canonical
+from zobench.run.loggers.base import Afterwards
+from zobench.run.loop import StepRequest, Work
 from zobench.run.meter import Meter
 from zobench.run.runner import Made, check_gradient, made_of, recorded
-from zobench.run.turns import Clock, lend
-from zobench.run.work import Wanted, Work
 from zobench.tasks.side_by_side import side_by_side
 from zobench.zo.engine import Diverged
 from zobench.zo.fleet import Fleet, copies_of
 from zobench.zo.optimizer import ZOOptimizer
+
+
+class RunClock:
+    """Seconds that one of several runs has had: its turns, and its shares of common work."""
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._since: float | None = None
+
+    def __call__(self) -> float:
+        running = 0.0 if self._since is None else time.perf_counter() - self._since
+        return self._spent + running
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """The time inside is the run's."""
+        self._since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent, self._since = self(), None
+
+    def add(self, seconds: float) -> None:
+        self._spent += seconds
+
+
+def lend(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Let the model be that of a run: its parameters share memory with the run's copies."""
+    for name, parameter in model.named_parameters():
+        if name in weights:
+            parameter.data = weights[name].data
+
 
 Place = tuple[int, Any]  # a row's batch: the number of its run, and the batch itself
 
@@ -34,7 +66,7 @@ Place = tuple[int, Any]  # a row's batch: the number of its run, and the batch i
 class Member(NamedTuple):
     """One of the runs: its time, its weights, and what it does with them."""
 
-    clock: Clock
+    clock: RunClock
     weights: Mapping[str, Tensor]
     optimizer: ZOOptimizer
     work: Work
@@ -46,10 +78,10 @@ def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
     Raises UserError, before any file of results is opened, for runs that cannot go together.
     """
     settings = [folder.fitting() for folder in folders]
-    if len({kin(own) for own in settings} | {None}) != 2:
+    if len({sharing_key(own) for own in settings} | {None}) != 2:
         raise UserError("pack_runs: these runs differ in more than seed and optimizer")
     device = device_for(settings[0])
-    clocks = [Clock() for _ in folders]
+    clocks = [RunClock() for _ in folders]
     meters = [Meter(device, clock) for clock in clocks]
     with clocks[0].turn(), meters[0].phase("load"):
         made = made_of(settings[0], device)
@@ -97,10 +129,10 @@ def _optimizer(node: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ZOOpti
 
 def _results(fleet: Fleet[Place], model: Any, members: Sequence[Member]) -> list[dict[str, Any]]:
     """Let every run go on to its next step, take the steps together, and so on to the last."""
-    wanted: dict[int, Wanted] = {}
+    wanted: dict[int, StepRequest] = {}
     results: dict[int, dict[str, Any]] = {}
 
-    def go_on(number: int, go: Callable[[Any], Wanted], value: object) -> None:
+    def go_on(number: int, go: Callable[[Any], StepRequest], value: object) -> None:
         """The run's turn: the model is its own until it wants its next step."""
         lend(model, members[number].weights)
         with members[number].clock.turn():
@@ -132,3 +164,22 @@ def _results(fleet: Fleet[Place], model: Any, members: Sequence[Member]) -> list
             work = members[number].work
             go_on(number, work.throw if isinstance(end, Diverged) else work.send, end)
     return [results[number] for number in range(len(members))]
+
+
+_SHARED = ("model", "task", "train", "evaluation", "budget", "device", "threads")
+
+
+def sharing_key(settings: Mapping[str, Any]) -> str | None:
+    """What the settings share with those that they can be trained beside; None for none.
+
+    A tuning's seed may differ, since it draws the first values of what trains. Left to itself is a
+    run that counts seconds, evaluates batches in parts, looks at gradients or captures its steps.
+    """
+    train, budget = settings["train"], settings["budget"]
+    if budget["steps"] is None or train["micro_batch_size"] or settings["diagnose"]["every"]:
+        return None
+    if settings["optimizer"].get("graph"):
+        return None
+    shared = {part: settings[part] for part in _SHARED}
+    shared["tuning"] = {k: v for k, v in settings["tuning"].items() if k != "seed"}
+    return json.dumps(canonical(shared), sort_keys=True)

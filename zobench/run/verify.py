@@ -12,10 +12,9 @@ from safetensors.torch import load_file
 from zobench.build import build
 from zobench.errors import UserError
 from zobench.run.best import put, step_in
-from zobench.run.folder import RunFolder
+from zobench.run.folder import RunFolder, csv_of
 from zobench.run.inputs import check_unchanged
 from zobench.run.journal import finite, read_rows
-from zobench.run.predictions import csv_of
 from zobench.run.replay import Replayed, differing, settings_in
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Answer, Problem

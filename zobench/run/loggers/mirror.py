@@ -9,8 +9,7 @@ from typing import Any
 
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder
-from zobench.run.loggers.wandb_config import wandb_config
-from zobench.run.loggers.wandb_names import id_of, names_of
+from zobench.run.loggers.wandb_config import id_of, names_of, wandb_config
 
 _AXES = ("step", "cost/forwards", "cost/tokens", "time/train_s")
 _INIT_SECONDS, _FINISH_SECONDS = 60.0, 300.0  # that a server may let a run wait

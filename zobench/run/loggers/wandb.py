@@ -11,7 +11,7 @@ from zobench.run.folder import RunFolder
 from zobench.run.loggers.base import Logger
 from zobench.run.loggers.mirror import Mirror
 from zobench.run.loggers.none import NoLogger
-from zobench.run.loggers.wandb_names import check_place, tags_of
+from zobench.run.loggers.wandb_config import check_place, tags_of
 
 
 class WandbLogger:

@@ -4,6 +4,7 @@ They do all that the first does, so that each has what its own decisions follow 
 checkpoints are written by the first alone.
 """
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from zobench.run.best import Best, step_in
-from zobench.run.folder import RunFolder
+from zobench.run.checkpoint import Checkpoints
+from zobench.run.folder import RunFolder, write_atomically
+from zobench.run.journal import read_rows
 from zobench.run.ranks.group import Group
+from zobench.zo.ledger import recover
 
 
 @contextmanager
@@ -61,3 +65,13 @@ class SharedBest(Best):
     def _save(self, path: Path) -> None:
         if self._group.first:
             super()._save(path)
+
+
+def cut_back(folder: RunFolder, step: int) -> None:
+    """Leave what the folder held after so many steps, from which the run can go on."""
+    rows = [row for row in read_rows(folder.metrics)[0] if row["step"] <= step]
+    write_atomically(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+    if folder.ledger.is_file():
+        whole = recover(folder.ledger, steps=step)
+        write_atomically(folder.ledger, folder.ledger.read_bytes()[: whole.size])
+    Checkpoints(folder.path, None, None).forget_after(step)

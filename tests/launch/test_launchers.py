@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.run.test_stop import LONG, alive, below, wait_for
 from zobench import launchers
+from zobench.launch import launch_log
 from zobench.paths import conf_dir
-from zobench.run import launches
 from zobench.run.folder import read_json
 from zobench.run.stop import REQUEUE
 from zobench.schema import register
@@ -103,8 +103,8 @@ def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from submitit.core.core import Job
     from submitit.core.utils import UncompletedJobError
 
-    monkeypatch.setenv(launches.VARIABLE, "")  # put back afterwards
-    launches.begin(str(tmp_path), "s", [], 3)
+    monkeypatch.setenv(launch_log.VARIABLE, "")  # put back afterwards
+    launch_log.begin(str(tmp_path), "s", [], 3)
     monkeypatch.setattr(Job, "results", Job.results)  # put back afterwards
     monkeypatch.setattr(Job, "_results_timeout_s", 0)  # for a shared file system to show the file
     launchers._outlast_lost_jobs()
@@ -113,7 +113,7 @@ def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def killed(_: Sequence[str]) -> None:
         job_id = JobEnvironment().job_id
-        launches.note({"run": "run", "status": "begun", "job": job_id, "folder": str(launched)})
+        launch_log.note({"run": "run", "status": "begun", "job": job_id, "folder": str(launched)})
         os.kill(os.getpid(), signal.SIGKILL)
 
     def raising(_: Sequence[str]) -> None:
@@ -122,13 +122,13 @@ def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     jobs = [executor.submit(job, ["seed=0", "task=x"]) for job in (killed, raising, len)]
     results: list[Any] = [job.results()[0] for job in jobs]
     assert results[2] == 2 and all(result.return_value is None for result in results[:2])
-    noted = launches.rows_of(Path(os.environ[launches.VARIABLE]))
+    noted = launch_log.rows_of(Path(os.environ[launch_log.VARIABLE]))
     rows = [row for row in noted[1:] if row["status"] == "failed"]
     assert [(row["run"], row["folder"]) for row in rows] == [
         ("run", "run"),
         (None, "seed=0,task=x"),
     ]
-    assert launches.counts(noted).running == 0
+    assert launch_log.counts(noted).running == 0
     for row, job in zip(rows, jobs, strict=False):
         assert f"job {job.job_id} " in row["reason"] and str(job.paths.stderr) in row["reason"]
 

@@ -1,9 +1,9 @@
 """Starts runs quickly: each is a fork of one process that has the imports behind it.
 
 A run remains a process of its own, which may crash, run out of memory or poison its CUDA context
-alone: the nursery imports and forks, and does nothing else. Without it a run spends four seconds on
-imports; a sweep of small runs, half its time. Where forking is not safe, runs start from nothing.
-A run does not outlive the process that wanted it: when that is gone, it is asked to stop.
+alone: the server imports and forks, and does nothing else. Without it a run spends four seconds on
+imports; a sweep of small runs spends half its time on them. Where forking is not safe, runs start
+from nothing. A run does not outlive the process that started it: it is then asked to stop.
 """
 
 import atexit
@@ -19,17 +19,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TextIO
 
-from zobench.run.attempt import Ending, Order, attempt
-from zobench.run.failure import ended_by, kernel_kills
+from zobench.launch.attempt import Ending, Order, attempt
+from zobench.launch.failure import ended_by, kernel_kills
+from zobench.launch.torchrun import carry_out_here
 from zobench.run.ranks.group import started
-from zobench.run.ranks.torchrun import carry_out_here
 from zobench.run.stop import SIGNALS
 from zobench.targets import located, targets_in
 
 FORKS = sys.platform == "linux"  # other systems' libraries start threads that a fork would break
 
 
-class Nursery:
+class ForkServer:
     """A process that forks runs, one at a time; it ends with the process that made it.
 
     forks: without, it is for one run, which it becomes.
@@ -38,7 +38,13 @@ class Nursery:
     def __init__(self, forks: bool = FORKS) -> None:
         self.forks = forks
         answers, other_end = os.pipe()
-        command = [sys.executable, "-m", "zobench.run.nursery", str(other_end), str(int(forks))]
+        command = [
+            sys.executable,
+            "-m",
+            "zobench.launch.forkserver",
+            str(other_end),
+            str(int(forks)),
+        ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, text=True, pass_fds=(other_end,)
         )
@@ -68,7 +74,7 @@ class Nursery:
         return Ending(*json.loads(answer)) if answer else None
 
 
-_nursery: Nursery | None = None
+_server: ForkServer | None = None
 
 
 def carry_out(*orders: Order) -> Ending:
@@ -76,19 +82,19 @@ def carry_out(*orders: Order) -> Ending:
 
     Under torchrun the run is this process's, and that of all other ranks.
     """
-    global _nursery
+    global _server
     if started():
         return carry_out_here(orders[0])
-    if _nursery is None:
-        _nursery = Nursery()
-        atexit.register(_nursery.close)
+    if _server is None:
+        _server = ForkServer()
+        atexit.register(_server.close)
     killed = kernel_kills()
     try:
-        ending = _nursery.run(*orders)
+        ending = _server.run(*orders)
     except BaseException:  # asked to stop: the next run must not be given this one's answer
         dismiss()
         raise
-    if ending is None or not _nursery.forks:  # the next run gets another
+    if ending is None or not _server.forks:  # the next run gets another
         status = dismiss()
         ending = ending or Ending(status)
     if ending.status < 0:
@@ -98,12 +104,12 @@ def carry_out(*orders: Order) -> Ending:
 
 def dismiss() -> int:
     """End the process that forks runs, whose exit status is returned; its run is asked to save."""
-    global _nursery
-    if _nursery is None:
+    global _server
+    if _server is None:
         return 0
-    atexit.unregister(_nursery.close)
-    status = _nursery.close()
-    _nursery = None
+    atexit.unregister(_server.close)
+    status = _server.close()
+    _server = None
     return status
 
 

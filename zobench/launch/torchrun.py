@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zobench.errors import UserError
-from zobench.run.attempt import FAILED, Ending, Order, attempt, carried_out, logging_to
+from zobench.launch.attempt import FAILED, Ending, Order, attempt, carried_out, logging_to
 from zobench.run.folder import RunFolder
 from zobench.run.ranks.group import Group, Lost, here, joined, started
 from zobench.run.stop import REQUEUE

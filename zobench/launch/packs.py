@@ -4,12 +4,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from zobench.run import launches
-from zobench.run.attempt import Ending
-from zobench.run.kin import kin
-from zobench.run.launch import Job, launch, outcome_of, report
-from zobench.run.nursery import carry_out
+from zobench.launch import launch_log
+from zobench.launch.attempt import Ending
+from zobench.launch.forkserver import carry_out
+from zobench.launch.job import Job, launch, outcome_of, report
 from zobench.run.stop import REQUEUE
+from zobench.run.together import sharing_key
 
 
 def launch_in_packs(jobs: Sequence[Job], most: int) -> None:
@@ -22,7 +22,7 @@ def launch_in_packs(jobs: Sequence[Job], most: int) -> None:
             launch(pack[0])
             continue
         for job in pack:
-            launches.note({"run": job.folder.path.name, "status": "begun"})
+            launch_log.note({"run": job.folder.path.name, "status": "begun"})
         ending = carry_out(*(job.order() for job in pack))
         for job in pack:
             folder = job.folder
@@ -45,7 +45,7 @@ def _packs(jobs: Sequence[Job], most: int) -> Iterator[Sequence[Job]]:
     alike: dict[str, list[Job]] = {}
     seen: set[Path] = set()
     for number, job in enumerate(jobs):
-        kind, folder = kin(job.settings), job.folder
+        kind, folder = sharing_key(job.settings), job.folder
         if kind is None or folder.result.is_file() or folder.path in seen:
             kind = f"alone {number}"
         seen.add(folder.path)

@@ -11,9 +11,9 @@ import threading
 import time
 from pathlib import Path
 
-from zobench.run import launches
-from zobench.run.command import is_command, started_by
-from zobench.run.launch import Job, launch, report, stopped
+from zobench.launch import launch_log
+from zobench.launch.command import is_command, started_by
+from zobench.launch.job import Job, launch, report, stopped
 from zobench.run.stop import Stop, Stopped
 
 _SUBMITIT = (signal.SIGUSR2, signal.SIGUSR1)  # one of them says that the job's time is over
@@ -76,7 +76,7 @@ def _launch_in_queue(job: Job, number: signal.Signals) -> None:
     assert callable(requeue)
     folder, name = str(job.folder.path.resolve()), job.folder.path.name
     job_id = JobEnvironment().job_id  # for whoever looks after jobs that are lost
-    launches.note({"run": name, "status": "begun", "job": job_id, "folder": folder})
+    launch_log.note({"run": name, "status": "begun", "job": job_id, "folder": folder})
     try:
         with Stop((number,)):
             launch(job)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.run.attempts import Attempts, Compose
-from zobench.run.attempt import Order
+from zobench.launch.attempt import Order
 
 LEASE, HEARTBEAT = 0.6, 0.2  # seconds, of the processes here
 
@@ -25,7 +25,7 @@ class Rivals:
     def __init__(self) -> None:
         root = Path(__file__).resolve().parents[2]
         paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-W", "ignore", "-m", "tests.run.rivals"]
+        command = [sys.executable, "-W", "ignore", "-m", "tests.launch.rivals"]
         pipe: Any = subprocess.PIPE
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, text=True, env=os.environ | {"PYTHONPATH": paths}
@@ -98,7 +98,7 @@ class Contested(Attempts):
 
 def _forked(plain: list[Any]) -> int:
     """The process of an attempt, which never returns from here."""
-    from zobench.run.attempt import attempt
+    from zobench.launch.attempt import attempt
 
     child = os.fork()
     if child:
@@ -116,11 +116,11 @@ def _serve() -> None:
     import torch._dynamo  # noqa: F401
 
     import zobench.run.runner  # noqa: F401
-    from zobench.run import claim
-    from zobench.run.nursery import import_for
+    from zobench.launch import run_lock
+    from zobench.launch.forkserver import import_for
     from zobench.schema import composed
 
-    claim.LEASE, claim._HEARTBEAT = LEASE, HEARTBEAT
+    run_lock.LEASE, run_lock._HEARTBEAT = LEASE, HEARTBEAT
     import_for(composed())
     living = set()
     for line in sys.stdin:

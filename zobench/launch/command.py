@@ -6,9 +6,8 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
+from zobench.run.notes import COMMAND, command_of
 from zobench.run.stop import Stop, Stopped
-
-_COMMAND = "ZOBENCH_COMMAND"  # environment variable: the command's process, and a folder of its
 
 
 class Command(Stop):
@@ -22,13 +21,13 @@ class Command(Stop):
         self._folder = tempfile.TemporaryDirectory(prefix="zobench-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> "Command":
-        os.environ[_COMMAND] = f"{os.getpid()}:{self._folder.name}"
+        os.environ[COMMAND] = f"{os.getpid()}:{self._folder.name}"
         super().__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
-        del os.environ[_COMMAND]
+        del os.environ[COMMAND]
         self._folder.cleanup()
 
     def finish(self) -> None:
@@ -52,27 +51,10 @@ class Command(Stop):
 
 def is_command() -> bool:
     """Whether this process is the command itself."""
-    return _command()[0] == str(os.getpid())
+    return command_of()[0] == str(os.getpid())
 
 
 def started_by() -> Path | None:
     """The folder of the command that has started this very process; None for any other process."""
-    command, folder = _command()
+    command, folder = command_of()
     return Path(folder) if command == str(os.getppid()) and Path(folder).is_dir() else None
-
-
-def tell_once(sentence: str) -> None:
-    """Print what every run of the command may have to say, but only the first of them."""
-    try:
-        if folder := _command()[1]:
-            (Path(folder) / "told").touch(exist_ok=False)
-    except FileExistsError:
-        return
-    except OSError:  # a run on another machine than the command's
-        pass
-    print(sentence, flush=True)
-
-
-def _command() -> tuple[str, str]:
-    command, _, folder = os.environ.get(_COMMAND, "").partition(":")
-    return command, folder

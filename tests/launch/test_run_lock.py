@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.run.rivals import Contested, Rivals
-from zobench.run import claim
-from zobench.run.claim import LOCK, LOST, Busy, claimed, owner_of
+from tests.launch.rivals import Contested, Rivals
+from zobench.launch import run_lock
+from zobench.launch.run_lock import LOCK, LOST, Busy, claimed, owner_of
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from zobench.run import claim
-claim.LEASE, claim._HEARTBEAT = map(float, sys.argv[2:4])
-with claim.claimed(Path(sys.argv[1])):
+from zobench.launch import run_lock
+run_lock.LEASE, run_lock._HEARTBEAT = map(float, sys.argv[2:4])
+with run_lock.claimed(Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(100)
 """
@@ -31,7 +31,7 @@ def holder(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """`holder()`: another process, which has claimed the folder."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(lease: float = claim.LEASE, heartbeat: float = 15.0) -> subprocess.Popen[str]:
+    def start(lease: float = run_lock.LEASE, heartbeat: float = 15.0) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", HOLD, str(tmp_path), str(lease), str(heartbeat)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         started.append(process)
@@ -48,8 +48,8 @@ def holder(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def from_elsewhere(folder: Path) -> None:
     """Let the lock be that of a process of another machine."""
     lines = (folder / LOCK).read_text().splitlines()
-    host = next(line for line in lines if claim.socket.gethostname() in line)
-    named = [line.replace(claim.socket.gethostname(), "far-away") for line in lines]
+    host = next(line for line in lines if run_lock.socket.gethostname() in line)
+    named = [line.replace(run_lock.socket.gethostname(), "far-away") for line in lines]
     assert host
     (folder / LOCK).write_text("\n".join(named) + "\n")
 
@@ -87,7 +87,7 @@ def test_the_lock_of_a_process_that_was_killed_while_it_wrote_it_is_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     """No name is in it, and none comes within seconds."""
-    monkeypatch.setattr(claim, "_NAMELESS", 0.3)
+    monkeypatch.setattr(run_lock, "_NAMELESS", 0.3)
     (tmp_path / LOCK).write_text(content)
     with claimed(tmp_path):
         assert os.getpid() == getattr(owner_of(tmp_path), "pid", None)
@@ -100,9 +100,9 @@ def test_a_lock_that_is_taken_while_a_nameless_one_is_removed_stays(
     """Who has just found it nameless puts it back."""
     process = holder()
     found = iter([None])
-    named = claim.owner_of
-    monkeypatch.setattr(claim, "owner_of", lambda folder: next(found, named(folder)))
-    monkeypatch.setattr(claim, "_NAMELESS", 0.0)
+    named = run_lock.owner_of
+    monkeypatch.setattr(run_lock, "owner_of", lambda folder: next(found, named(folder)))
+    monkeypatch.setattr(run_lock, "_NAMELESS", 0.0)
     read = Path.read_bytes
     seen = iter([b""])
     monkeypatch.setattr(Path, "read_bytes", lambda path: next(seen, read(path)))
@@ -115,8 +115,8 @@ def test_another_machines_lock_is_respected_while_it_is_heard(
     holder: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process cannot be looked for here: the heartbeat says whether it lives."""
-    monkeypatch.setattr(claim, "LEASE", 1.0)
-    monkeypatch.setattr(claim, "_HEARTBEAT", 0.3)
+    monkeypatch.setattr(run_lock, "LEASE", 1.0)
+    monkeypatch.setattr(run_lock, "_HEARTBEAT", 0.3)
     process = holder(1.0, 0.3)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""`python -m zobench.run FOLDER ...`: carry out the run whose config.yaml the folder holds.
+"""`python -m zobench.launch FOLDER ...`: carry out the run whose config.yaml the folder holds.
 
 Several folders are runs side by side (`zobench.run.together`).
 """
@@ -6,7 +6,7 @@ Several folders are runs side by side (`zobench.run.together`).
 import sys
 from pathlib import Path
 
-from zobench.run.attempt import ALREADY, Order, attempt
+from zobench.launch.attempt import ALREADY, Order, attempt
 from zobench.run.folder import RunFolder
 
 
@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     """Exit status 0 for results, 1 for a failure, 75 for what was asked to stop."""
     folders = [RunFolder(Path(path)) for path in argv]
     if not folders or not all(folder.config.is_file() for folder in folders):
-        print("usage: python -m zobench.run FOLDER ... (with a config.yaml)", file=sys.stderr)
+        print("usage: python -m zobench.launch FOLDER ... (with a config.yaml)", file=sys.stderr)
         return 2
     ending = attempt([Order(folder) for folder in folders])
     if ending.reason:

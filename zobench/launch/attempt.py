@@ -1,19 +1,22 @@
 """One attempt at a run: claim its folder, begin, carry it out, say how that ended."""
 
 import faulthandler
+import json
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zobench.errors import UserError
-from zobench.run.claim import Busy, claimed
-from zobench.run.failure import KILLED, Failure, described
-from zobench.run.folder import RunFolder
-from zobench.run.history import note_begin, note_end
+from zobench.launch.failure import KILLED, Failure, described
+from zobench.launch.run_lock import Busy, claimed
+from zobench.run.fence import fence_of
+from zobench.run.folder import RunFolder, read_json
 from zobench.run.inputs import check_unchanged
 from zobench.run.ranks.group import Group
 from zobench.run.runner import run
@@ -137,3 +140,30 @@ def logging_to(log: Path) -> Iterator[None]:
         finally:
             os.dup2(before, 2)
             os.close(before)
+
+
+def note_begin(folders: Sequence[RunFolder]) -> None:
+    """An attempt begins in this process. One without an end in the file was killed."""
+    for folder in folders:
+        _append(folder, {"event": "begun", "pid": os.getpid(), "host": platform.node()})
+
+
+def note_end(folders: Sequence[RunFolder], status: int, kind: str, reason: str) -> None:
+    """The attempt has ended; a failure with the end of its log, which the next attempt replaces."""
+    for folder in folders:
+        row: dict[str, Any] = {"event": "stopped" if status == REQUEUE else "failed"}
+        if folder.result.is_file():
+            row = {"event": folder.ended()["status"]}
+        elif folder.failure.is_file():
+            row |= {"tail": read_json(folder.failure)["tail"]}
+        try:
+            _append(folder, {**row, **({"kind": kind, "reason": reason} if kind else {})})
+        except OSError:
+            return  # the disk takes no more, which whoever launched the run is told otherwise
+
+
+def _append(folder: RunFolder, row: dict[str, Any]) -> None:
+    line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **row})
+    fence_of(folder.path).check()
+    with folder.attempts.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")

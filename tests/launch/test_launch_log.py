@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from zobench.errors import UserError
-from zobench.run import launches
-from zobench.run.launches import counts, duration, rows_of
-from zobench.run.retry import Retries
+from zobench.launch import launch_log
+from zobench.launch.job import Retries
+from zobench.launch.launch_log import counts, duration, rows_of
 
 PLAN: dict[str, Any] = {"time": 100.0, "suite": "s", "command": ["seed=0,1"], "runs": 4}
 
@@ -48,9 +48,9 @@ def test_half_a_line_is_left_out(tmp_path: Path) -> None:
 
 def test_notes_that_cannot_be_written_end_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one sentence: it would lose count of its runs."""
-    monkeypatch.setenv(launches.VARIABLE, "/dev/full")
+    monkeypatch.setenv(launch_log.VARIABLE, "/dev/full")
     with pytest.raises(UserError, match="runs_root: the disk is full"):
-        launches.note({"run": "a", "status": "begun"})
+        launch_log.note({"run": "a", "status": "begun"})
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_the_plan_has_as_many_runs_as_there_will_be(
 ) -> None:
     """Grids of overlays, narrowed by the command line, lists and ranges."""
     planned: list[int] = []
-    monkeypatch.setattr(launches, "begin", lambda *given: planned.append(given[-1]))
+    monkeypatch.setattr(launch_log, "begin", lambda *given: planned.append(given[-1]))
     composed: list[object] = []
-    monkeypatch.setattr("zobench.run.crew.launch", composed.append)
+    monkeypatch.setattr("zobench.launch.worker.launch", composed.append)
     multi = () if overrides[0].startswith("experiment") else ("-m",)
     assert command(*multi, *overrides)[0] == 0
     assert planned == [runs] and len(composed) == runs
@@ -97,10 +97,10 @@ def test_retries_are_counted_by_kind() -> None:
 
 def test_only_a_sweep_leaves_its_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a single run, and of settings that were refused, nothing stays, not even the folder."""
-    monkeypatch.setenv(launches.VARIABLE, "")
+    monkeypatch.setenv(launch_log.VARIABLE, "")
     for runs, ended, stays in ((1, "a", False), (2, None, False), (2, "a", True)):
-        launches.begin(str(tmp_path / "runs"), "s", [], runs)
-        launches.note({"run": ended, "status": "failed"})
-        path = Path(os.environ[launches.VARIABLE])
-        launches.end(path)
+        launch_log.begin(str(tmp_path / "runs"), "s", [], runs)
+        launch_log.note({"run": ended, "status": "failed"})
+        path = Path(os.environ[launch_log.VARIABLE])
+        launch_log.end(path)
         assert path.exists() == (tmp_path / "runs").exists() == stays

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from zobench.errors import UserError
-from zobench.run import attempt
-from zobench.run.attempt import Order
+from zobench.launch import attempt
+from zobench.launch.attempt import Order, note_begin
+from zobench.launch.failure import described, ended_by, tail_of
 from zobench.run.checkpoint import _Summed
-from zobench.run.failure import described, ended_by, tail_of
 from zobench.run.folder import RunFolder, read_json
-from zobench.run.history import note_begin
 
 CUDA = "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later"
 CASES = {

@@ -4,23 +4,23 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zobench.errors import UserError
+from zobench.launch import launch_log
+from zobench.launch.attempt import ALREADY, BUSY, Ending, Order
+from zobench.launch.failure import DATA, KILLED, MEMORY, Failure
+from zobench.launch.forkserver import carry_out
+from zobench.launch.run_lock import LOST, Busy, claimed
 from zobench.paths import PACKAGE_DIR
-from zobench.run import launches
-from zobench.run.attempt import ALREADY, BUSY, Ending, Order
-from zobench.run.claim import LOST, Busy, claimed
-from zobench.run.failure import DATA, KILLED, Failure
-from zobench.run.folder import HALVED, RunFolder, read_json
+from zobench.run.folder import HALVED, RunFolder, can_be_smaller, read_json
 from zobench.run.identity import identity
 from zobench.run.inputs import check_unchanged
-from zobench.run.nursery import carry_out
 from zobench.run.ranks.group import started
-from zobench.run.retry import Retries
 from zobench.run.stop import REQUEUE
 
 GROUPS = ("task", "model", "tuning", "optimizer")  # whose choices name a run
@@ -79,7 +79,7 @@ def launch(job: Job) -> Outcome:
     A result of other data or another model than there is now is neither taken nor replaced.
     """
     folder = job.folder
-    launches.note({"run": folder.path.name, "status": "begun"})
+    launch_log.note({"run": folder.path.name, "status": "begun"})
     try:
         if folder.result.is_file():
             check_unchanged(folder, job.settings)
@@ -155,7 +155,7 @@ def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
     Without a folder the settings themselves were at fault, and nothing was written.
     """
     log = str(folder.log) if folder else None
-    launches.note({"run": outcome.folder if folder else None, **_row(outcome), "log": log})
+    launch_log.note({"run": outcome.folder if folder else None, **_row(outcome), "log": log})
     if folder is None:
         print(f"error: {outcome.reason}", file=sys.stderr, flush=True)
     elif outcome.good:
@@ -165,8 +165,8 @@ def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
         print(f"{outcome.folder}: {outcome.status}, test {shown}", flush=True)
     else:
         print(f"{outcome}\n  log: {log}", file=sys.stderr, flush=True)
-    if path := os.environ.get(launches.VARIABLE):
-        counts = launches.counts(launches.rows_of(Path(path)))
+    if path := os.environ.get(launch_log.VARIABLE):
+        counts = launch_log.counts(launch_log.rows_of(Path(path)))
         if counts.planned > 1:
             print(counts, flush=True)
 
@@ -223,3 +223,28 @@ def _there_now(row: Mapping[str, Any]) -> bool:
         return False
     folder = RunFolder(Path(row["log"]).parent)
     return folder.finished and existing(folder).good
+
+
+class Retries:
+    """Counts the failures of one run against `retries`, by kind; a kind not there is never retried.
+
+    What was out of memory is tried with batches in parts of half the size, if there are halves.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], halved: int) -> None:
+        self.halved = halved  # how often the parts of batches have been
+        self._settings, self._tried = settings, Counter[str]()
+
+    def again(self, kind: str) -> str | None:
+        """How the next attempt is called, `attempt 1 of 2`; None where there is none."""
+        most = self._settings["retries"].get(kind, 0)
+        if self._tried[kind] >= most:
+            return None
+        smaller = ""
+        if kind == MEMORY:
+            if not can_be_smaller(self._settings, self.halved):
+                return None
+            self.halved += 1
+            smaller = ", batches in parts of half the size"
+        self._tried[kind] += 1
+        return f"retry {self._tried[kind]} of {most}{smaller}"

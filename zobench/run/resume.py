@@ -17,7 +17,7 @@ from zobench.zo.samplers.base import ReplayClass
 
 
 @dataclass
-class Past:
+class ResumePoint:
     """A run goes on from `state`, if there is one, by replaying `records`.
 
     start: the step of the state. marks: fingerprints of the weights by step. ledger: what the
@@ -49,15 +49,15 @@ def why_not_replayed(optimizer: torch.optim.Optimizer) -> str | None:
     return None
 
 
-def past_of(
+def resume_point_of(
     folder: RunFolder, seed: int, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints | None
-) -> Past:
+) -> ResumePoint:
     """What there is to go on from; everything is cleared away where that is nothing.
 
     What is damaged is named on stderr, and the run goes on from before it.
     """
     start, state = (checkpoints and checkpoints.latest()) or (0, None)
-    past = Past(start, state)
+    resume = ResumePoint(start, state)
     if isinstance(optimizer, ZOOptimizer):
         whole = _recovered(folder, seed)
         if len(whole.records) < start:
@@ -65,14 +65,14 @@ def past_of(
             start, state = 0, None
         if why_not_replayed(optimizer):
             cut = recover(folder.ledger, steps=start) if start else None
-            past = Past(start, state, ledger=cut)
+            resume = ResumePoint(start, state, ledger=cut)
         elif whole.records:
-            past = Past(start, state, whole.records[start:], whole.marks, whole)
-    if not past.end:
+            resume = ResumePoint(start, state, whole.records[start:], whole.marks, whole)
+    if not resume.end:
         folder.clear()
-        return Past()
-    _say(f"continued: step {past.start} from a checkpoint, {len(past.records)} from the ledger")
-    return past
+        return ResumePoint()
+    _say(f"continued: step {resume.start} from a checkpoint, {len(resume.records)} from the ledger")
+    return resume
 
 
 def _recovered(folder: RunFolder, seed: int) -> Recovered:

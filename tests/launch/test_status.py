@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from zobench.run import launches
-from zobench.run.claim import LOCK, claimed
+from zobench.launch import launch_log
+from zobench.launch.run_lock import LOCK, claimed
 from zobench.run.folder import RunFolder, write_json
 
 Command = Callable[..., tuple[int, str, str]]
@@ -43,7 +43,7 @@ def test_every_state_is_told(
     suite("c", failure={"kind": "memory", "reason": "CUDA out of memory"})
     suite("d")
     suite("e").result.write_text("{ half")
-    notes = tmp_path / "runs" / launches.FOLDER / "now.jsonl"
+    notes = tmp_path / "runs" / launch_log.FOLDER / "now.jsonl"
     notes.parent.mkdir()
     plan = {"time": time.time() - 60, "suite": "s", "command": ["x"], "runs": 9}
     rows = [plan | {"pid": os.getpid(), "host": os.uname().nodename}]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from zobench.run.attempt import Order
+from zobench.launch.attempt import Order
+from zobench.launch.forkserver import ForkServer, carry_out, dismiss
 from zobench.run.folder import RunFolder, read_json
-from zobench.run.nursery import Nursery, carry_out, dismiss
 from zobench.run.runner import run
 
 Compose = Callable[..., dict[str, Any]]
@@ -34,41 +34,41 @@ def prepare(compose: Compose, tmp_path: Path) -> Callable[..., RunFolder]:
     return folder_of
 
 
-def status_of(nursery: Nursery, folder: RunFolder) -> int | None:
-    ending = nursery.run(Order(folder))
+def status_of(server: ForkServer, folder: RunFolder) -> int | None:
+    ending = server.run(Order(folder))
     return ending and ending.status
 
 
 def test_a_forked_run_has_the_bits_of_any_other(
-    nursery: Nursery, prepare: Callable[..., RunFolder]
+    server: ForkServer, prepare: Callable[..., RunFolder]
 ) -> None:
-    """Two runs from one nursery and one in this process leave the same ledger and test loss."""
+    """Two runs from one server and one in this process leave the same ledger and test loss."""
     folders = [prepare(name) for name in ("a", "b", "c")]
-    assert [status_of(nursery, folder) for folder in folders[:2]] == [0, 0]
+    assert [status_of(server, folder) for folder in folders[:2]] == [0, 0]
     run(folders[2])
     assert len({folder.ledger.read_bytes() for folder in folders}) == 1
     assert len({str(read_json(folder.result)["test"]) for folder in folders}) == 1
 
 
-def test_a_crash_stays_with_its_run(nursery: Nursery, prepare: Callable[..., RunFolder]) -> None:
+def test_a_crash_stays_with_its_run(server: ForkServer, prepare: Callable[..., RunFolder]) -> None:
     """A run that aborts is reported with its signal, one with a bad target fails; others go on."""
     aborting = prepare("aborting", logger={"_target_": "tests.run.killer.abort"})
-    assert status_of(nursery, aborting) == -signal.SIGABRT
+    assert status_of(server, aborting) == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in aborting.log.read_text()
     broken = prepare("broken", logger={"_target_": "no_such_module.Logger"})
-    assert status_of(nursery, broken) == 1
+    assert status_of(server, broken) == 1
     assert "no_such_module" in read_json(broken.failure)["reason"]
-    assert status_of(nursery, prepare("sound")) == 0
+    assert status_of(server, prepare("sound")) == 0
 
 
 def test_a_nursery_that_was_killed_is_replaced(
     monkeypatch: pytest.MonkeyPatch, prepare: Callable[..., RunFolder]
 ) -> None:
     """The run that it was asked for is reported as killed, and the next one runs."""
-    killed = Nursery()
+    killed = ForkServer()
     os.kill(killed._process.pid, signal.SIGKILL)
     killed._process.wait()
-    monkeypatch.setattr("zobench.run.nursery._nursery", killed)
+    monkeypatch.setattr("zobench.launch.forkserver._server", killed)
     first = carry_out(Order(prepare("first")))
     assert (first.status, first.kind) == (-signal.SIGKILL, "killed")
     assert carry_out(Order(prepare("second"))).status == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zobench.errors import UserError
-from zobench.run.failure import described
+from zobench.launch.failure import described
 
 VARIABLE = "ZOBENCH_LAUNCH"  # environment variable: the file, for the processes of one command
 FOLDER = ".launches"

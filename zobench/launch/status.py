@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zobench.errors import UserError
-from zobench.run import launches
-from zobench.run.claim import lives, owner_of
+from zobench.launch import launch_log
+from zobench.launch.run_lock import lives, owner_of
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.journal import read_rows
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--runs", type=Path, default=place, help="folder of all runs")
     given = parser.parse_args(arguments)
     suite = given.runs / given.suite
-    plans = _plans(given.runs / launches.FOLDER, given.suite)
+    plans = _plans(given.runs / launch_log.FOLDER, given.suite)
     if not suite.is_dir() and not plans:
         raise UserError(f"no suite '{given.suite}' in {given.runs}; set ZOBENCH_RUNS or --runs")
     states = [state_of(folder) for folder in folders_of(suite)]
@@ -44,14 +44,14 @@ def main(arguments: Sequence[str]) -> int:
 def shown(suite: str, states: Sequence[State], plans: Sequence[list[dict[str, Any]]]) -> str:
     """The text, of the runs' states and of the launches that are under way or were the last."""
     counts = Counter(state.status for state in states)
-    launched = [launches.counts(plan) for plan in plans]
+    launched = [launch_log.counts(plan) for plan in plans]
     waiting = sum(launch.waiting for launch in launched)
     parts = [f"{counts[status]} {status}" for status in ORDER if counts[status]]
     parts += [f"{waiting} waiting"] if waiting else []
     left = [launch.left_s for launch in launched] if counts["running"] else []
     eta = max((seconds for seconds in left if seconds), default=None)
     lines = [f"{suite}: {len(states) + waiting} runs: {', '.join(parts) or 'none has begun'}"]
-    lines[0] += f"; about {launches.duration(eta)} left" if eta else ""
+    lines[0] += f"; about {launch_log.duration(eta)} left" if eta else ""
     for state in sorted(states, key=lambda state: ORDER.index(state.status)):
         if state.status != "done":
             lines.append(f"  {state.status}: {state.name}{f': {state.said}' if state.said else ''}")
@@ -94,7 +94,7 @@ def _reached(folder: RunFolder) -> str:
 
 def _plans(folder: Path, suite: str) -> list[list[dict[str, Any]]]:
     """Rows of the launches of a suite whose process lives; of the last one where none does."""
-    found = [launches.rows_of(path) for path in sorted(folder.glob("*.jsonl"))]
+    found = [launch_log.rows_of(path) for path in sorted(folder.glob("*.jsonl"))]
     found = [rows for rows in found if rows and rows[0].get("suite") == suite]
     living = [rows for rows in found if _lives(rows[0])]
     latest = {str(rows[0]["command"]): rows for rows in living or found[-1:]}
