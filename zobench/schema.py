@@ -6,9 +6,11 @@ from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING, OmegaConf
 
 from zobench.budget import DEFAULT_STEPS, check_budget, steps_for
+from zobench.cells import Cells
 from zobench.errors import UserError
 from zobench.names import plain_name
 from zobench.paths import conf_dir
@@ -227,7 +229,8 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 @cache
 def register() -> None:
-    """Make the schema available to `config.yaml` as `schema`, and its resolver."""
+    """Make known what `config.yaml` refers to: the schema, the tables' rows and a resolver."""
     ConfigStore.instance().store(name="schema", node=Config)
+    Plugins.instance().register(Cells)
     # Hydra makes a sweep's folder before any of its runs is looked at
     OmegaConf.register_new_resolver("plain_name", plain_name, replace=True)
