@@ -130,6 +130,7 @@ class Config:
     model: Any = MISSING
     tuning: Any = MISSING
     task: Any = MISSING
+    data: Any = None  # where each corpus is, for tasks to refer to; null is the hub
     sampler: Any = MISSING
     estimator: Any = MISSING
     arithmetic: Any = None  # of 16-bit weights; null is exact
@@ -155,17 +156,21 @@ class Config:
     runs_root: str = MISSING
 
 
+_REFERRED_TO = ("data", "sampler", "estimator", "arithmetic")
+
+
 def resolved(config: Any) -> dict[str, Any]:
-    """The composed settings as plain data, without the groups that stand inside the optimizer.
+    """The composed settings as plain data, without the groups that others refer to.
 
     `sampler`, `estimator` and `arithmetic` are resolved where an optimizer refers to them, and only
-    there: what they refer to in turn, such as its eps, need not exist for one that does not.
+    there: what they refer to in turn, such as its eps, need not exist for one that does not. Of
+    `data` a task has its corpus' place.
     `budget.forwards` has become `budget.steps`, too, and `lr_factor` is in `optimizer.lr`.
     """
     config = _within_budget(config)
     settings: dict[str, Any] = {}
     for key in config:
-        if key in ("sampler", "estimator", "arithmetic"):
+        if key in _REFERRED_TO:
             continue
         value = config[key]
         if OmegaConf.is_config(value):
@@ -181,7 +186,7 @@ def _check_keys(settings: Mapping[str, Any]) -> None:
     known = Config.__dataclass_fields__
     if unknown := settings.keys() - known.keys():
         raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
-    apart = {"sampler", "estimator", "arithmetic", "lr_factor"}  # not in the settings of a run
+    apart = {*_REFERRED_TO, "lr_factor"}  # not in the settings of a run
     if missing := known.keys() - settings.keys() - apart:
         raise UserError(f"{', '.join(sorted(missing))}: cannot be left out of the settings")
     for part, value in settings.items():
