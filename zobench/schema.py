@@ -133,6 +133,7 @@ class Config:
     data: Any = None  # where each corpus is, for tasks to refer to; null is the hub
     sampler: Any = MISSING
     estimator: Any = MISSING
+    rule: Any = MISSING
     arithmetic: Any = None  # of 16-bit weights; null is exact
     optimizer: Any = MISSING
     logger: Any = MISSING
@@ -156,15 +157,15 @@ class Config:
     runs_root: str = MISSING
 
 
-_REFERRED_TO = ("data", "sampler", "estimator", "arithmetic")
+_REFERRED_TO = ("data", "sampler", "estimator", "rule", "arithmetic")
 
 
 def resolved(config: Any) -> dict[str, Any]:
     """The composed settings as plain data, without the groups that others refer to.
 
-    `sampler`, `estimator` and `arithmetic` are resolved where an optimizer refers to them, and only
-    there: what they refer to in turn, such as its eps, need not exist for one that does not. Of
-    `data` a task has its corpus' place.
+    `sampler`, `estimator`, `rule` and `arithmetic` are resolved where an optimizer refers to them,
+    and only there: what they refer to in turn, such as its eps, need not exist for one that does
+    not. Of `data` a task has its corpus' place.
     `budget.forwards` has become `budget.steps`, too, and `lr_factor` is in `optimizer.lr`.
     """
     config = _within_budget(config)
