@@ -90,7 +90,7 @@ LINES = [
     ("optimizer.estimator=null", r"optimizer\.estimator"),
     ("optimizer.rule=3", r"optimizer\.rule"),
     ("optimizer.arithmetic=3", r"optimizer\.arithmetic"),
-    ("+optimizer.rule._args_=[1]", r"optimizer\.rule\._args_"),
+    ("+rule._args_=[1]", r"optimizer\.rule\._args_"),
     ("optimizer=mezo,adamw", "optimizer=mezo,adamw"),
     ("estimator.queries=0", r"estimator\.queries"),
     ("tuning=prefix tuning.tokens=0", r"tuning\.tokens"),

@@ -13,7 +13,17 @@ from zobench.paths import conf_dir
 from zobench.ranges import check_ranges
 
 Compose = Callable[..., dict[str, Any]]
-GROUPS = ("model", "tuning", "task", "optimizer", "estimator", "sampler", "logger", "experiment")
+GROUPS = (
+    "model",
+    "tuning",
+    "task",
+    "optimizer",
+    "estimator",
+    "sampler",
+    "rule",
+    "logger",
+    "experiment",
+)
 # first and last run of every experiment compose in test_experiments and test_paper_tables
 FILES = [path for group in GROUPS[:-1] for path in sorted((conf_dir() / group).glob("*.yaml"))]
 OWN = ("zobench.", "torch.optim.", "transformers.")
@@ -41,17 +51,19 @@ def test_every_option_composes_and_binds(compose: Compose, path: Path) -> None:
 
 
 OPTIMIZERS = sorted(p.stem for p in (conf_dir() / "optimizer").iterdir())
-PARTS = [p for group in ("sampler", "estimator") for p in sorted((conf_dir() / group).iterdir())]
+PARTS = [
+    p for group in ("sampler", "estimator", "rule") for p in sorted((conf_dir() / group).iterdir())
+]
 
 
 @pytest.fixture(scope="module")
 def parts(compose: Compose) -> dict[str, tuple[str, Any]]:
-    """The settings of every sampler and estimator, by option, as a row with momentum has them."""
-    rule = "optimizer=mezo_momentum"
+    """The settings of every part, by option, as a row with momentum has them."""
+    row = "optimizer=mezo_momentum"
     return {
         option_of(path): (
             path.parent.name,
-            compose(rule, option_of(path))["optimizer"][path.parent.name],
+            compose(row, option_of(path))["optimizer"][path.parent.name],
         )
         for path in PARTS
     }

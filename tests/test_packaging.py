@@ -59,6 +59,7 @@ def test_the_wheel_composes_its_own_configs_from_anywhere(installed: Path, tmp_p
         check=True,
     )
     assert "path: zobench:tiny" in answer.stdout
+    assert "lr: 0.0001" in answer.stdout  # of a row of a table
     place = "from zobench import paths; print(paths.conf_dir())"
     answer = subprocess.run(
         [sys.executable, "-P", "-c", place],

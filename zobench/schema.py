@@ -6,9 +6,11 @@ from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING, OmegaConf
 
 from zobench.budget import DEFAULT_STEPS, check_budget, steps_for
+from zobench.cells import Cells
 from zobench.errors import UserError
 from zobench.names import plain_name
 from zobench.paths import conf_dir
@@ -128,8 +130,10 @@ class Config:
     model: Any = MISSING
     tuning: Any = MISSING
     task: Any = MISSING
+    data: Any = None  # where each corpus is, for tasks to refer to; null is the hub
     sampler: Any = MISSING
     estimator: Any = MISSING
+    rule: Any = MISSING
     arithmetic: Any = None  # of 16-bit weights; null is exact
     optimizer: Any = MISSING
     logger: Any = MISSING
@@ -153,17 +157,21 @@ class Config:
     runs_root: str = MISSING
 
 
-def resolved(config: Any) -> dict[str, Any]:
-    """The composed settings as plain data, without the groups that stand inside the optimizer.
+_REFERRED_TO = ("data", "sampler", "estimator", "rule", "arithmetic")
 
-    `sampler`, `estimator` and `arithmetic` are resolved where an optimizer refers to them, and only
-    there: what they refer to in turn, such as its eps, need not exist for one that does not.
+
+def resolved(config: Any) -> dict[str, Any]:
+    """The composed settings as plain data, without the groups that others refer to.
+
+    `sampler`, `estimator`, `rule` and `arithmetic` are resolved where an optimizer refers to them,
+    and only there: what they refer to in turn, such as its eps, need not exist for one that does
+    not. Of `data` a task has its corpus' place.
     `budget.forwards` has become `budget.steps`, too, and `lr_factor` is in `optimizer.lr`.
     """
     config = _within_budget(config)
     settings: dict[str, Any] = {}
     for key in config:
-        if key in ("sampler", "estimator", "arithmetic"):
+        if key in _REFERRED_TO:
             continue
         value = config[key]
         if OmegaConf.is_config(value):
@@ -179,7 +187,7 @@ def _check_keys(settings: Mapping[str, Any]) -> None:
     known = Config.__dataclass_fields__
     if unknown := settings.keys() - known.keys():
         raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
-    apart = {"sampler", "estimator", "arithmetic", "lr_factor"}  # not in the settings of a run
+    apart = {*_REFERRED_TO, "lr_factor"}  # not in the settings of a run
     if missing := known.keys() - settings.keys() - apart:
         raise UserError(f"{', '.join(sorted(missing))}: cannot be left out of the settings")
     for part, value in settings.items():
@@ -227,7 +235,8 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 @cache
 def register() -> None:
-    """Make the schema available to `config.yaml` as `schema`, and its resolver."""
+    """Make known what `config.yaml` refers to: the schema, the tables' rows and a resolver."""
     ConfigStore.instance().store(name="schema", node=Config)
+    Plugins.instance().register(Cells)
     # Hydra makes a sweep's folder before any of its runs is looked at
     OmegaConf.register_new_resolver("plain_name", plain_name, replace=True)

@@ -56,7 +56,7 @@ def test_a_table_runs_from_settings_to_table(name: str, tmp_path: Path) -> None:
 def test_every_task_of_a_table_has_fixture_rows_to_train_and_to_test_on(
     compose: Callable[..., dict[str, Any]],
 ) -> None:
-    """A table that gets another task needs a file in conf/data/of for it."""
+    """A table that gets another task needs its corpus in conf/data/fixtures.yaml."""
     tasks = {
         task for name in paper_tables() for task in Grid.of(f"experiment={name}").values("task")
     }

@@ -93,7 +93,7 @@ def _optimizer(common: list[str], row: str) -> Any:
     if other:
         raise UserError(
             f"optimizers: '{row}' changes {', '.join(other)}; a row may only choose its optimizer,"
-            " sampler and estimator"
+            " sampler, estimator and rule"
         )
     check({"optimizer": whole["optimizer"]})
     single = torch.nn.ParameterDict({"weight": torch.zeros(1)})  # parts may not fit together

@@ -4,7 +4,7 @@ import pandas as pd
 
 from zobench.report.runs import Suite
 
-_FIRST = ("optimizer", "task", "model", "tuning", "sampler", "estimator")
+_FIRST = ("optimizer", "task", "model", "tuning", "sampler", "estimator", "rule")
 
 
 def labels(suite: Suite) -> dict[str, str]:

@@ -12,7 +12,7 @@ from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.secret import KEY
 
 _GROUPS = ("model", "tuning", "task", "optimizer")
-_INSIDE = ("sampler", "estimator")  # groups that count where the optimizer has such a part
+_INSIDE = ("sampler", "estimator", "rule")  # groups that count where the optimizer has such a part
 _PARTS = (*_GROUPS, "budget", "train", "evaluation", "diagnose")
 _FACTS = ("setting", "suite", "seed", "commit", "device", "parameters")
 _PRIVATE = ("logger", "runs_root")
@@ -22,7 +22,7 @@ _LONGEST = 100  # characters of a text that is still a value to compare
 def wandb_config(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
     """The config of the W&B run.
 
-    `model`, `tuning`, `task`, `optimizer`, `sampler`, `estimator` name the options chosen;
+    `model`, `tuning`, `task`, `optimizer`, `sampler`, `estimator`, `rule` name the options chosen;
     `optimizer/lr`, `optimizer/sampler` (its class), `train/batch_size`, ... are single values, with
     slashes because W&B cannot filter by a key that has dots; `settings` and `meta` hold everything.
     Nulls, secrets and the folders of a path are left out.

@@ -1,0 +1,112 @@
+"""Rows of the tables in conf/cells, which Hydra is served as if each were a file of its own.
+
+A table is a yaml of GROUP: FIRST: REST: settings, and a row is the option FIRST-REST of that group:
+`protocol/of: {zobench: {mezo-full: {optimizer: {lr: 1.0e-6}}}}`. The defaults list of
+conf/config.yaml says when a row is read (`optional GROUP: ...`), and so what it beats. A folder
+given by `--config-dir` may have tables, too; its rows, and plain files of that name, come first.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from omegaconf import OmegaConf
+
+from zobench.errors import UserError
+from zobench.paths import conf_dir
+from zobench.targets import FOLDERS
+
+
+class Row(NamedTuple):
+    """Settings that belong to a pair of options, and the table that they are in."""
+
+    settings: Mapping[str, Any]
+    table: Path
+
+
+class Cells(ConfigSource):
+    """Where Hydra looks after the files of all folders (conf/config.yaml: `hydra.searchpath`)."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "cells"
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path in _groups()
+
+    def is_config(self, config_path: str) -> bool:
+        return config_path.removesuffix(".yaml") in rows()
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        row = rows().get(config_path.removesuffix(".yaml"))
+        if row is None:
+            raise ConfigLoadError(f"Config not found : {config_path}")
+        header: dict[str, str | None] = {"package": "_global_"}
+        config = OmegaConf.create(dict(row.settings))
+        return ConfigResult(self.provider, f"cells://{row.table}", config, header)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if results_filter == ObjectType.GROUP:
+            return []
+        return sorted(name.rpartition("/")[2] for name in rows() if _group(name) == config_path)
+
+
+def rows() -> dict[str, Row]:
+    """GROUP/FIRST-REST -> row, of all tables.
+
+    Raises UserError for what is no table, for a row that two tables of a folder have and for a
+    group that no defaults list reads.
+    """
+    given = [Path(folder) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
+    found: dict[str, Row] = {}
+    for folder in (*given, conf_dir()):
+        tables = sorted((folder / "cells").glob("*.yaml"))
+        found = _rows_of(tuple((path, path.stat().st_mtime_ns) for path in tables)) | found
+    return found
+
+
+@cache
+def _rows_of(tables: tuple[tuple[Path, int], ...]) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for path, _ in tables:
+        for name, settings in _read(path):
+            if name in found:
+                raise UserError(f"{path}: {name}: {found[name].table} has this row, too")
+            found[name] = Row(settings, path)
+    return found
+
+
+def _read(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for group, firsts in _mapping(OmegaConf.to_container(OmegaConf.load(path)), path, "a table"):
+        if group not in _groups():
+            known = ", ".join(sorted(_groups()))
+            raise UserError(f"{path}: {group}: no group that has rows; these have: {known}")
+        for first, rests in _mapping(firsts, path, group):
+            for rest, settings in _mapping(rests, path, f"{group}: {first}"):
+                row = _mapping(settings, path, f"{group}: {first}: {rest}")
+                yield f"{group}/{first}-{rest}", dict(row)
+
+
+def _mapping(node: Any, path: Path, name: str) -> list[tuple[str, Any]]:
+    if not isinstance(node, Mapping):
+        raise UserError(f"{path}: {name}: expected KEY: VALUE below it, as in conf/cells/lab.yaml")
+    return [(str(key), value) for key, value in node.items()]
+
+
+def _group(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+@cache
+def _groups() -> frozenset[str]:
+    """The groups whose options are pairs: `optional` in the defaults list of conf/config.yaml."""
+    defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")["defaults"]  # type: ignore[index]
+    named = (str(key) for entry in defaults if OmegaConf.is_dict(entry) for key in entry)
+    return frozenset(key.split()[-1] for key in named if key.startswith("optional "))
