@@ -12,7 +12,7 @@ from zobench.run.identity import identity
 Settings = dict[str, Any]
 Path = tuple[str | int, ...]
 # where and how a run is carried out and shown; everything else is what is carried out
-WHERE = ("suite", "device", "threads", "runs_root", "pack_runs")
+WHERE = ("suite", "device", "runs_per_gpu", "threads", "runs_root", "pack_runs")
 PLACE = ("checkpoint", "retries", "ranks", "plot", "published", "logger", "table", *WHERE)
 
 
