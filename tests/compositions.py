@@ -22,6 +22,7 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from tests.paper_tables import commands
 from zobench.paths import conf_dir
 from zobench.run.identity import identity
 from zobench.schema import register, resolved
@@ -62,8 +63,8 @@ def keys() -> Iterator[tuple[str, ...]]:
             yield from ((f"task={task}", f"data={data}") for data in options("data"))
     for overlay in options("experiment"):
         for scale in ("", "smoke", "lab"):
-            words = (f"experiment={overlay}", *([f"scale={scale}"] if scale else []))
-            yield from ((*words, *job) for job in jobs(*words))
+            for words in commands(overlay, *([f"scale={scale}"] if scale else [])):
+                yield from ((*words, *job) for job in jobs(*words))
 
 
 def jobs(*words: str) -> list[tuple[str, ...]]:

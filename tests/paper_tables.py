@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+from zobench.cells import rows
 from zobench.paths import conf_dir
 
 # tables of memory and time have no data, hence no shots, seeds or fixtures
@@ -30,6 +31,13 @@ def paper_tables() -> list[str]:
     while more := {n for n in files.keys() - found if found & {*parents(files[n])}}:
         found |= more
     return sorted(found)
+
+
+def commands(overlay: str, *more: str) -> list[tuple[str, ...]]:
+    """The overrides that launch each grid of an overlay: its own, and those of the group `grid`."""
+    own = (f"experiment={overlay}", *more)
+    names = [name.partition("/")[2] for name in rows() if name.startswith(f"grid/{overlay}-")]
+    return [own, *((*own, f"grid={name}") for name in names)]
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ def test_every_row_is_of_options_that_there_are() -> None:
     names = [(row, row.rpartition("/")) for row in rows()]
     assert len(names) > 200
     for row, (group, _, name) in names:
+        if group in ("grid", "scale/grid"):  # test_grids
+            continue
         parts = dict(zip(pairs()[group], name.split("-"), strict=True))
         for of, option in parts.items():
             assert (conf_dir() / of / f"{option}.yaml").is_file(), row

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.paper_tables import Grid, paper_tables, texts
+from tests.paper_tables import Grid, commands, paper_tables, texts
 from zobench.build import check
 from zobench.paths import conf_dir
 from zobench.ranges import check_ranges
@@ -26,21 +26,22 @@ def libsvm_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("grid", [words for name in EXPERIMENTS for words in commands(name)])
 def test_the_jobs_of_every_experiment_run(
-    compose: Compose, name: str, tmp_path: Path, libsvm_folder: Path
+    compose: Compose, grid: tuple[str, ...], tmp_path: Path, libsvm_folder: Path
 ) -> None:
     """First and last of the sweep compose, bind, and run for a few steps to the table's metric."""
-    for number, job in enumerate(Grid.of(f"experiment={name}").corners):
-        settings = compose(f"experiment={name}", *job)
+    name = grid[0].removeprefix("experiment=")
+    for number, job in enumerate(Grid.of(*grid).corners):
+        settings = compose(*grid, *job)
         check(settings)
         check_ranges(settings)
         # tables of memory and time build models of many gigabytes
         if "model: {weights: random" in texts()[name]:
             job = [word for word in job if not word.startswith("model=")]
-            settings = compose(f"experiment={name}", *job, "model=tiny")
+            settings = compose(*grid, *job, "model=tiny")
         if "/scale/lab" in texts()[name]:  # its model and data are not the repository's
-            settings = compose(f"experiment={name}", *job, "model=tiny", "data=fixtures")
+            settings = compose(*grid, *job, "model=tiny", "data=fixtures")
             settings["task"]["demonstrations"] = min(2, settings["task"]["demonstrations"])
         settings["logger"] = {"_target_": "zobench.run.loggers.none.NoLogger"}
         if "data_dir" in settings["task"] and "files" in settings["task"]:

@@ -14,9 +14,8 @@ PACKAGE = Path(zobench.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 HYDRA = ("hydra", "omegaconf")
 HYDRA_PLACES = (
-    *("cli.py", "hydra_app.py", "launchers.py", "schema.py", "cells.py", "explain.py"),
-    "build.py",
-    "bench/app.py",
+    *("cli.py", "hydra_app.py", "launchers.py", "schema.py", "build.py", "explain.py"),
+    *("cells.py", "grids.py", "bench/app.py"),
 )
 # who -> what it must not import
 ARROWS = {

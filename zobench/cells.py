@@ -106,7 +106,7 @@ def _group(name: str) -> str:
 
 @cache
 def _groups() -> frozenset[str]:
-    """The groups whose options are pairs: `optional` in the defaults list of conf/config.yaml."""
+    """The groups whose options are pairs: `grid`, and what conf/config.yaml calls `optional`."""
     defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")["defaults"]  # type: ignore[index]
     named = (str(key) for entry in defaults if OmegaConf.is_dict(entry) for key in entry)
-    return frozenset(key.split()[-1] for key in named if key.startswith("optional "))
+    return frozenset({"grid", *(key.split()[-1] for key in named if key.startswith("optional "))})

@@ -118,6 +118,7 @@ def _runs(arguments: list[str]) -> int:
 
 def _launched(arguments: list[str]) -> int:
     """Compose and launch; afterwards say how the runs of this command ended."""
+    from zobench.grids import command_lines
     from zobench.hydra_app import hydra_app
     from zobench.launch import launch_log
     from zobench.launch.command import Command
@@ -145,8 +146,9 @@ def _launched(arguments: list[str]) -> int:
 
     try:
         with Command() as command:
-            hydra_app(arguments, "config", job_of)
-            command.finish()
+            for line in command_lines(arguments):
+                hydra_app(line, "config", job_of)
+                command.finish()
             for most, jobs in packs.items():
                 launch_in_packs(jobs, most)
             for job in only(alone):

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None
     """
     import hydra
 
+    ready(arguments)
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [sys.argv[0], *arguments]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
+
+
+def ready(arguments: list[str]) -> None:
+    """Make known to Hydra what the settings of this command line may refer to."""
     from zobench.launchers import attend
     from zobench.schema import register
 
@@ -30,13 +38,16 @@ def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None
     attend()
     _check_groups(arguments)
     _make_importable(arguments)
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *arguments]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
 
 
 class Plan(Callback):
-    """Notes what a command is going to launch before it does (conf/config.yaml names it)."""
+    """Notes what a command is going to launch before it does (conf/config.yaml names it).
+
+    runs: of all grids of the command, which are launched one after another; null is of this one.
+    """
+
+    def __init__(self, runs: int | None = None) -> None:
+        self.runs = runs
 
     def on_run_start(self, config: Any, **kwargs: Any) -> None:
         del kwargs
@@ -44,27 +55,30 @@ class Plan(Callback):
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         del kwargs
-        self._note(config, jobs_in(config))
+        self._note(config, jobs_in(config.hydra.sweeper.params or {}, _as_typed(config)))
 
     def _note(self, config: Any, runs: int) -> None:
         from zobench.launch import launch_log
 
-        launch_log.begin(config.runs_root, config.suite, _as_typed(config), runs)
+        if self.runs is None or launch_log.VARIABLE not in os.environ:  # else begun by another grid
+            launch_log.begin(config.runs_root, config.suite, _as_typed(config), self.runs or runs)
 
 
-def jobs_in(config: Any) -> int:
+def jobs_in(params: Mapping[Any, Any], typed: Sequence[str]) -> int:
     """How many jobs Hydra makes of a multirun; the later of two values of a key counts."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    given = [*params, *_as_typed(config)]
-    values = {
-        override.get_key_element(): len(list(override.sweep_string_iterator()))
-        if override.is_discrete_sweep()
-        else 1
-        for override in OverridesParser.create().parse_overrides(given)
-    }
-    return math.prod(values.values())
+    given = [*(f"{key}={value}" for key, value in params.items()), *typed]
+    overrides = OverridesParser.create().parse_overrides(given)
+    return math.prod({o.get_key_element(): len(values_of(o)) for o in overrides}.values())
+
+
+def values_of(override: Any) -> list[str]:
+    """What an override of Hydra's goes through, or its one value."""
+    if override.is_discrete_sweep():
+        return list(override.sweep_string_iterator())
+    interval = override.is_sweep_override()  # which the sweeper will refuse
+    return [override.input_line if interval else override.get_value_element_as_str()]
 
 
 def _as_typed(config: Any) -> list[str]:
