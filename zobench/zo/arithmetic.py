@@ -2,7 +2,7 @@
 
 16-bit weights that are perturbed in place come back rounded at every step: after 1,000 steps that
 change nothing bfloat16 has drifted by a tenth, and updates smaller than half a weight's spacing are
-lost in it (README, Numerics). By default 2 bytes beside each weight keep what rounding takes away,
+lost in it (docs/numerics.md). By default 2 bytes beside each weight keep what rounding takes away,
 at a displacement as at an update: the two walk as one float32. `inplace` with `nearest` is the
 arithmetic of MeZO's code and of those that follow it, `scratch` with `stochastic` leaves weights
 clean that have no remainders.
