@@ -57,7 +57,7 @@ check: $(STAMP)  ## lint, format and types, without changing a file
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP)  ## mend what ruff can mend
+format: $(STAMP)  ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -76,8 +76,12 @@ gpu-wheels: $(STAMP)  ## download into WHEELS what a GPU machine with torch and 
 	$(BIN)/python -m pip wheel --quiet --no-deps --constraint constraints.txt --wheel-dir $(WHEELS) \
 	  hydra-core omegaconf antlr4-python3-runtime filelock gguf hydra-joblib-launcher joblib threadpoolctl cloudpickle
 
+docs: $(STAMP)  ## build the docs into build/docs: open build/docs/index.html
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zobench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test lm test-lm test-real test-smoke test-faults test-laws test-kernels check format bench gpu gpu-lab gpu-wheels clean
+.PHONY: help install demo test lm test-lm test-real test-smoke test-faults test-laws test-kernels check format bench gpu gpu-lab gpu-wheels docs clean

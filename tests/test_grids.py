@@ -11,7 +11,7 @@ from tests.paper_tables import Grid, commands
 from zobench.cells import rows
 from zobench.grids import command_lines
 from zobench.paths import conf_dir
-from zobench.run import launches
+from zobench.launch import launch_log
 from zobench.run.folder import read_json
 
 Command = Callable[..., tuple[int, str, str]]
@@ -63,14 +63,14 @@ def test_one_command_launches_all_of_them_under_one_plan(
     """The plan has the runs of all grids, and there are as many."""
     jobs: list[Any] = []
     plans: list[int] = []
-    begin = launches.begin
+    begin = launch_log.begin
 
     def begun(*given: Any) -> None:
         plans.append(given[-1])
         begin(*given)
 
     monkeypatch.setattr(launches, "begin", begun)
-    monkeypatch.setattr("zobench.run.crew.launch", jobs.append)
+    monkeypatch.setattr("zobench.launch.worker.launch", jobs.append)
     assert command("experiment=loren_variance", "seed=0,1")[0] == 0
     wanted = sum(len(Grid.of(*words)) for words in commands("loren_variance")) * 2 // 3
     assert plans == [wanted] and len(jobs) == wanted
@@ -83,7 +83,7 @@ def test_a_mistake_is_told_before_the_first_run(
 ) -> None:
     """Also one that only a later grid would come to."""
     jobs: list[Any] = []
-    monkeypatch.setattr("zobench.run.crew.launch", jobs.append)
+    monkeypatch.setattr("zobench.launch.worker.launch", jobs.append)
     status, _, error = command("experiment=loren_variance", "rule.vectors=false")
     assert status == 1 and "rule.vectors" in error and not jobs
 

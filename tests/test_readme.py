@@ -1,65 +1,90 @@
-"""What the README shows works as shown."""
+"""What README, Start and tutorials show works as shown."""
 
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.pages import DOCS, README, blocks, runs, text_of
 from zobench.build import check
-from zobench.paths import PACKAGE_DIR, conf_dir
+from zobench.paths import conf_dir
+from zobench.schema import composed
 
-README = PACKAGE_DIR.parent / "README.md"
-
-
-def blocks(language: str) -> list[str]:
-    """Contents of the README's code blocks in one language."""
-    if not README.is_file():
-        pytest.skip("not a checkout: the README is not here")
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
+LOOP = DOCS / "tutorials" / "loop.md"
+SHOWN = [README, DOCS / "start.md", *sorted((DOCS / "tutorials").glob("*.md"))]
 
 
-def test_the_python_example_runs_and_learns() -> None:
-    """The ten lines of ZOOptimizer, copied into a file, reach a small loss."""
-    [code] = blocks("python")
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [(README, 0), (LOOP, 1)],
+    ids=lambda x: getattr(x, "stem", str(x)),
+)
+def test_a_python_example_runs_and_learns(page: Path, number: int, tmp_path: Path) -> None:
+    """The lines around ZOOptimizer, copied into a file, reach a small loss."""
+    code = blocks(page, "python")[number]
     command = [sys.executable, "-W", "error", "-c", code]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert float(answer.stdout.split()[-1]) < 0.05
+    assert "same bits: False" not in answer.stdout
 
 
-def test_every_command_line_composes(compose: Callable[..., dict[str, Any]]) -> None:
-    """Each `zobench` line of the README, first value of each list, composes and binds."""
-    lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
-    commands = [part for line in lines for part in line.split(" && ")]
-    words = [shlex.split(_plain(command), comments=True) for command in commands]
-    other = (["table"], ["plot"], ["report"], ["compare"])
-    runs = [w[1:] for w in words if w and w[0] == "zobench" and w[1:2] not in other]
-    assert len(runs) > 5
-    for run in runs:
-        if run[:1] == ["pretrain"]:
-            continue
-        overrides = [re.split(r",(?![^\[]*\])", word)[0] for word in run if "=" in word]
+def test_the_readme_and_the_tutorial_show_one_example() -> None:
+    """A change of one is a change of both."""
+    assert blocks(README, "python") == blocks(LOOP, "python")[:1]
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.stem)
+def test_every_command_line_composes(page: Path, compose: Callable[..., dict[str, Any]]) -> None:
+    """Each `zobench` line, first value of each list, composes and binds."""
+    text_of(page)
+    for words in runs(page):
+        if words[:1] == ["pretrain"] or "--config-dir" in words:
+            continue  # the latter: below, and in test_extension.py
+        overrides = [re.split(r",(?![^\[]*\])", word)[0] for word in words if "=" in word]
         check(compose(*overrides))
 
 
-def _plain(command: str) -> str:
-    """The command with bash's $'...' as plain quoting, which shlex knows."""
-    return re.sub(
-        r"\$'([^']*)'",
-        lambda found: shlex.quote(found[1].encode().decode("unicode_escape")),
-        command,
-    )
+def test_there_are_command_lines_to_compose() -> None:
+    """The pages are found, and so are the runs in them."""
+    text_of(README)
+    assert len(SHOWN) >= 7
+    assert sum(len(runs(page)) for page in SHOWN) > 20
+
+
+def test_the_task_of_a_users_own_composes(tmp_path: Path) -> None:
+    """The yaml of the data tutorial, put where it says, is the task of the command beside it."""
+    page = DOCS / "tutorials" / "data.md"
+    [yaml] = blocks(page, "yaml", "mine/task/reviews.yaml")
+    (tmp_path / "mine" / "task").mkdir(parents=True)
+    (tmp_path / "mine" / "task" / "reviews.yaml").write_text(yaml)
+    [words] = [words for words in runs(page) if "--config-dir" in words]
+    folder = words[words.index("--config-dir") + 1]
+    overrides = [word.split(",")[0] for word in words if "=" in word]
+    search = f"hydra.searchpath=[file://{tmp_path / folder}]"
+    settings = composed(search, *overrides)
+    check(settings)
+    assert settings["task"]["sizes"]["dev"] == 50
+    assert settings["task"]["data_dir"] == "reviews.csv"
+
+
+def test_the_reviews_of_the_data_tutorial_are_made(tmp_path: Path) -> None:
+    """Its script writes the rows that the page shows."""
+    page = DOCS / "tutorials" / "data.md"
+    [script] = blocks(page, "python", "make_reviews.py")
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    rows = (tmp_path / "reviews.csv").read_text().splitlines()
+    assert len(rows) == 481 and len(set(rows)) == 481
+    assert "\n".join(rows[:3]) in text_of(page)
 
 
 def test_every_experiment_is_told_of() -> None:
-    """README, docs/methods.md or docs/tables.md name each overlay."""
-    if not README.is_file():
-        pytest.skip("not a checkout: the README is not here")
-    docs = README.parent / "docs"
-    told = "".join(p.read_text() for p in (README, docs / "methods.md", docs / "tables.md"))
+    """README or a page of docs/ names each overlay."""
+    pages = [README, *DOCS.rglob("*.md")]
+    told = "".join(text_of(page) for page in pages)
     names = {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
     assert names <= set(re.findall(r"\w+", told))

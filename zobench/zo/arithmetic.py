@@ -2,7 +2,7 @@
 
 16-bit weights that are perturbed in place come back rounded at every step: after 1,000 steps that
 change nothing bfloat16 has drifted by a tenth, and updates smaller than half a weight's spacing are
-lost in it (README, Numerics). By default 2 bytes beside each weight keep what rounding takes away,
+lost in it (docs/numerics.md). By default 2 bytes beside each weight keep what rounding takes away,
 at a displacement as at an update: the two walk as one float32. `inplace` with `nearest` is the
 arithmetic of MeZO's code and of those that follow it, `scratch` with `stochastic` leaves weights
 clean that have no remainders.
@@ -30,10 +30,21 @@ _USUAL = {"auto": Mode.REMAINDER, "inplace": Mode.NEAREST, "scratch": Mode.STOCH
 
 
 class Arithmetic:
-    """walk: `inplace` or `scratch`; rounding of 16 bits: `nearest`, `stochastic`, `compensated`.
+    """How weights are displaced, and how 16-bit weights are rounded.
 
-    auto: compensated, in place; stochastic rounding takes the scratch walk, and that goes with no
-    other rounding. Slots of float32 and more are never rounded.
+    float32 and float64 weights are never rounded. By default a 16-bit weight has 2 bytes beside it
+    and is displaced in place, as the float32 that the pair is.
+
+    Args:
+        walk: `inplace` displaces the weights themselves, `scratch` displaces copies module by
+            module, `auto` is the one that goes with the rounding.
+        rounding: Of 16-bit weights: `nearest` (the arithmetic of the papers' code), `compensated`
+            (2 bytes a weight for what rounding takes away), `stochastic` (up or down by chance), or
+            `auto`: compensated in place, stochastic in scratch.
+
+    Raises:
+        ValueError: A name is not known, or `scratch` is asked for with another rounding than
+            `stochastic`.
     """
 
     def __init__(self, *, walk: str = "auto", rounding: str = "auto") -> None:
@@ -50,7 +61,16 @@ class Arithmetic:
         self._walk = walk
 
     def begin(self, slots: Sequence[Slot], sampler: Sampler, sheets: Sheets) -> Walk:
-        """The walk for these slots; 16-bit ones get the buffers that their rounding needs."""
+        """Choose the walk for these slots; 16-bit ones get the buffers that their rounding needs.
+
+        Args:
+            slots: The trainable tensors.
+            sampler: Draws the directions of the walk.
+            sheets: The plans for all slots at once.
+
+        Returns:
+            How the weights get to the points.
+        """
         half = [slot for slot in slots if slot.parameter.dtype.itemsize < 4]
         by_chance = self._walk == "auto" and self._mode is Mode.STOCHASTIC and bool(half)
         scratch = self._walk == "scratch" or by_chance
@@ -60,12 +80,17 @@ class Arithmetic:
         return Scratch(slots, sampler, sheets) if scratch else InPlace(slots, sampler, sheets)
 
     def begin_update(self, seed: int, step: int) -> None:
-        """New noise for the rounding of this step's update."""
+        """Take new noise for the rounding of this step's update.
+
+        Args:
+            seed: The run's seed.
+            step: Number of the step, from 0.
+        """
         for slot in self._dithered:
             stream = noise.Stream(noise.mix(seed, step, 0), slot.id, _ROUNDING)
             slot.rounding = Rounding(self._mode, stream=stream)
 
     def end_update(self) -> None:
-        """Back to nearest, for the next walk."""
+        """Go back to rounding to nearest, for the next walk."""
         for slot in self._dithered:
             slot.rounding = replace(slot.rounding, mode=Mode.NEAREST, stream=None)

@@ -13,9 +13,15 @@ from zobench.zo import noise
 class Recipe(NamedTuple):
     """A direction as a fused pass draws it: z = scale * (vector + sigma * noise).
 
-    stream, law: of the noise; None is none. vector: stored, of the slot's size; None is 0.
-    row: (a, pull), float32 vectors of a row's length: every row u of the noise becomes
-    row_scale * (u - <u, a> pull).
+    Attributes:
+        stream: Of the noise; None is none.
+        law: Of the noise.
+        scale: Factor of the whole.
+        vector: Stored, of the slot's size; None is 0.
+        sigma: Factor of the noise.
+        row: (a, pull), float32 vectors of a row's length: every row u of the noise becomes
+            row_scale * (u - <u, a> pull).
+        row_scale: Factor of each row.
     """
 
     stream: noise.Stream | None
@@ -42,7 +48,11 @@ class Direction(ABC):
     def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
         """out = (out + first * z) + second * z in place, z = z[start : start + len(out)].
 
-        `out` is a flat float block of the slot; both sums are rounded.
+        Args:
+            out: A flat float block of the slot; both sums are rounded.
+            start: Where the block begins in the slot.
+            first: Scale of the first sum.
+            second: Scale of the second.
         """
         z = self.draw(start, out.numel(), out.device).to(out.dtype)
         out.add_(z * first)
@@ -51,12 +61,26 @@ class Direction(ABC):
 
     @abstractmethod
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
-        """z[start : start + count] as a vector of float32, or float64 where state is float64."""
+        """A part of z as a vector.
+
+        Args:
+            start: First element.
+            count: Number of elements.
+            device: Where it is wanted.
+
+        Returns:
+            z[start : start + count]; float32, or float64 where state is float64.
+        """
 
 
 @dataclass(frozen=True)
 class Multiple(Direction):
-    """factor * a stored vector of the slot's size."""
+    """factor * a stored vector of the slot's size.
+
+    Attributes:
+        vector: One element per weight.
+        factor: A number.
+    """
 
     vector: Tensor
     factor: float
@@ -81,7 +105,13 @@ class Multiple(Direction):
 
 @dataclass(frozen=True)
 class Dense(Direction):
-    """factor * noise over every element of the slot."""
+    """factor * noise over every element of the slot.
+
+    Attributes:
+        stream: Names the noise: key, slot and stream number.
+        law: `normal16`, `normal` or `rademacher`.
+        factor: A number.
+    """
 
     stream: noise.Stream
     law: noise.Law
@@ -95,7 +125,17 @@ class Dense(Direction):
     def normal(
         cls, key: tuple[int, int, int], slot: int, factor: float = 1.0, number: int = 0
     ) -> "Dense":
-        """`normal16` noise named by (seed, step, query), slot id and stream number."""
+        """`normal16` noise named by key, slot and stream number.
+
+        Args:
+            key: (seed, step, query).
+            slot: The slot's id.
+            factor: Factor of the noise.
+            number: Other numbers give noise that is independent of this one.
+
+        Returns:
+            The direction.
+        """
         stream = noise.Stream(noise.mix(*key), slot, number)
         return cls(stream, noise.Law.NORMAL16, factor)
 
@@ -110,7 +150,12 @@ class Dense(Direction):
 
 @dataclass(frozen=True)
 class Around(Direction):
-    """A stored mean plus noise."""
+    """A stored mean plus noise.
+
+    Attributes:
+        mean: One element per weight.
+        noise: Dense noise.
+    """
 
     mean: Tensor
     noise: Dense

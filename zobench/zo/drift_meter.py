@@ -1,7 +1,7 @@
 """How far 16-bit weights that are perturbed in place are from where their updates sent them.
 
 Every displacement rounds what is stored, so that such weights wander without being told to, and
-updates smaller than their spacing are lost in it (README, Numerics). A sample of the weights is
+updates smaller than their spacing are lost in it (docs/numerics.md). A sample of the weights is
 followed beside them in float32, by the same updates along the same directions.
 """
 

@@ -44,11 +44,19 @@ def answered(dialogue: Dialogue[Result], answer: Answer) -> Result:
 class Engine:
     """Runs one step at a time; no direction is ever stored.
 
-    arithmetic: how the weights are displaced and rounded; by their dtype unless given.
-    pack: more than 1 hands up to so many points at once to who answers, with the weights left
-    clean. `forwards` counts every evaluation since the start, `at_once` those of the call that is
-    under way; `bare` while the call needs nothing but the loss of the weights as they stand, with
-    nobody looking on; `losses` holds those of the last step, also where it ended at one of them.
+    Args:
+        slots: The trainable tensors.
+        sampler: The law of z; it is bound to the slots here.
+        seed: The run's seed, the first part of every key.
+        arithmetic: How the weights are displaced and rounded; by their dtype unless given.
+        pack: More than 1 hands up to so many points at once to who answers, with the weights left
+            clean.
+
+    Attributes:
+        forwards: Evaluations since the start; a slope in forward mode counts as two.
+        at_once: Evaluations of the call that is under way.
+        bare: True while that call needs nothing but the loss of the weights as they stand.
+        losses: Losses of the last step, also where it ended at one of them.
     """
 
     def __init__(
@@ -80,9 +88,23 @@ class Engine:
     ) -> Dialogue[Feedback]:
         """Ask for the estimator's points; weights may stay at the last one until `update`.
 
-        While it waits for an answer the weights are at the point that it asks for. Raises Diverged
-        for a loss that is not finite. Whatever is raised here or thrown in, and when it is closed
-        early, the weights are restored first.
+        While it waits for an answer the weights are at the point that it asks for. Whatever is
+        raised here or thrown in, and when it is closed early, the weights are restored first.
+
+        Args:
+            estimator: Whose points are evaluated.
+            step: Number of the step, from 0.
+            eps: Perturbation radius.
+            lr: Learning rate, for estimators that look at it.
+
+        Yields:
+            Requests for one batch; send their losses, in order.
+
+        Returns:
+            The estimator's feedback.
+
+        Raises:
+            Diverged: A loss is not finite.
         """
         self.sampler.begin_step(step)
         self.losses = []
@@ -139,6 +161,12 @@ class Engine:
         """Restore the weights and apply the feedback, one pass; then let the sampler learn.
 
         What rule and sampler do to all slots is carried out together, the rule's moves first.
+
+        Args:
+            feedback: What `evaluation` returned.
+            rule: How the estimate moves the weights.
+            step: Number of the step, from 0.
+            lr: Learning rate.
         """
         self.arithmetic.begin_update(self.seed, step)
         rule.begin_step(feedback.channels.get(GRAD, {}), step=step)

@@ -26,7 +26,11 @@ PLAIN = "plain descent"  # rule: moves the weights by -lr * sum of coefficient *
 class Key(NamedTuple):
     """The name of one direction: with the slot's id it determines every number in it.
 
-    Queries from 0 up are drawn; negative ones name a sampler's extra directions.
+    Attributes:
+        seed: The run's seed.
+        step: Number of the step, from 0.
+        query: Number of the direction in the step. From 0 up they are drawn; negative ones name a
+            sampler's extra directions.
     """
 
     seed: int
@@ -40,8 +44,11 @@ Point = Mapping[Key, float]  # displacement from the clean weights: sum of scale
 class Request(NamedTuple):
     """An evaluation that is more than the step's loss at a point.
 
-    batch: evaluate this batch of the anchor data instead of the step's. along: also differentiate
-    along this direction, in forward mode; the answer is then (loss, slope) and costs two forwards.
+    Attributes:
+        point: Displacement from the clean weights: the sum of scale * z(key).
+        batch: Evaluate this batch of the anchor data instead of the step's.
+        along: Also differentiate along this direction, in forward mode; the answer is then
+            (loss, slope) and costs two forwards.
     """
 
     point: Point
@@ -51,7 +58,15 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """What an estimator is told of a step. layers: how many drifts the sampler has, see LAYERS."""
+    """What an estimator is told of a step.
+
+    Attributes:
+        seed: The run's seed.
+        number: Number of the step, from 0.
+        eps: Perturbation radius.
+        lr: Learning rate.
+        layers: How many drifts the sampler has, see LAYERS.
+    """
 
     seed: int
     number: int
@@ -60,19 +75,43 @@ class Step:
     layers: int = 0
 
     def key(self, query: int) -> Key:
-        """The name of the step's query-th direction."""
+        """The name of one of the step's directions.
+
+        Args:
+            query: Its number, from 0.
+
+        Returns:
+            The key.
+        """
         return Key(self.seed, self.number, query)
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What an estimator made of a step's losses: the loss to report, coefficients per channel."""
+    """What an estimator made of a step's losses.
+
+    Attributes:
+        loss: The loss to report.
+        channels: Coefficients of directions, by channel and key: GRAD is what most rules read, MOVE
+            moves the weights without a learning rate, POLICY, CURVATURE and PROBE are for samplers
+            that learn.
+    """
 
     loss: float
     channels: Mapping[str, Mapping[Key, float]] = field(default_factory=dict)
 
     def replay(self, key: Key, direction: Direction, at: Point, weight: float = 1.0) -> "Replay":
-        """The key's direction on a slot whose weights stand at the point; weight: of the slot."""
+        """The key's direction on a slot whose weights stand at the point, with its coefficients.
+
+        Args:
+            key: Name of the direction.
+            direction: That direction on the slot.
+            at: Where the weights stand.
+            weight: Of the slot; multiplies the coefficient of GRAD.
+
+        Returns:
+            All that rule and sampler need of it.
+        """
         coefficients = {name: c[key] for name, c in self.channels.items() if key in c}
         if GRAD in coefficients:
             coefficients[GRAD] *= weight
@@ -83,8 +122,12 @@ class Feedback:
 class Replay:
     """One direction of a finished step on one slot, with everything it is needed for.
 
-    `restore` brings the weights back from the last evaluated point, and on to where the estimator
-    moves them; `coefficients` holds the channels that mention the direction.
+    Attributes:
+        key: Name of the direction.
+        direction: That direction on the slot.
+        restore: Scale that brings the weights back from the last evaluated point, and on to where
+            the estimator moves them.
+        coefficients: Those of the channels that mention the direction.
     """
 
     key: Key

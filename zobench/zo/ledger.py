@@ -24,8 +24,13 @@ __all__ = ["Ledger", "Mark", "Record", "Recovered", "read", "recover"]
 class Recovered:
     """The whole entries of a file, up to its end or to where it is cut or damaged.
 
-    marks: fingerprints of the weights after so many steps. size: bytes up to the damage, which
-    `damage` describes in one sentence; None where there is none.
+    Attributes:
+        seed: The run's seed.
+        records: One per step, in order.
+        marks: Fingerprints of the weights (uint64), by the number of steps before them.
+        size: Bytes up to the damage, or to the end.
+        damage: One sentence that describes the damage; None where there is none.
+        codec: The state from which the file can be continued.
     """
 
     seed: int
@@ -39,8 +44,13 @@ class Recovered:
 class Ledger:
     """Appends entries to a file; a context manager.
 
-    recovered: what `recover` found in the file, which then goes on after it, without the damage.
-    opened: makes a file of a name and a content, to append to; as it is, the file there is cut.
+    Args:
+        path: The file; made, or cut to what is kept.
+        seed: The run's seed, for the header.
+        recovered: What `recover` found in the file, which then goes on after it, without the
+            damage.
+        opened: Makes a file of a name and a content, to append to; by default the file is cut where
+            it lies.
     """
 
     def __init__(
@@ -58,12 +68,24 @@ class Ledger:
         self._synced = time.monotonic()
 
     def append(self, record: Record) -> None:
+        """Write the record of a step in one write; the disk is waited for every five seconds.
+
+        Args:
+            record: `ZOOptimizer.record` after the step.
+
+        Raises:
+            OSError: Not all of its bytes were written.
+        """
         self._write(self._codec.encoded(record))
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self.sync()
 
     def mark(self, fingerprint: int) -> None:
-        """Note the fingerprint of the weights after the last step."""
+        """Note the fingerprint of the weights after the last step.
+
+        Args:
+            fingerprint: See `zobench.zo.fingerprint`; below 2^64.
+        """
         self._write(self._codec.encoded(Mark(fingerprint)))
 
     def sync(self) -> None:
@@ -93,10 +115,17 @@ def _cut(path: Path, start: bytes) -> FileIO:
 
 
 def recover(path: Path, steps: int | None = None) -> Recovered:
-    """Everything in the file that is whole; what follows a cut or damage is never read.
+    """Read everything in the file that is whole; what follows a cut or damage is never read.
 
-    steps: read no more of them, nor what comes after. Raises ValueError where the file is no
-    ledger, one of another version, or cut in its header.
+    Args:
+        path: A ledger file.
+        steps: Read no more steps than this, nor what comes after them; None reads all.
+
+    Returns:
+        The entries, and where and how the file is damaged.
+
+    Raises:
+        ValueError: The file is no ledger, is one of another version, or is cut in its header.
     """
     data = path.read_bytes()
     found = Recovered(seed_of(data, path))
@@ -117,9 +146,16 @@ def recover(path: Path, steps: int | None = None) -> Recovered:
 
 
 def read(path: Path) -> Iterator[Record]:
-    """The records of a ledger file, in order.
+    """Read the records of a ledger file, in order.
 
-    Raises ValueError naming the byte where the file is not a ledger, is cut or is damaged.
+    Args:
+        path: A ledger file.
+
+    Yields:
+        One record per step.
+
+    Raises:
+        ValueError: The file is not a ledger, is cut or is damaged; the message names the byte.
     """
     found = recover(path)
     yield from found.records

@@ -28,10 +28,15 @@ _LONGEST = 10  # bytes of a varint: 64 bits, seven in each
 
 @dataclass(frozen=True)
 class Record:
-    """One step: the learning rate, the losses as evaluated, the coefficients as applied.
+    """One step, as the ledger holds it.
 
-    packed: several points were evaluated in one call, for which the weights stay where they are.
-    skipped: the last loss evaluated, or one evaluated with it, is not finite, and nothing moved.
+    Attributes:
+        lr: The learning rate.
+        losses: In the order of evaluation; float32 in the file where that loses nothing.
+        coefficients: As applied: of the channel `grad`, then of `move`.
+        packed: Several points were evaluated in one call, for which the weights stay where they
+            are.
+        skipped: The last loss evaluated, or one evaluated with it, is not finite; nothing moved.
     """
 
     lr: float
@@ -43,7 +48,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Mark:
-    """Fingerprint of the weights after the steps before it, a uint64."""
+    """Fingerprint of the weights after the steps before it.
+
+    Attributes:
+        fingerprint: A uint64, see `zobench.zo.fingerprint`.
+    """
 
     fingerprint: int
 

@@ -27,19 +27,35 @@ Closure = Callable[[], Tensor | float]
 class ZOOptimizer(torch.optim.Optimizer):
     """Minimises a loss by forward evaluations only.
 
-    named_parameters: (name, parameter) pairs, such as `model.named_parameters()`; those that
-        require a gradient are trained. A direction depends on the names, not on their order.
-    lr: learning rate; eps: perturbation radius. Both live in `param_groups`, where torch's
-        learning-rate schedulers find them.
-    seed: names the run's noise; the global random state is neither read nor changed.
-    arithmetic: how 16-bit weights are displaced and rounded; exactly, unless told otherwise.
-    pack: evaluate up to so many points in one call of the closure, for which `model`, whose
-        parameters these are, is needed (see `zobench.zo.packing`); None or 1 is one at a time.
-    graph: whoever takes the steps is to capture them whole on the GPU (see `zobench.zo.graph`);
-        `step` itself never does.
+    Args:
+        named_parameters: (name, tensor) pairs, such as `model.named_parameters()`. The tensors that
+            require a gradient are trained: contiguous, of any float dtype and shape. A direction
+            depends on the names, not on their order.
+        lr: Learning rate, at least 0. It lives in `param_groups`, where torch's schedulers find it.
+        eps: Perturbation radius, in units of the weights; also in `param_groups`.
+        sampler: The law of the direction z.
+        estimator: The points at which the loss is evaluated, and what the losses mean.
+        rule: How the estimate moves the weights.
+        seed: Names the run's noise. The global random state is neither read nor changed.
+        arithmetic: How 16-bit weights are displaced and rounded; exactly, unless given.
+        pack: Evaluate up to so many points in one call of the closure, which needs `model`; see
+            `zobench.zo.packing`. None or 1 is one point at a time.
+        model: The module whose parameters these are; for `pack` only.
+        graph: The caller intends to capture whole steps on the GPU (see `zobench.zo.graph`); `step`
+            itself never does.
 
-    Raises ValueError when the parts do not fit: feedback that the estimator does not give, more
-    directions a step than the sampler draws, or a packing that cannot be.
+    Attributes:
+        engine: The `Engine`; `engine.forwards` counts the evaluations so far.
+        steps: Steps taken so far.
+        record: What a ledger needs of the last step; None before the first.
+
+    Raises:
+        ValueError: `lr` or `eps` is out of range, the parts do not fit (feedback that no part
+            gives, more directions a step than the sampler draws), or the points cannot be packed.
+
+    References:
+        Malladi et al. 2023, Fine-Tuning Language Models with Just Forward Passes, arXiv 2305.17333:
+        the in-place evaluation with noise that is drawn again.
     """
 
     def __init__(
@@ -81,12 +97,22 @@ class ZOOptimizer(torch.optim.Optimizer):
     def step(  # type: ignore[override]
         self, closure: Closure, anchor: Callable[[int], Tensor | float] | None = None
     ) -> float:
-        """One step; `closure` evaluates the loss of one batch, always the same within a step.
+        """Take one step.
 
-        anchor: the loss of the n-th batch of the training set, for estimators that look at more
-        than the step's batch (SVRG). Returns the estimator's loss. Raises
-        zobench.zo.engine.Diverged when a loss is not finite, with the weights as before the step.
-        That step may be skipped: the next one asks for the same directions on its own batch.
+        Args:
+            closure: Evaluates the loss of one batch, the same batch at each call within a step;
+                returns a 0-d tensor or a float. It runs without gradients.
+            anchor: Gives the loss of the n-th batch of the training set, for estimators that look
+                at more than the step's batch (SVRG).
+
+        Returns:
+            The estimator's loss: for most a mean over the evaluated points, not the loss at the
+            clean weights.
+
+        Raises:
+            Diverged: A loss is not finite; the weights are as before the step. The caller may skip
+                the step: the next one uses the same directions on its own batch.
+            ValueError: The estimator needs `anchor`, and there is none.
         """
 
         def answer(requests: Sequence[Request]) -> Sequence[float]:
@@ -107,7 +133,18 @@ class ZOOptimizer(torch.optim.Optimizer):
         return answered(self.stepping(), answer)
 
     def stepping(self) -> Dialogue[float]:
-        """A step that asks whoever drives it for losses, without gradients; see `step`."""
+        """Take a step as a generator, which asks its driver for losses.
+
+        `step` drives it with a closure; packs and captured graphs drive it in other ways. Run it
+        without gradients.
+
+        Yields:
+            The requests that are to be evaluated at the same weights, or together; send their
+            losses.
+
+        Returns:
+            The estimator's loss, as `step` does.
+        """
         group, step = self.param_groups[0], self.steps
         lr, eps = group["lr"], group["eps"]
         packed = self.engine.pack > 1
@@ -128,10 +165,18 @@ class ZOOptimizer(torch.optim.Optimizer):
     ) -> float:
         """Take the step that a ledger record describes: same bits, no forward pass.
 
-        seen: shown the requests that the step would have evaluated, one call at a time. Returns the
-        estimator's loss, as `step` did, or raises Diverged where that was skipped. Raises
-        ValueError when the record belongs to other settings than this optimizer's, or when the law
-        of z depends on activations, which no ledger holds.
+        Args:
+            record: A record of this run, in order; its learning rate is set, too.
+            seen: Is called with the requests that the step would have evaluated, one call at a
+                time.
+
+        Returns:
+            The estimator's loss, as `step` did.
+
+        Raises:
+            Diverged: The record is of a skipped step, which `step` had raised in, too.
+            ValueError: The record belongs to other settings than this optimizer's, or the law of z
+                depends on activations, which no ledger holds.
         """
         if self.engine.sampler.replay_class is ReplayClass.DATA:
             raise ValueError(
@@ -169,7 +214,11 @@ class ZOOptimizer(torch.optim.Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the weights that the next step depends on."""
+        """Everything but the weights that the next step depends on.
+
+        Returns:
+            Counts, rates, the state vectors by parameter name, and the scalars of the three parts.
+        """
         return {
             "steps": self.steps,
             "forwards": self.engine.forwards,
@@ -180,7 +229,11 @@ class ZOOptimizer(torch.optim.Optimizer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; the weights are the caller's to restore."""
+        """Continue where `state_dict` was taken; the caller restores the weights.
+
+        Args:
+            state: What `state_dict` returned, of the same parts and parameters.
+        """
         self.steps, self.engine.forwards = state["steps"], state["forwards"]
         for group, saved in zip(self.param_groups, state["groups"], strict=True):
             group.update(saved)

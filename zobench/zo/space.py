@@ -20,7 +20,17 @@ from zobench.zo.rounding import NEAREST, Rounding
 
 @dataclass(eq=False)
 class Slot:
-    """One trainable tensor, its id in the noise stream and its named state buffers."""
+    """One trainable tensor, its id in the noise stream and its named state buffers.
+
+    Attributes:
+        name: The parameter's name in the model.
+        parameter: The tensor; contiguous, of any float dtype.
+        id: 32-bit hash of the name, which names the tensor's noise.
+        buffers: State vectors by name, each with one element per weight unless a part says else.
+        core: Shape of z's coordinates, where a sampler has such.
+        rounding: How 16-bit weights are rounded.
+        away: True while the weights are displaced and `kept` has the clean ones.
+    """
 
     name: str
     parameter: Tensor
@@ -51,7 +61,12 @@ class Slot:
     def buffer(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         """The state vector of that name, made of zeros when first asked for.
 
-        dtype: `state_dtype` unless given.
+        Args:
+            name: Any name; parts of one method should not share it by accident.
+            dtype: `state_dtype` unless given.
+
+        Returns:
+            A vector of `numel` elements on the parameter's device.
         """
         if name not in self.buffers:
             dtype = dtype or self.state_dtype
@@ -86,7 +101,14 @@ class Slot:
         return edit(self.flat, self.row, self.rounding)
 
     def square_norm(self, direction: Direction) -> float:
-        """||z||^2 of a direction over the slot, summed in float64 block by block."""
+        """||z||^2 of a direction over the slot, summed in float64 block by block.
+
+        Args:
+            direction: A direction of this slot.
+
+        Returns:
+            The sum of squares.
+        """
         square = 0.0
         for start, stop in self.spans():
             z = direction.draw(start, stop - start, self.parameter.device)
@@ -130,22 +152,46 @@ class Slot:
     def move(
         self, terms: Sequence[Term], *, keep: float = 1.0, through: Through | None = None
     ) -> Move:
-        """weights <- keep * weights, then plus first * z, plus second * z for each term.
+        """Plan weights <- keep * weights, then plus first * z, plus second * z for each term.
 
-        A plan only: `carry_out` does the moves of many slots in one pass.
+        It is a plan only: `carry_out` does the moves of many slots in one pass.
+
+        Args:
+            terms: Directions and their two scales.
+            keep: Factor of the weights, for weight decay.
+            through: State that the sum of second * z goes through, such as a momentum.
+
+        Returns:
+            The plan.
         """
         return Move(self.flat, self.row, terms, keep, through, self.rounding)
 
     def move_buffer(self, name: str, terms: Sequence[Term], *, keep: float = 1.0) -> Move:
-        """The same on a state vector of the slot's size, which must be there."""
+        """Plan the same on a state vector of the slot's size, which must be there.
+
+        Args:
+            name: Name of the buffer.
+            terms: Directions and their two scales.
+            keep: Factor of the vector.
+
+        Returns:
+            The plan.
+        """
         return Move(self.buffers[name], self.row, terms, keep)
 
 
 def slots_of(named_parameters: Iterable[tuple[str, Tensor]]) -> list[Slot]:
     """Slots of the parameters that require a gradient, tied weights once.
 
-    Raises ValueError when nothing is trainable, a tensor is not a contiguous float tensor, or two
-    names hash to one id (their noise would be equal).
+    Args:
+        named_parameters: (name, tensor) pairs; empty tensors are left out.
+
+    Returns:
+        One slot per tensor, in the order given.
+
+    Raises:
+        ValueError: Nothing is trainable, a tensor is not a contiguous float tensor, or two names
+            hash to one id (their noise would be equal).
     """
     slots: dict[int, Slot] = {}
     seen: set[int] = set()

@@ -14,14 +14,24 @@ Plan = Generator[Question, Any, Feedback]
 class Estimator(Part, ABC):
     """Turns losses into coefficients of directions; tensors never reach it.
 
-    `gives` names the feedback channels that it fills.
+    Attributes:
+        gives: The feedback channels that it fills.
+        directions: Distinct directions that it has drawn in a step.
+        forwards: Evaluations of the loss in a step, on average.
     """
 
     directions: int  # distinct directions that it has drawn in a step
     forwards: float  # evaluations of the loss in a step, on average
 
     def cost(self, steps: int) -> int:
-        """Evaluations in the first `steps` steps, where they are not the same in each."""
+        """Evaluations in the first steps, where they are not the same in each.
+
+        Args:
+            steps: A number of steps, from the first.
+
+        Returns:
+            How many forwards those take together.
+        """
         return round(self.forwards * steps)
 
     @abstractmethod
@@ -29,6 +39,15 @@ class Estimator(Part, ABC):
         """Yield a point, receive its loss, ..., return the feedback.
 
         A list of points, none of which depends on the loss of another, is answered by the list of
-        their losses: such points may be evaluated together.
-        What is kept from step to step changes after the last evaluation only: a step may fail.
+        their losses: such points may be evaluated together. What is kept from step to step changes
+        after the last evaluation only, since a step may fail.
+
+        Args:
+            step: Seed, number, eps and lr of the step; `step.key(query)` names a direction.
+
+        Yields:
+            A point (mapping from key to scale), a `Request`, or a list of points.
+
+        Returns:
+            The loss to report, and coefficients by channel and key.
         """

@@ -12,10 +12,22 @@ from zobench.zo.feedback import GRAD, POLICY, Feedback, Key, Step
 class BestOfK(Estimator):
     """K + 1 forwards: K candidates and the mirror of the chosen one, no memory.
 
-    choice: `best` (lowest loss), `random`, or `mean_top`, the mean direction of the better half,
-    which costs one forward more. variant: `paper`, or `released`, which evaluates the chosen
-    candidate again (K + 2 forwards). tau_free: divide the advantages by eps, so that the drift of a
-    learnt mean does not depend on it. The reported loss is the mean over the candidates.
+    The reported loss is the mean over the candidates.
+
+    Args:
+        candidates: Directions per step, K, at least 2.
+        choice: `best` (lowest loss), `random`, or `mean_top`, the mean direction of the better
+            half, which costs one forward more.
+        variant: `paper`, or `released`, which evaluates the chosen candidate again (K + 2
+            forwards).
+        tau_free: Divide the advantages by eps, so that the drift of a learnt mean does not depend
+            on it.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        Parfenov et al. 2026, LDSD, arXiv 2602.13659, Algorithm 2.
     """
 
     gives = frozenset({GRAD, POLICY})

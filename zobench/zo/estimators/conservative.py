@@ -9,10 +9,13 @@ from zobench.zo.feedback import MOVE, Feedback, Step
 
 
 class Conservative(Estimator):
-    """Moves by 0, -lr c z or +lr c z, whichever has the lowest loss; no memory.
+    """Moves by 0, -lr c z or +lr c z, whichever has the lowest loss; 5 forwards, no memory.
 
     The loss of the batch never rises; between equals it stays, or else steps downhill. The reported
     loss is the clean one.
+
+    References:
+        Zhang et al. 2024, ZO-Bench, arXiv 2402.11592 (ZO-SGD-Conservative).
     """
 
     gives = frozenset({MOVE})

@@ -11,7 +11,17 @@ from zobench.zo.feedback import CLEAN, GRAD, Feedback, Key, Step
 class CurvatureWeighted(Estimator):
     """Averaged two-sided differences, each divided by max(1, |second difference|^power).
 
-    queries: n. power 0 weighs all alike. No memory. The reported loss is the clean one.
+    2 n + 1 forwards, no memory. The reported loss is the clean one.
+
+    Args:
+        queries: Directions per step, n, at least 1.
+        power: At least 0; 0 weighs all directions alike.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        Chaubard, Kochenderfer and Re, 1.5-SPSA (arXiv id not known to us).
     """
 
     gives = frozenset({GRAD, CLEAN})

@@ -12,6 +12,15 @@ class ForwardGradient(Estimator):
     """One pass with tangents per query, counted as 2 forwards; while it runs one z is in memory.
 
     The reported loss is the clean loss.
+
+    Args:
+        queries: Directions per step, at least 1.
+
+    Raises:
+        ValueError: `queries` is below 1.
+
+    References:
+        Baydin et al. 2022, Gradients without Backpropagation, arXiv 2202.08587.
     """
 
     gives = frozenset({GRAD})

@@ -14,7 +14,17 @@ from zobench.zo.feedback import CLEAN, GRAD, Feedback, Key, Step
 class FZOO(Estimator):
     """c_k = (F_k - F_0) / (N s), the same for L -> a L + b; where s is 0 there is no step.
 
-    queries: N, at least 2 (one loss has no spread). No memory. The reported loss is F_0.
+    s is the population standard deviation of F_1..F_N. N + 1 forwards, no memory. The reported loss
+    is the clean loss F_0.
+
+    Args:
+        queries: Directions per step, N, at least 2, since one loss has no spread.
+
+    Raises:
+        ValueError: `queries` is below 2.
+
+    References:
+        Dang et al. 2025, FZOO, arXiv 2506.09034.
     """
 
     gives = frozenset({GRAD, CLEAN})

@@ -11,8 +11,16 @@ from zobench.zo.feedback import CLEAN, MOVE, Feedback, Key, Step
 class Greedy(Estimator):
     """Moves to the best of K candidates and of staying, whatever the learning rate; no memory.
 
-    candidates: K; the card that we work from gives no number, 4 is ours. The batch's loss never
-    rises. The reported loss is the clean loss F_0.
+    The batch's loss never rises. K + 1 forwards. The reported loss is the clean loss F_0.
+
+    Args:
+        candidates: Directions per step, K, at least 1. Our source gives no number; 4 is ours.
+
+    Raises:
+        ValueError: `candidates` is below 1.
+
+    References:
+        Jin, Cen, Tan 2026, arXiv 2601.04710 (MeZO-Greedy).
     """
 
     gives = frozenset({MOVE, CLEAN})

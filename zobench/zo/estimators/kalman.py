@@ -21,12 +21,23 @@ _SAME = 1e-9  # relative: eigenvalues closer than this are one, projections shor
 
 
 class Kalman(Estimator):
-    """c = the posterior mean of the k slopes.
+    """c = the posterior mean of the k slopes; 1 + k + extra forwards, no memory.
 
     As noise -> 0 these are the one-sided differences themselves, without an extra reading or on a
-    linear loss. subspace: k. extra: readings after the axes. prior, noise: variances, of which only
-    the ratio matters; the card gives no numbers, 1 and 1 have the ratio of the released code's
-    defaults. No memory. The reported loss is the clean one.
+    linear loss. The reported loss is the clean one.
+
+    Args:
+        subspace: Directions per step, k, at least 1.
+        extra: Readings after those along the k directions, at least 0.
+        prior: Variance of a slope before it is read, above 0.
+        noise: Variance of a reading, above 0. Only its ratio to `prior` matters; our source gives
+            no numbers, 1 and 1 have the ratio of the released code's defaults.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        Feng and Huang 2026, BSZO, arXiv 2601.01452.
     """
 
     gives = frozenset({GRAD, CLEAN})

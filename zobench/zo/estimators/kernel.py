@@ -22,10 +22,13 @@ def weight(r: float) -> float:
 
 
 class Kernel(Estimator):
-    """The two-sided difference at radius eps r, weighted by K(r); no memory, nothing to set.
+    """The two-sided difference at radius eps r, weighted by K(r); nothing to set.
 
-    Its price is variance: on a linear loss E[c^2] is E[r^2 K(r)^2] = 6.25 times MeZO's. The card
-    gives no settings. The reported loss is the mean of both evaluations.
+    2 forwards, no memory. Its price is variance: on a linear loss E[c^2] is E[r^2 K(r)^2] = 6.25
+    times MeZO's. Our source gives no settings. The reported loss is the mean of both evaluations.
+
+    References:
+        Mi et al. 2025, KerZOO, arXiv 2505.18886.
     """
 
     gives = frozenset({GRAD})

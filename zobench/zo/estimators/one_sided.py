@@ -8,6 +8,12 @@ class OneSided(Estimator):
     """c_k = (L(w + eps z_k) - L(w)) / (eps q); costs q + 1 forwards, no memory.
 
     The reported loss is the clean loss L(w).
+
+    Args:
+        queries: Directions per step, q, at least 1.
+
+    Raises:
+        ValueError: `queries` is below 1.
     """
 
     gives = frozenset({GRAD, CLEAN})

@@ -10,7 +10,21 @@ from zobench.zo.probes import FIRST_PROBE
 
 
 class Probing(Estimator):
-    """inner: makes the estimate itself; costs its forwards and 2 * probes / every on average."""
+    """Adds probes of the gradient to another estimator, for samplers whose law is made from them.
+
+    The inner estimator's forwards, and 2 * probes / every more on average.
+
+    Args:
+        inner: Makes the estimate itself.
+        every: Steps from one probing step to the next, at least 1.
+        probes: Plain directions of a probing step, at least 1; each costs two forwards.
+
+    Raises:
+        ValueError: An argument is below 1.
+
+    References:
+        Mi et al. 2025, P-GAP, arXiv 2510.18228.
+    """
 
     def __init__(self, inner: Estimator, *, every: int = 100, probes: int = 10) -> None:
         for name, value in (("every", every), ("probes", probes)):

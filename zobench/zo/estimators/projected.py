@@ -19,8 +19,22 @@ _GAMMA = 14  # stream number of u
 class Projected(Estimator):
     """`inner` in every step, and a projection before it in every `every`-th; no state.
 
-    iterations: of a projection, two forwards each. eps, rate, clip: of gamma, which stays within
-    1 +- clip. Needs a sampler that has the layers' drifts.
+    Needs a sampler that has the layers' drifts. Costs 2 * iterations / every forwards more on
+    average.
+
+    Args:
+        inner: Makes the estimate itself.
+        every: Steps from one projection to the next, at least 1.
+        iterations: Of a projection, at least 1; two forwards each.
+        eps: Perturbation radius of gamma, above 0, as a share of the layer's drift.
+        rate: Learning rate of gamma.
+        clip: gamma stays within 1 +- clip, in (0, 1).
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        DiZO, arXiv 2502.03304.
     """
 
     needs = frozenset({LAYERS})

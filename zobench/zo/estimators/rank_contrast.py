@@ -11,11 +11,20 @@ from zobench.zo.feedback import GRAD, Feedback, Key, Step
 class RankContrast(Estimator):
     """c_k = +-(L(w + eps v) - L(w - eps v)) / (2 eps h) for the h best (+) and the h worst (-).
 
-    candidates: M, at least 2. alpha: h / M, to the nearest h that leaves at
-    least one and at most half of the candidates on each side. With
-    M = 2, as shipped, v = +-(z_1 - z_2): the two-sided step is even in v, so the ranking has no
-    effect and the step is MeZO's with N(0, 2 I) at double cost. M = 4 is our default for that
-    reason. No memory. The reported loss is the mean over the candidates.
+    M + 2 forwards, no memory. The reported loss is the mean over the candidates. With M = 2, as
+    shipped, v = +-(z_1 - z_2): the two-sided step is even in v, so the ranking has no effect and
+    the step is MeZO's with N(0, 2 I) at double cost. M = 4 is our default for that reason.
+
+    Args:
+        candidates: Directions per step, M, at least 2.
+        alpha: h / M, in (0, 0.5], to the nearest h that leaves at least one and at most half of the
+            candidates on each side.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        Jin, Cen, Tan 2026, arXiv 2601.04710 (MeZO-GV).
     """
 
     gives = frozenset({GRAD})

@@ -13,7 +13,16 @@ from zobench.zo.feedback import GRAD, PREVIOUS, Feedback, Step
 class Recursive(Estimator):
     """Two pairs a step, 4 forwards: at the weights before the last step, and at today's.
 
-    beta: the rule's. The first step has no step before it and averages two directions instead.
+    The first step has no step before it and averages two directions instead.
+
+    Args:
+        beta: The rule's momentum, in [0, 1).
+
+    Raises:
+        ValueError: `beta` is out of range.
+
+    References:
+        Huang et al. 2022, Acc-ZOM, JMLR 23.
     """
 
     gives = frozenset({GRAD})

@@ -9,6 +9,15 @@ class RLOO(Estimator):
 
     F_k = L(w + eps z_k); w_k is 1/K times F_k less the mean of the others. The policy channel holds
     w_k. The reported loss is the mean of all F_k.
+
+    Args:
+        queries: Directions per step, K, at least 2.
+
+    Raises:
+        ValueError: `queries` is below 2.
+
+    References:
+        Seung et al. 2026, LOREN, arXiv 2511.07971.
     """
 
     gives = frozenset({GRAD, POLICY})

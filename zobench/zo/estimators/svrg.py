@@ -13,10 +13,20 @@ from zobench.zo.feedback import GRAD, PAST, PLAIN, Feedback, Key, Request, Step
 class SVRG(Estimator):
     """4 forwards a step, 2 `anchor_batches` in every `every`-th; a few numbers of state.
 
-    anchor_batches: of an order of their own; training size / batch size is the paper's full pass.
-    anchor_factor: lr_1 / lr. Needs plain descent, which moves by lr times the estimate alone. The
-    walk to the anchor rounds as the weights do: with `arithmetic=inplace` in bfloat16 it ends some
-    percent of the way off.
+    Needs plain descent, which moves by lr times the estimate alone. The way to the anchor rounds as
+    the weights do: with `arithmetic=inplace` in bfloat16 it ends some percent off.
+
+    Args:
+        every: Steps from one anchor to the next, at least 1.
+        anchor_batches: Batches of the anchor's estimate, at least 1, of an order of their own;
+            training size / batch size is the paper's full pass.
+        anchor_factor: Learning rate of the anchor's step over that of the others, lr_1 / lr.
+
+    Raises:
+        ValueError: `every` or `anchor_batches` is below 1.
+
+    References:
+        MeZO-SVRG, arXiv 2404.08080.
     """
 
     gives = frozenset({GRAD})

@@ -9,9 +9,13 @@ from zobench.zo.feedback import CLEAN, CURVATURE, GRAD, Feedback, Step
 
 
 class ThreePoint(Estimator):
-    """GRAD: the two-sided difference; CURVATURE: half the size of the second one. No memory.
+    """GRAD: the two-sided difference; CURVATURE: half the size of the second one.
 
-    On a quadratic the curvature is |z.H z| / 2. The reported loss is the clean one.
+    3 forwards, no memory. On a quadratic the curvature is |z.H z| / 2. The reported loss is the
+    clean one.
+
+    References:
+        Zhao et al., HiZOO, arXiv 2402.15173.
     """
 
     gives = frozenset({GRAD, CURVATURE, CLEAN})

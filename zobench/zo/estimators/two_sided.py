@@ -8,6 +8,15 @@ class TwoSided(Estimator):
     """c_k = (L(w + eps z_k) - L(w - eps z_k)) / (2 eps q); costs 2 q forwards, no memory.
 
     The reported loss is the mean of all evaluations, L(w) + O(eps^2).
+
+    Args:
+        queries: Directions per step, q, at least 1.
+
+    Raises:
+        ValueError: `queries` is below 1.
+
+    References:
+        Malladi et al. 2023, arXiv 2305.17333, Algorithms 1 (q = 1) and 2 (q > 1).
     """
 
     gives = frozenset({GRAD})

@@ -12,10 +12,21 @@ from zobench.zo.feedback import GRAD, Feedback, Key, Step
 
 
 class ZScored(Estimator):
-    """c_k = s_k / N; antithetic: N / 2 directions with c_k = (s_k+ - s_k-) / N. No memory.
+    """c_k = s_k / N; antithetic: N / 2 directions with c_k = (s_k+ - s_k-) / N.
 
-    population: N, at least 2, and even if antithetic. Where all losses are equal there is no step.
-    The reported loss is the mean over the population.
+    N forwards, no memory. Where all losses are equal there is no step. The reported loss is the
+    mean over the population.
+
+    Args:
+        population: Losses per step, N, at least 2, and even if antithetic.
+        antithetic: Pair +z with -z, as EGGROLL does.
+
+    Raises:
+        ValueError: `population` is out of range.
+
+    References:
+        Qiu et al. 2025, ES at scale, arXiv 2509.24372; Sarkar et al. 2025, EGGROLL, arXiv
+        2511.16652.
     """
 
     gives = frozenset({GRAD})

@@ -14,7 +14,13 @@ from zobench.zo.rounding import NEAREST, Rounding
 
 
 class Term(NamedTuple):
-    """A direction, and what of it is added: first * z, then second * z, each sum rounded."""
+    """A direction, and what of it is added: first * z, then second * z, each sum rounded.
+
+    Attributes:
+        direction: A direction of the slot.
+        first: Scale of the first sum: the way back.
+        second: Scale of the second: the way on, or the update.
+    """
 
     direction: Direction
     first: float

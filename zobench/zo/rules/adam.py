@@ -15,7 +15,16 @@ from zobench.zo.space import Slot
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Adam's two moments and its step: a Through. unbias: 1 / (1 - beta^t) of each."""
+    """Adam's two moments and its step: a Through.
+
+    Attributes:
+        mean: First moment, one element per weight.
+        square: Second moment, likewise.
+        betas: Their decay rates.
+        unbias: 1 / (1 - beta^t) of each.
+        lr: Learning rate.
+        adam_eps: Is added to the root of the second moment.
+    """
 
     mean: Tensor
     square: Tensor
@@ -43,7 +52,20 @@ class Moments:
 
 
 class Adam(Rule):
-    """Bias-corrected Adam. State: two float32 vectors per slot (8 bytes a parameter)."""
+    """Bias-corrected Adam. State: two float32 vectors per slot (8 bytes a parameter).
+
+    Args:
+        beta1: Decay rate of the first moment, in [0, 1).
+        beta2: Decay rate of the second moment, in [0, 1).
+        adam_eps: Is added to the root of the second moment; not the perturbation radius.
+
+    Raises:
+        ValueError: A decay rate is out of range.
+
+    References:
+        Malladi et al. 2023, arXiv 2305.17333, appendix B (MeZO-Adam); Kingma and Ba 2015, Adam,
+        Algorithm 1.
+    """
 
     alike = True
     linear = ("adam_mean",)

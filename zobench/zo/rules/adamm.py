@@ -13,6 +13,17 @@ class AdaMM(Rule):
     """AMSGrad without bias correction: w <- w - lr m / (sqrt(V) + adam_eps), V the largest v yet.
 
     State: three float32 vectors per slot (12 bytes a parameter).
+
+    Args:
+        beta1: Decay rate of the first moment, in [0, 1).
+        beta2: Decay rate of the second moment, in [0, 1).
+        adam_eps: Is added to the root.
+
+    Raises:
+        ValueError: A decay rate is out of range.
+
+    References:
+        Chen et al. 2019, ZO-AdaMM, arXiv 1910.06513.
     """
 
     def __init__(

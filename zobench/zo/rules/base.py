@@ -13,33 +13,64 @@ from zobench.zo.space import Slot
 
 
 class Rule(Part, ABC):
-    """Moves one slot by the estimate g = sum of coefficient * z, restoring it in the same pass."""
+    """Moves one slot by the estimate g = sum of coefficient * z, restoring it in the same pass.
+
+    Attributes:
+        alike: Whether matrices have the same scales, and so have vectors; one move for each then.
+        linear: Names of buffers that are linear in the estimate, as a momentum is.
+    """
 
     needs = frozenset({GRAD})
     alike: bool = False  # matrices have the same scales, and so have vectors; one move for each
     linear: tuple[str, ...] = ()  # buffers that are linear in the estimate, as a momentum is
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
-        """Called once before the slots, with the step's coefficients: for scalar statistics."""
+        """Look at the step's coefficients before the slots are updated: for scalar statistics.
+
+        Args:
+            grad: Coefficient of each direction.
+            step: Number of the step, from 0.
+        """
 
     def recall(self) -> Iterable[Key]:
-        """Directions of earlier steps that `update` wants to see again; needs PAST."""
+        """Directions of earlier steps that `update` wants to see again; needs PAST.
+
+        Returns:
+            Their keys.
+        """
         return ()
 
     @abstractmethod
     def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
-        """What step number `step` (from 0) with learning rate `lr` does to the slot's weights.
+        """What a step does to the slot's weights.
 
         The weights come displaced; adding each replay's `restore` times its direction cleans them.
-        The engine carries out the moves of all slots in one pass; None: it is done already, or the
-        slot stays.
+
+        Args:
+            slot: A trainable tensor.
+            replays: The step's directions on it, with `restore` and their coefficients.
+            lr: Learning rate of the step.
+            step: Number of the step, from 0.
+
+        Returns:
+            A plan, which the engine carries out for all slots in one pass; None where it is done
+            already, or the slot stays.
         """
 
 
 def estimate_blocks(
     slot: Slot, replays: Sequence[Replay]
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(place, weights, estimate) per block: clean weights to edit and g; each z is drawn once."""
+    """Walk over a slot block by block, with clean weights and the estimate; each z is drawn once.
+
+    Args:
+        slot: A trainable tensor, displaced.
+        replays: The step's directions on it.
+
+    Yields:
+        Place in the flat tensor, weights to edit in place, and g; both float32 (float64 for float64
+        weights).
+    """
     for start, weights in slot.edit():
         estimate = torch.zeros_like(weights)
         for replay in replays:
@@ -50,7 +81,15 @@ def estimate_blocks(
 def touched_blocks(
     slot: Slot, replays: Sequence[Replay]
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """As `estimate_blocks`, and a bool block: where some direction of the step is not 0."""
+    """As `estimate_blocks`, and where some direction of the step is not 0.
+
+    Args:
+        slot: A trainable tensor, displaced.
+        replays: The step's directions on it.
+
+    Yields:
+        Place, weights, g, and a bool tensor of the block's size.
+    """
     for start, weights in slot.edit():
         estimate = torch.zeros_like(weights)
         touched = torch.zeros_like(weights, dtype=torch.bool)

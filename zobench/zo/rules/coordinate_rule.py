@@ -14,8 +14,14 @@ from zobench.zo.space import Slot
 class CoordinateRule(Rule):
     """Moves a matrix by coordinates, which are lifted block by block on their way to the weights.
 
-    vectors: the rule of slots without coordinates, at vector_lr times the learning rate.
     A matrix that takes no part in a step has no bases to be lifted with, and stays.
+
+    Args:
+        vectors: The rule of slots without coordinates.
+        vector_lr: Factor of the learning rate on those, at least 0.
+
+    Raises:
+        ValueError: `vector_lr` is negative.
     """
 
     def __init__(self, vectors: Rule, vector_lr: float) -> None:

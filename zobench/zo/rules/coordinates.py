@@ -21,10 +21,20 @@ from zobench.zo.space import Slot
 
 
 class InCoordinates(CoordinateRule):
-    """inner: the rule in coordinates; vectors: of slots without them, `inner` unless given.
+    """Another rule in the coordinates of a subspace; its state has the coordinates' size.
 
-    vector_lr: factor of the learning rate on those. `inner` cannot decay a matrix: its coordinates
-    begin every step at 0. State: the inner rule's, of the coordinates' size.
+    The inner rule cannot decay a matrix: its coordinates begin every step at 0.
+
+    Args:
+        inner: The rule in coordinates.
+        vectors: The rule of slots without them; `inner` unless given.
+        vector_lr: Factor of the learning rate on those, at least 0.
+
+    Raises:
+        ValueError: `vector_lr` is negative.
+
+    References:
+        SubZero+, arXiv 2608.15665; LOZO-M, arXiv 2410.07698.
     """
 
     def __init__(self, inner: Rule, *, vectors: Rule | None = None, vector_lr: float = 1.0) -> None:

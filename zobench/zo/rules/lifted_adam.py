@@ -36,9 +36,22 @@ class _Quotient(Direction):
 
 
 class LiftedAdam(CoordinateRule):
-    """vectors: the rule of slots without coordinates, at vector_lr times the learning rate.
+    """Adam whose moments are coordinates, divided after lifting.
 
     State: twice the coordinates, in float32, and that of `vectors`.
+
+    Args:
+        vectors: The rule of slots without coordinates.
+        vector_lr: Factor of the learning rate on those, at least 0.
+        beta1: Decay rate of the first moment, in [0, 1).
+        beta2: Decay rate of the second moment, in [0, 1).
+        adam_eps: Is added to the root.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        TeZO-Adam, arXiv 2501.19057.
     """
 
     def __init__(

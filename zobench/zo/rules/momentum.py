@@ -39,10 +39,19 @@ class HeavyBall:
 class Momentum(Rule):
     """m <- beta m + g; w <- w - lr m. State: one float32 vector per slot (4 bytes a parameter).
 
-    damped: m <- beta m + (1 - beta) g instead, an average (LOZO-M, TeZO-m).
-    per_query: take the step once for each direction instead, from query 0 up, so that K directions
-    decay m by beta^K (LOREN's released code); costs a draw more, of the direction that the weights
-    come back along. vectors: false moves vectors by -lr g without momentum, as LOREN does.
+    Args:
+        beta: Weight of the old momentum, in [0, 1).
+        damped: m <- beta m + (1 - beta) g instead, an average (LOZO-M, TeZO-m).
+        per_query: Take the step once for each direction instead, from query 0 up, so that K
+            directions decay m by beta^K (LOREN's released code); costs a draw more, of the
+            direction that the weights come back along.
+        vectors: False moves vectors by -lr g without momentum, as LOREN does.
+
+    Raises:
+        ValueError: `beta` is out of range.
+
+    References:
+        Malladi et al. 2023, arXiv 2305.17333, appendix B (MeZO-momentum).
     """
 
     linear = ("momentum",)

@@ -19,7 +19,15 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 def orthogonalised(matrix: Tensor, iterations: int) -> Tensor:
-    """A matrix with the singular vectors of this one and singular values near 1; 0 stays 0."""
+    """A matrix with the singular vectors of this one and singular values near 1; 0 stays 0.
+
+    Args:
+        matrix: (rows, columns), float32 or float64.
+        iterations: Steps of the Newton-Schulz iteration.
+
+    Returns:
+        A matrix of the same shape and dtype.
+    """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = wide / wide.norm().clamp_min(torch.finfo(wide.dtype).tiny)
     for _ in range(iterations):
@@ -33,8 +41,18 @@ class NewtonSchulz(Rule):
 
     m is the estimate g or, with beta > 0, beta m + (1 - beta) g where one of the step's directions
     is not zero; elsewhere, as on slots that take no part in the step, m keeps its value.
-    vectors: move by -lr `sign`(m), or by -lr m (`plain`).
     Holds m and a few products of its size for a moment. State: with beta > 0 m, one float32 vector.
+
+    Args:
+        beta: Weight of the old m, in [0, 1); 0 is none.
+        iterations: Steps of the Newton-Schulz iteration, at least 1.
+        vectors: Move vectors by -lr times the `sign` of m, or by -lr m (`plain`).
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        JAGUAR Muon and dense ZO-Muon, arXiv 2506.04430; Muon's coefficients of the iteration.
     """
 
     def __init__(self, *, beta: float = 0.0, iterations: int = 5, vectors: str = "sign") -> None:

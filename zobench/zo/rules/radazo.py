@@ -12,10 +12,22 @@ from zobench.zo.space import Slot
 
 
 class RAdaZO(Rule):
-    """Without bias correction, as in the released code. State: two float32 vectors per slot.
+    """Adam whose second moment is that of the first. State: two float32 vectors per slot.
 
-    The card gives no decay rates and not the place of adam_eps: beta1, beta2 are those of the usage
-    example in the authors' repository, adam_eps stands outside the root as in our other rules.
+    There is no bias correction, as in the released code. Our source gives no decay rates and not
+    the place of adam_eps: beta1 and beta2 are those of the usage example in the authors'
+    repository, and adam_eps stands outside the root as in our other rules.
+
+    Args:
+        beta1: Decay rate of the first moment, in [0, 1).
+        beta2: Decay rate of the second moment, in [0, 1).
+        adam_eps: Is added to the root.
+
+    Raises:
+        ValueError: A decay rate is out of range.
+
+    References:
+        Shu et al. 2025, R-AdaZO, arXiv 2502.01014.
     """
 
     def __init__(self, *, beta1: float = 0.9, beta2: float = 0.99, adam_eps: float = 1e-8) -> None:

@@ -17,8 +17,18 @@ from zobench.zo.space import Slot
 class ScalarRMS(Rule):
     """MeZO's direction over the root mean square of the coefficients so far; no tensor state.
 
-    The card gives no numbers: beta and rms_eps are Adam's, and with several queries the sum of the
-    squared coefficients stands for the squared coefficient.
+    Our source gives no numbers: beta and rms_eps are Adam's, and with several queries the sum of
+    the squared coefficients stands for the squared coefficient.
+
+    Args:
+        beta: Decay rate of the mean square, in [0, 1).
+        rms_eps: Is added to the root.
+
+    Raises:
+        ValueError: `beta` is out of range.
+
+    References:
+        Dbouk et al. 2026, MEAZO, arXiv 2605.03869.
     """
 
     def __init__(self, *, beta: float = 0.999, rms_eps: float = 1e-8) -> None:

@@ -13,6 +13,12 @@ class SGD(Rule):
 
     Vectors (biases, normalisation weights) are not decayed, as in MeZO. Restore and update share
     one draw of each direction, and g is never formed.
+
+    Args:
+        weight_decay: Per unit of learning rate; 0 is none.
+
+    References:
+        Malladi et al. 2023, arXiv 2305.17333, Algorithm 1.
     """
 
     alike = deferred = True

@@ -17,9 +17,18 @@ from zobench.zo.space import Slot
 
 
 class Sign(Rule):
-    """of: `scalar`, `elements` or `mean`; no state. What is exactly zero does not move.
+    """Steps along signs; no state. What is exactly zero does not move.
 
-    q counts the queries in which the slot takes part.
+    Args:
+        of: What the sign is taken of: `scalar` (each coefficient), `elements` (each coefficient
+            times each element of its direction) or `mean` (each element of the averaged estimate).
+            The first two divide by q, the queries in which the slot takes part.
+
+    Raises:
+        ValueError: `of` is another name.
+
+    References:
+        Liu et al. 2019, signSGD via Zeroth-Order Oracle, ICLR; ZO-Bench, arXiv 2402.11592.
     """
 
     def __init__(self, *, of: str = "mean") -> None:

@@ -12,6 +12,15 @@ class SignMomentum(Rule):
 
     What was not perturbed keeps its m and moves along it; where m is 0 nothing moves.
     State: one float32 vector per slot (4 bytes a parameter).
+
+    Args:
+        beta: Weight of the old m, in [0, 1).
+
+    Raises:
+        ValueError: `beta` is out of range.
+
+    References:
+        JAGUAR SignSGD, arXiv 2506.04430.
     """
 
     def __init__(self, *, beta: float = 0.9) -> None:

@@ -19,8 +19,21 @@ from zobench.zo.space import Slot
 class WindowedAdam(Rule):
     """Adam's moments over `window` steps, today's included; no tensor state, h scalars a query.
 
-    The weights of each moment are scaled to the sum 1, which the card leaves open: as long as the
-    window holds the whole run, this is Adam's bias correction.
+    It draws the directions of the window again at every step. The weights of each moment are scaled
+    to the sum 1, which our source leaves open: as long as the window holds the whole run, this is
+    Adam's bias correction.
+
+    Args:
+        beta1: Decay rate of the first moment, in [0, 1).
+        beta2: Decay rate of the second moment, in [0, 1).
+        window: Steps, h, at least 1.
+        adam_eps: Is added to the root.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        Cai et al. 2026, AdaMeZO, arXiv 2605.00650.
     """
 
     needs = frozenset({GRAD, PAST})

@@ -27,11 +27,21 @@ _START = 15  # stream number of the iterations' first vectors
 
 
 class ActivationBasis(Sampler):
-    """rank: r; iterations: of the power method.
+    """AGZO's law: directions in the span of a layer's inputs.
 
-    Of several calls of a layer in one forward the last counts.
-    State: A, r floats per input of a layer; made anew each step. It depends on the batch, so a
-    ledger of this law cannot be replayed without the data.
+    If a layer is called several times in one forward, the last call counts. State: A, r floats per
+    input of a layer; made anew each step. It depends on the batch, so a ledger of this law cannot
+    be replayed without the data.
+
+    Args:
+        rank: r, at least 1.
+        iterations: Of the power method, at least 1.
+
+    Raises:
+        ValueError: An argument is below 1.
+
+    References:
+        AGZO, arXiv 2601.17261.
     """
 
     needs = frozenset({CLEAN})

@@ -13,7 +13,14 @@ from zobench.zo.space import Slot
 
 
 class ReplayClass(StrEnum):
-    """What it takes to draw a direction of an earlier step again."""
+    """What it takes to draw a direction of an earlier step again.
+
+    Attributes:
+        PURE: Its key.
+        EPOCH: Its key; the step of a refresh names the bases of its time.
+        STATE: The learnt state of its time, which replaying the ledger rebuilds.
+        DATA: The activations of its batch; the ledger alone is not enough.
+    """
 
     PURE = "pure"  # its key
     EPOCH = "epoch"  # its key: the bases of its time are named by the step of their refresh
@@ -22,7 +29,13 @@ class ReplayClass(StrEnum):
 
 
 class Steady(StrEnum):
-    """How long directions stay what they are but for the key of their noise (see `sheets`)."""
+    """How long directions stay the same but for the key of their noise (see `zobench.zo.sheets`).
+
+    Attributes:
+        NEVER: Each direction is asked for anew.
+        STEP: Until the next `begin_step`.
+        RUN: For the whole run.
+    """
 
     NEVER = "never"
     STEP = "step"  # until the next begin_step
@@ -32,8 +45,16 @@ class Steady(StrEnum):
 class Sampler(Part, ABC):
     """Draws directions by key; the same key gives the same direction until the next `begin_step`.
 
-    `needs` names the feedback channels that it learns from. State belongs in `slot.buffer(...)`
-    or in `state_dict`.
+    State belongs in `slot.buffer(...)` (vectors) or in `state_dict` (scalars).
+
+    Attributes:
+        needs: The feedback channels that it learns from.
+        replay_class: What it takes to draw an earlier direction again.
+        steady: How long one recipe serves for all keys.
+        weighted: Whether `weight` may differ from 1.
+        most_directions: Directions a step at most; None is any number.
+        layers: Number of its extra directions, one per layer, with the queries -1, -2, ...; known
+            once it is bound.
     """
 
     replay_class: ReplayClass = ReplayClass.STATE
@@ -43,42 +64,92 @@ class Sampler(Part, ABC):
     layers: int = 0  # of its LAYERS directions, with the queries -1, -2, ...; known once bound
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
-        """Called once, with all slots and the run's seed, before the first step."""
+        """Take the slots and the seed; called once, before the first step.
+
+        Args:
+            slots: All trainable tensors.
+            seed: The run's seed.
+        """
         self.slots, self.seed = slots, seed
 
     def begin_step(self, step: int) -> None:
-        """The place where the law of z changes."""
+        """Change the law of z; this is the only place for it.
+
+        Args:
+            step: Number of the step, from 0. A step that is repeated comes here again.
+        """
 
     def watch(self) -> AbstractContextManager[object]:
-        """Around the evaluation of the clean weights, where that is a step's first (CLEAN).
+        """Look on while the clean weights are evaluated, where that is a step's first evaluation.
 
         A law that reads activations may change once more here, before the first direction.
+
+        Returns:
+            A context manager around that evaluation.
         """
         return nullcontext()
 
     @abstractmethod
     def direction(self, slot: Slot, key: Key) -> Direction | None:
-        """The part of z(key) that belongs to the slot; None leaves the slot out of this step."""
+        """The part of z(key) that belongs to the slot.
+
+        Args:
+            slot: A trainable tensor.
+            key: Name of the direction: (seed, step, query).
+
+        Returns:
+            A direction, which is drawn where it is needed; None leaves the slot out of this step.
+        """
 
     def weight(self, slot: Slot) -> float:
-        """What the slot's part of the estimate is multiplied by; 1 unless drawing was unequal."""
+        """What the slot's part of the estimate is multiplied by.
+
+        Args:
+            slot: A trainable tensor.
+
+        Returns:
+            1, unless the slot takes part with some probability.
+        """
         del slot
         return 1.0
 
     def revise(self, slot: Slot, replays: list[Replay]) -> list[Replay]:
-        """What the rule gets instead: for released code that updates along another z."""
+        """Change what the rule gets: for released code that updates along another z.
+
+        Args:
+            slot: A trainable tensor.
+            replays: The step's directions on the slot.
+
+        Returns:
+            What the rule gets instead.
+        """
         del slot
         return replays
 
     def ride(self, slot: Slot, move: Move, replays: Sequence[Replay]) -> Move:
-        """The rule's move on the slot, with a tally of directions that `observe` will ask for."""
+        """Extend the rule's move by sums that `observe` will need, so that one pass does both.
+
+        Args:
+            slot: A trainable tensor.
+            move: The rule's move on it.
+            replays: The step's directions on the slot.
+
+        Returns:
+            The move, with a `Tally` where sums are wanted.
+        """
         del slot, replays
         return move
 
     def observe(self, slot: Slot, replays: Sequence[Replay]) -> Move | None:
         """Stage what this step teaches about the slot; the law must stay as it is.
 
-        May return what is to be done to the slot's state: the engine does it for all slots at once.
+        Args:
+            slot: A trainable tensor.
+            replays: The step's directions on the slot, with their coefficients by channel.
+
+        Returns:
+            What is to be done to the slot's state, which the engine does for all slots at once;
+            None where it is done already.
         """
 
     def end_step(self) -> None:
@@ -87,22 +158,36 @@ class Sampler(Part, ABC):
     def learnt(self, slot: Slot) -> Direction | None:
         """The learnt mean of the current step's law on the slot, up to a common positive factor.
 
-        None where the law has no such mean, or has not begun one. For diagnosis: it may be zero.
+        Args:
+            slot: A trainable tensor.
+
+        Returns:
+            A direction, for diagnosis: it may be zero. None where the law has no such mean, or has
+            not begun one.
         """
         del slot
         return None
 
     def vitals(self) -> dict[str, float]:
-        """Scalars about the learnt state that are worth logging; reads the state, so it costs."""
+        """Scalars about the learnt state that are worth logging; reads the state, so it costs time.
+
+        Returns:
+            Numbers by name.
+        """
         return {}
 
 
 def against_walk(norm: float, walk: float, drift: float | None = None) -> dict[str, float]:
     """Vitals of a learnt state: its norm, and its drift over the length of a random walk.
 
-    walk: expected drift if every increment's sign were a fair coin, given the increments' sizes; a
-    state that learns nothing has a ratio near 1. drift: from where the walk began, `norm` if that
-    was 0. The ratio is left out as long as nothing has moved.
+    Args:
+        norm: Norm of the state.
+        walk: Expected drift if every increment's sign were a fair coin, given the increments'
+            sizes; a state that learns nothing has a ratio near 1.
+        drift: Distance from where the walk began; `norm` if that was 0.
+
+    Returns:
+        `state_norm`, and `state_over_walk` unless nothing has moved yet.
     """
     drift = norm if drift is None else drift
     return {"state_norm": norm} | ({"state_over_walk": drift / walk} if walk > 0.0 else {})

@@ -28,7 +28,19 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 class BlockCycle(Subset):
-    """order: `cyclic` or `random`; blocks: how many take part in a step."""
+    """The directions of another law on one or a few blocks of the model a step.
+
+    Args:
+        inner: The law on those blocks.
+        order: `cyclic` or `random`.
+        blocks: How many take part in a step, at least 1.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        MeZO-BCD, arXiv 2501.19099; LeZO, arXiv 2410.09823.
+    """
 
     def __init__(self, inner: Sampler, *, order: str = "cyclic", blocks: int = 1) -> None:
         if order not in ("cyclic", "random"):

@@ -42,12 +42,27 @@ class _Law:
 
 
 class Cone(Sampler):
-    """theta: half-angle in (0, pi/2]; beta: momentum after the warm-up; steps: length of the run.
+    """ConMeZO's law: directions in a cone around a momentum of the estimates.
 
-    The warm-up (paper, section 3.4): beta is `beta_start` for the first 1 % of the steps, then
-    rises to `beta` at 10 %; beta_start = beta is none. norm: `propagated` or `exact`. init: of m,
-    `normal` as in the released training code, or `zero` as in its synthetic experiment.
-    State: one buffer per slot in the parameter's dtype. One direction a step.
+    One direction a step. State: one buffer per slot in the parameter's dtype (2 or 4 bytes a
+    weight).
+
+    Args:
+        steps: Length of the run in steps, for the warm-up of beta.
+        theta: Half-angle of the cone in radians, in (0, pi/2]; pi/2 is MeZO, without a buffer.
+        beta: Weight of the old momentum after the warm-up, in [0, 1).
+        beta_start: The same for the first 1 % of the steps; it then rises to `beta` at 10 % (paper,
+            section 3.4). beta_start = beta is no warm-up.
+        norm: Of the momentum: `propagated` through its expectation, as released, or `exact`,
+            measured.
+        init: Of the momentum: `normal` as in the released training code, or `zero` as in its
+            synthetic experiment.
+
+    Raises:
+        ValueError: `theta`, `norm` or `init` is out of range, or `steps` is None.
+
+    References:
+        Behric et al. 2025, ConMeZO, arXiv 2511.02757.
     """
 
     most_directions = 1

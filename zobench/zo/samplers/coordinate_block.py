@@ -44,7 +44,18 @@ class Block(Direction):
 
 
 class CoordinateBlock(Sampler):
-    """share: of the rows, and of the columns; of a vector's elements. At least one. No state."""
+    """JAGUAR's directions: ones on a random block of rows and columns. No state.
+
+    Args:
+        share: Of the rows, and of the columns; of a vector's elements; in (0, 1]. At least one
+            takes part.
+
+    Raises:
+        ValueError: `share` is out of range.
+
+    References:
+        JAGUAR, arXiv 2506.04430.
+    """
 
     replay_class = ReplayClass.PURE
 

@@ -11,7 +11,14 @@ from zobench.zo.space import Slot
 
 
 class DiagonalHessian(Hessian):
-    """State: H, one float32 vector per slot (4 bytes a parameter). alpha = 0 is MeZO."""
+    """HiZOO's law with one curvature for every weight. alpha = 0 is MeZO.
+
+    State: H, one float32 vector per slot (4 bytes a parameter). The arguments are those of
+    `Hessian`.
+
+    References:
+        Zhao et al. 2025, HiZOO, arXiv 2402.15173.
+    """
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         super().bind(slots, seed)

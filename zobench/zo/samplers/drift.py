@@ -17,10 +17,19 @@ from zobench.zo.space import Slot
 
 
 class Drift(Sampler):
-    """match: regular expression, found in the names of the matrices that are projected.
+    """DiZO's space: Gaussian directions, and the layers' drifts from their first weights.
 
-    State: w^0 of those matrices, in their dtype; while a projection lasts, their drifts too. Raises
-    ValueError when the model has matrices and none of them matches.
+    State: w^0 of the projected matrices, in their dtype; while a projection lasts, their drifts
+    too.
+
+    Args:
+        match: Regular expression, found in the names of the matrices that are projected.
+
+    Raises:
+        ValueError: The model has matrices and none of them matches; known once it is bound.
+
+    References:
+        DiZO, arXiv 2502.03304.
     """
 
     gives = frozenset({LAYERS})

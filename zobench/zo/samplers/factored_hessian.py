@@ -22,7 +22,13 @@ def _shape(slot: Slot) -> tuple[int, int]:
 
 
 class FactoredHessian(Hessian):
-    """State: a row and a column vector per matrix, in float32."""
+    """HiZOO-L's law: HiZOO's curvature in rows and columns.
+
+    State: a row and a column vector per matrix, in float32. The arguments are those of `Hessian`.
+
+    References:
+        Zhao et al. 2025, HiZOO-L, arXiv 2402.15173.
+    """
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         super().bind(slots, seed)

@@ -17,10 +17,20 @@ from zobench.zo.space import Slot
 
 
 class FixedFactors(KeyedBases):
-    """rank: r, at most; spectrum: count the first weight's singular values above this share of its
-    largest and take as many, up to `rank`; None takes `rank` everywhere.
+    """TeZO's law: factors fixed for the run, and a fresh diagonal between them.
 
     State: U and V, r (m + n) floats a matrix.
+
+    Args:
+        rank: r, at most.
+        spectrum: Count the first weight's singular values above this share of its largest, in [0,
+            1), and take as many, up to `rank`; None takes `rank` everywhere.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        TeZO, arXiv 2501.19057.
     """
 
     has_left = has_right = True

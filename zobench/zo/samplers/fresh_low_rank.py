@@ -20,7 +20,19 @@ _LEFT, _RIGHT = 6, 7  # stream numbers of A and B
 
 
 class FreshLowRank(Sampler):
-    """rank: r. Nothing is kept, and two directions have no bases in common: no COORDINATES."""
+    """EGGROLL's law: fresh low-rank noise. Nothing is kept.
+
+    Two directions have no bases in common, so there are no COORDINATES for a rule to work in.
+
+    Args:
+        rank: r, at least 1.
+
+    Raises:
+        ValueError: `rank` is below 1.
+
+    References:
+        Sarkar et al. 2025, EGGROLL, arXiv 2511.16652.
+    """
 
     replay_class = ReplayClass.PURE
 

@@ -10,7 +10,15 @@ from zobench.zo.space import Slot
 class Gaussian(Sampler):
     """z ~ N(0, I), independent over elements, slots, queries and steps.
 
-    law: `normal16` (65536 quantiles, bit-exact on every back end) or `normal` (Box-Muller).
+    Args:
+        law: `normal16` (65,536 quantiles, the same bits on every back end) or `normal` (Box-Muller,
+            equal across back ends to about 1e-6).
+
+    Raises:
+        ValueError: The law is another one.
+
+    References:
+        Malladi et al. 2023, arXiv 2305.17333, Definition 1.
     """
 
     replay_class = ReplayClass.PURE

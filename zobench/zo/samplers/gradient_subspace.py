@@ -29,11 +29,21 @@ _NAMES = ("left_basis", "spectrum", "right_basis")
 
 
 class GradientSubspace(Sampler):
-    """rank: r, at most the matrix's shorter side; delta: squared alignment.
+    """P-GAP's law: directions in the subspace of a probed gradient, and along it.
 
     Vectors are plain Gaussian, as are the probes themselves and everything before the first ones.
     A refresh holds one matrix's G and its decomposition for a moment, each of the matrix's size.
     State: U, s and V, r (m + n + 1) floats a matrix.
+
+    Args:
+        rank: r, at least 1, at most the matrix's shorter side.
+        delta: Squared alignment with the gradient, at least 0.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        Mi et al. 2025, P-GAP, arXiv 2510.18228.
     """
 
     needs = frozenset({PROBE})

@@ -19,9 +19,16 @@ from zobench.zo.space import Slot
 
 
 class Hessian(Sampler):
-    """What the forms of H share. alpha: weight of the new curvature in the moving average.
+    """What the two forms of HiZOO's curvature H share.
 
     `released` holds a slot's old H, as large as the slot, while it is moved.
+
+    Args:
+        alpha: Weight of the new curvature in the moving average, in [0, 1).
+        variant: `paper`, or `released`, which moves along the new H what it measured along the old.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     needs = frozenset({CURVATURE})

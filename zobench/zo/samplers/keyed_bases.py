@@ -26,7 +26,12 @@ _Bases = tuple[Tensor | None, Tensor | None]
 class KeyedBases(Sampler):
     """z = scale * left @ core @ right^T with a fresh Gaussian core.
 
-    rank: of z, at most; refresh: steps from one draw of the bases to the next, None for never.
+    Args:
+        rank: Of z, at most; at least 1.
+        refresh: Steps from one draw of the bases to the next, at least 1; None for never.
+
+    Raises:
+        ValueError: An argument is below 1.
     """
 
     replay_class = ReplayClass.EPOCH

@@ -12,11 +12,21 @@ from zobench.zo.space import Slot
 
 
 class LazyLowRank(KeyedBases):
-    """rank: r; refresh: steps between draws of V.
+    """LOZO's law: low rank, one factor fresh and one lazy.
 
-    variant: `paper` weighs a matrix's estimate by 1 / r, `released` by 1.
     The coordinates are U; state kept in them goes to a new V as N V_old^T V_new / n, as in LOZO-M.
     State: V, r n floats a matrix.
+
+    Args:
+        rank: r, at least 1.
+        refresh: Steps between draws of V, at least 1.
+        variant: `paper` weighs a matrix's estimate by 1 / r, `released` by 1.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        LOZO, arXiv 2410.07698.
     """
 
     has_left, has_right = False, True

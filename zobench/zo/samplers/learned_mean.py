@@ -19,11 +19,22 @@ _START = 1  # stream number of mu's random start
 
 
 class LearnedMean(Sampler):
-    """gamma_mu: learning rate of mu; sigma: standard deviation of the noise.
+    """LDSD's law: noise around a learnt mean mu, moved by plain descent on the advantages.
 
-    init: of mu, `zero` (the paper's SGD and AdaMM forms) or `unit`, a random unit vector per slot
-    (its JAGUAR form). State: mu, one float32 vector per slot (4 bytes a parameter).
-    Plain descent, as in the paper: no momentum, no schedule, no normalisation.
+    No momentum, no schedule, no normalisation, as in the paper. State: mu, one float32 vector per
+    slot (4 bytes a weight).
+
+    Args:
+        gamma_mu: Learning rate of mu, at least 0; 0 is the control without learning.
+        sigma: Standard deviation of the noise, above 0.
+        init: Of mu: `zero` (the paper's SGD and AdaMM forms) or `unit`, a random unit vector per
+            slot (its JAGUAR form).
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        Parfenov et al. 2026, arXiv 2602.13659, Algorithm 2.
     """
 
     needs = frozenset({POLICY})

@@ -11,9 +11,20 @@ from zobench.zo.samplers.keyed_bases import KeyedBases
 
 
 class LeftProjection(KeyedBases):
-    """rank: r; refresh: steps between draws of P. State: P, r m floats a matrix.
+    """The law of subspace ZO-Muon: a random subspace of the rows' space.
 
-    u is drawn again from its key where it is needed; the released code keeps it.
+    u is drawn again from its key where it is needed; the released code keeps it. State: P, r m
+    floats a matrix.
+
+    Args:
+        rank: r, at least 1.
+        refresh: Steps between draws of P, at least 1.
+
+    Raises:
+        ValueError: An argument is below 1.
+
+    References:
+        ZO-Muon, arXiv 2602.17155.
     """
 
     has_left, has_right = True, False

@@ -18,10 +18,19 @@ from zobench.zo.space import Slot
 
 
 class MagnitudeMask(Sampler):
-    """sparsity: share of each tensor that stays put, the largest weights; 0 is MeZO.
+    """Sparse-MeZO's law: only the small weights of a tensor are perturbed.
 
     A tensor whose weights are all of one size, as LoRA's second factor at its start, moves whole.
     State: one bit a parameter, and a threshold per tensor.
+
+    Args:
+        sparsity: Share of each tensor that stays put, the largest weights; in [0, 1). 0 is MeZO.
+
+    Raises:
+        ValueError: `sparsity` is out of range.
+
+    References:
+        Sparse-MeZO, arXiv 2402.15751.
     """
 
     def __init__(self, *, sparsity: float = 0.75) -> None:

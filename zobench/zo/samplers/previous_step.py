@@ -11,7 +11,13 @@ from zobench.zo.space import Slot
 
 
 class PreviousStep(Sampler):
-    """Reads the momentum that the rule keeps: no state of its own."""
+    """Gaussian directions and the step before, for estimators that look back along it.
+
+    It reads the momentum that the rule keeps and has no state of its own.
+
+    References:
+        Huang et al. 2022, Acc-ZOM, JMLR 23.
+    """
 
     needs = frozenset({MOMENTUM})
     gives = frozenset({PREVIOUS})

@@ -8,7 +8,12 @@ from zobench.zo.space import Slot
 
 
 class Rademacher(Sampler):
-    """z uniform on {-1, +1}^d: the same mean and covariance as N(0, I), and ||z||^2 = d exactly."""
+    """z uniform on {-1, +1}^d: the same mean and covariance as N(0, I), and ||z||^2 = d exactly.
+
+    References:
+        Spall 1992, Multivariate Stochastic Approximation Using a Simultaneous Perturbation Gradient
+        Approximation, IEEE Transactions on Automatic Control 37(3).
+    """
 
     replay_class = ReplayClass.PURE
     steady = Steady.RUN

@@ -19,9 +19,17 @@ _MASK = 10  # stream number of the draw that decides who takes part
 
 
 class RandomMask(Sampler):
-    """sparsity: chance of an element to stay put; 0 is MeZO. No state: the mask is drawn again.
+    """R-MeZO's law: a random part of the weights is perturbed. No state: the mask is drawn again.
 
-    resample: steps after which another mask is drawn; null keeps one for the run.
+    Args:
+        sparsity: Chance of an element to stay put, in [0, 1); 0 is MeZO.
+        resample: Steps after which another mask is drawn, at least 1; None keeps one for the run.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        R-MeZO, the control of Sparse-MeZO, arXiv 2402.15751.
     """
 
     replay_class = ReplayClass.PURE

@@ -81,10 +81,25 @@ class _Shape:
 
 
 class RankOneCurvature(Sampler):
-    """rho: damping; lr_cov: learning rate of a; eps: the optimizer's; init: of a, normal or zero.
+    """LOREN's law: noise shaped by a damped rank-one curvature, one learnt vector a per slot.
 
-    State: one float32 vector per slot, as long as a matrix's row or as the vector itself. All that
-    depends on a stays on the device: a step waits for the device only where it reads its losses.
+    All that depends on a stays on the device: a step waits for the device only where it reads its
+    losses. State: one float32 vector per slot, as long as a matrix's row or as the vector itself.
+
+    Args:
+        eps: The optimizer's perturbation radius.
+        rho: Damping, above 0.
+        lr_cov: Learning rate of a, at least 0.
+        form: `rows` (paper: each row of a matrix by itself) or `tiled` (released code: a repeated
+            over the rows, one rank-one term on the whole tensor).
+        root: `principal` or `reflection`, the two square roots of the inverse.
+        init: Of a: `normal` or `zero`.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    References:
+        Seung et al. 2026, LOREN, arXiv 2511.07971.
     """
 
     needs = frozenset({POLICY})

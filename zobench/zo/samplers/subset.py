@@ -12,10 +12,13 @@ from zobench.zo.space import Slot
 
 
 class Subset(Sampler):
-    """The directions of `inner` on the chosen slots; it learns from those slots only.
+    """The directions of another law on chosen slots; it learns from those slots only.
 
     Every direction of a step lives on the step's slots. The estimate is that of the chosen slots:
     it is not divided by their chance of being chosen.
+
+    Args:
+        inner: The law on those slots.
     """
 
     def __init__(self, inner: Sampler) -> None:

@@ -16,9 +16,20 @@ from zobench.zo.samplers.keyed_bases import KeyedBases
 
 
 class Subspace(KeyedBases):
-    """rank: r; refresh: steps between draws of U and V; haar: sign-corrected factors.
+    """SubZero's law: a random subspace from both sides.
 
     State: U and V, r (m + n) floats a matrix.
+
+    Args:
+        rank: r, at least 1.
+        refresh: Steps between draws of U and V, at least 1.
+        haar: Correct the signs of the factors, as SubZero+ does; the law of z stays the same.
+
+    Raises:
+        ValueError: An argument is below 1.
+
+    References:
+        Yu et al. 2024, SubZero, arXiv 2410.08989.
     """
 
     has_left = has_right = True

@@ -29,11 +29,26 @@ _NEW = 0.1  # weight of the new value in every moving average
 
 
 class TensorInclusion(Sampler):
-    """Gaussian directions on a random subset of the slots. One direction a step; no tensor state.
+    """CurvZO's law: Gaussian directions on a random subset of the slots.
 
-    uniform: ignore the scores (the paper's US ablation). adaptive: let the budget move; else it is
-    `ratio` of the tensors. ht: divide by pi; without, the scores precondition the step.
-    per_element: divide the released form's energies by the tensor's size; the paper's always are.
+    One direction a step. State: a few numbers per slot, no tensors.
+
+    Args:
+        variant: `paper` (reconstructed from the stated formulas) or `released` (the authors' code).
+        ratio: Expected share of the tensors that take part, in (0, 1]; the start of the budget
+            where that is adaptive.
+        adaptive: Let the budget move every 20 steps.
+        uniform: Ignore the scores (the paper's ablation US).
+        ht: Divide by the probability of taking part (Horvitz and Thompson), which keeps the
+            estimate unbiased; without, the scores precondition the step.
+        per_element: Divide the released form's energies by the tensor's size; the paper's form
+            always does.
+
+    Raises:
+        ValueError: An argument is out of range, or `per_element` goes with the paper's form.
+
+    References:
+        Wang et al. 2026, CurvZO, arXiv 2603.21725, Definition 3.1, section 3.5 and Eq. 20.
     """
 
     most_directions = 1

@@ -13,7 +13,21 @@ _SUBSET = 3  # stream number of the draw that decides who takes part
 
 
 class TensorSubset(Subset):
-    """share: of the slots, drawn without replacement and equally likely; at least one slot."""
+    """The directions of another law on a random part of the tensors.
+
+    LDSD's code calls its share `params_ratio`.
+
+    Args:
+        inner: The law on those tensors.
+        share: Of the slots, in (0, 1], drawn without replacement and equally likely; at least one
+            slot.
+
+    Raises:
+        ValueError: `share` is out of range.
+
+    References:
+        JAGUAR's sampling, arXiv 2506.04430.
+    """
 
     def __init__(self, inner: Sampler, *, share: float = 0.1) -> None:
         if not 0.0 < share <= 1.0:
