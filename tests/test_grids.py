@@ -10,8 +10,8 @@ import pytest
 from tests.paper_tables import Grid, commands
 from zobench.cells import rows
 from zobench.grids import command_lines
-from zobench.paths import conf_dir
 from zobench.launch import launch_log
+from zobench.paths import conf_dir
 from zobench.run.folder import read_json
 
 Command = Callable[..., tuple[int, str, str]]
@@ -69,7 +69,7 @@ def test_one_command_launches_all_of_them_under_one_plan(
         plans.append(given[-1])
         begin(*given)
 
-    monkeypatch.setattr(launches, "begin", begun)
+    monkeypatch.setattr(launch_log, "begin", begun)
     monkeypatch.setattr("zobench.launch.worker.launch", jobs.append)
     assert command("experiment=loren_variance", "seed=0,1")[0] == 0
     wanted = sum(len(Grid.of(*words)) for words in commands("loren_variance")) * 2 // 3
