@@ -26,7 +26,9 @@ def libsvm_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("grid", [words for name in EXPERIMENTS for words in commands(name)])
+@pytest.mark.parametrize(
+    "grid", [words for name in EXPERIMENTS for words in commands(name)], ids=lambda words: words[-1]
+)
 def test_the_jobs_of_every_experiment_run(
     compose: Compose, grid: tuple[str, ...], tmp_path: Path, libsvm_folder: Path
 ) -> None:
