@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zobench.run.__main__ import main
+from zobench.launch.__main__ import main
 
 from zobench.errors import UserError
 from zobench.run.folder import RunFolder, read_json
