@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zobench.launch.__main__ import main
 
 from zobench.errors import UserError
+from zobench.launch.__main__ import main
 from zobench.run.folder import RunFolder, read_json
 from zobench.secret import Redacted, redacted, refuse_in_arguments, refuse_secrets
 
