@@ -8,8 +8,8 @@ finds what it would have found.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import is_dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,16 @@ Loss = Callable[[Any, Any], Tensor]
 Recorder = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]  # a computation, and it again
 
 
-class _Room(NamedTuple):
-    """A batch whose tensors stay where they are, and its loss by the weights as they are."""
+@dataclass
+class _Room:
+    """A batch whose tensors stay where they are, and its loss by the weights as they are.
+
+    holds: the batch whose contents are in it.
+    """
 
     batch: Any
     loss: Callable[[], Tensor]
+    holds: Any
 
 
 def why_not(
@@ -57,7 +62,7 @@ def why_not(
     if optimizer is not None and (reason := _why_not_for(optimizer)):
         return reason
     batch = some()
-    if not _tensors_of(batch):
+    if not tensors_of(batch):
         return "this task's batches are not tensors"
     if isinstance(batch, Batch) and batch.alone:
         return "this model reads rows of different lengths one length at a time"
@@ -99,8 +104,8 @@ class CapturedLoss:
         self._loss, self._engine, self._record, self._wide = loss, engine, record, wide
         self._must, self._most, self._works = must, most, True
         self._rooms: OrderedDict[tuple[Any, ...], _Room] = OrderedDict()
-        self._inside: dict[int, Any] = {}  # by room: the batch that was copied into it last
-        self._weights: list[int] = []
+        self._tensors: list[Tensor] = []  # of the model, and their addresses
+        self._places: list[int] = []
         self._longest = 0  # tokens that the model takes
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
@@ -115,43 +120,43 @@ class CapturedLoss:
     def _entered(self, model: nn.Module, batch: Any) -> _Room | None:
         """The room of the batch's shape with the batch in it; None where it cannot be recorded."""
         self._forget_moved(model)
-        widens = self._wide and isinstance(batch, Batch)
-        wide = batch.widened(self._longest) if widens else batch
-        tensors = _tensors_of(wide)
-        others = {k: v for k, v in vars(wide).items() if k not in tensors and k != _COUNTED}
-        key = (*((n, x.shape, x.dtype) for n, x in tensors.items()), *sorted(others.items()))
-        room = self._rooms.get(key)
-        if room is None:
-            still = replace(wide, **{name: value.clone() for name, value in tensors.items()})
+        for key, room in self._rooms.items():
+            if room.holds is batch:  # at another point of the same step
+                self._rooms.move_to_end(key)
+                return room
+        wide = batch.widened(self._longest) if self._wide and isinstance(batch, Batch) else batch
+        key = shape_of(wide)
+        if key in self._rooms:
+            room = self._rooms[key]
+            put_into(room.batch, wide)
+            room.holds = batch
+        else:
+            still = kept_still(wide)
             try:
                 loss = self._record(lambda: self._loss(model, still))
             except RuntimeError as error:  # CUDA's are, want of memory included
                 self._give_up(error)
                 return None
-            room = self._rooms[key] = _Room(still, loss)
+            room = self._rooms[key] = _Room(still, loss, batch)
             if len(self._rooms) > self._most:
-                _, gone = self._rooms.popitem(last=False)
-                self._inside.pop(id(gone.batch), None)
-        elif self._inside.get(id(room.batch)) is not batch:
-            for name, value in tensors.items():
-                getattr(room.batch, name).copy_(value, non_blocking=True)
-        self._inside[id(room.batch)] = batch
+                self._rooms.popitem(last=False)
         self._rooms.move_to_end(key)
         return room
 
     def _forget_moved(self, model: nn.Module) -> None:
         """Graphs know weights by their addresses."""
-        places = [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]
-        if places != self._weights:
+        if not self._tensors:
+            self._tensors = [*model.parameters(), *model.buffers()]
+            self._longest = longest_text(model)
+        places = [tensor.data_ptr() for tensor in self._tensors]
+        if places != self._places:
             self._rooms.clear()
-            self._inside.clear()
-            self._weights, self._longest = places, longest_text(model)
+            self._places = places
 
     def _give_up(self, error: Exception) -> None:
         """From now on forwards are launched one by one."""
         self._works = False
         self._rooms.clear()
-        self._inside.clear()
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if self._must:
             raise UserError(f"model.capture=true: capturing a forward failed: {reason}") from error
@@ -172,16 +177,17 @@ def captured(
 
     Raises UserError where it is wanted and cannot be.
     """
-    reason = None if wanted is False else why_not(model, some, optimizer, ranks)
-    if wanted is False or (reason and not torch.cuda.is_available() and not wanted):
+    if wanted is False:
         return None
+    reason = why_not(model, some, optimizer, ranks)
     if reason is None:
         device = next(model.parameters()).device
         engine = optimizer.engine if isinstance(optimizer, ZOOptimizer) else None
         return CapturedLoss(loss, engine, recorder_on(device), wide=wide, must=bool(wanted))
     if wanted:
         raise UserError(f"model.capture=true: {reason}; set it to null")
-    if isinstance(optimizer, ZOOptimizer) and not optimizer.graph:
+    zeroth_order = isinstance(optimizer, ZOOptimizer) and not optimizer.graph
+    if zeroth_order and torch.cuda.is_available():
         tell_once(f"model.capture: forwards are launched one by one: {reason}")
     return None
 
@@ -209,7 +215,26 @@ def recorder_on(device: torch.device) -> Recorder:
     return record
 
 
-def _tensors_of(batch: Any) -> dict[str, Tensor]:
+def tensors_of(batch: Any) -> dict[str, Tensor]:
+    """The tensors of a batch by field; none where it is no record of tensors."""
     if not is_dataclass(batch):
         return {}
     return {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+
+
+def shape_of(batch: Any) -> tuple[Any, ...]:
+    """What two batches have alike that one graph serves."""
+    tensors = tensors_of(batch)
+    others = {k: v for k, v in vars(batch).items() if k not in tensors and k != _COUNTED}
+    return (*((n, x.shape, x.dtype) for n, x in tensors.items()), *sorted(others.items()))
+
+
+def kept_still(batch: Any) -> Any:
+    """The same in tensors of its own, for other batches of its shape to be put into."""
+    return replace(batch, **{name: value.clone() for name, value in tensors_of(batch).items()})
+
+
+def put_into(still: Any, batch: Any) -> None:
+    """Copy the contents of a batch to where a graph looks for them."""
+    for name, value in tensors_of(batch).items():
+        getattr(still, name).copy_(value, non_blocking=True)

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zobench.errors import UserError
+from zobench.run.captured import kept_still, put_into, shape_of, tensors_of
 from zobench.tasks.problem import Batch
 from zobench.zo.engine import Diverged
 from zobench.zo.graph import StepGraph, check_graph
@@ -123,8 +124,6 @@ def step_of(
         return whole
 
     if isinstance(optimizer, ZOOptimizer) and optimizer.graph:
-        from zobench.run.closure import GraphedSteps
-
         return GraphedSteps(optimizer, loss)
     return zeroth_order if isinstance(optimizer, ZOOptimizer) else first_order
 
@@ -134,9 +133,6 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     tensors = [v for state in optimizer.state.values() for v in state.values()]
     tensors += [p.grad for group in optimizer.param_groups for p in group["params"]]
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
-
-
-_COUNTED = "tokens"  # the field of a batch that no loss looks at
 
 
 def check_captured(
@@ -180,19 +176,15 @@ class GraphedSteps:
 
     def __call__(self, batch: Any) -> float:
         """Take the step; raises what `ZOOptimizer.step` raises."""
-        fields = vars(batch)
-        tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
-        if not tensors:
+        if not tensors_of(batch):
             raise UserError("optimizer.graph=true: this task's batches are not tensors")
-        others = {name: fields[name] for name in fields.keys() - tensors.keys() - {_COUNTED}}
-        key = (*((n, x.shape, x.dtype) for n, x in tensors.items()), *sorted(others.items()))
+        key = shape_of(batch)
         if key not in self._graphs:
-            still = replace(batch, **{name: value.clone() for name, value in tensors.items()})
+            still = kept_still(batch)
             closure = self._closure_of(still)
             self._graphs[key] = still, StepGraph(self._optimizer, closure, self._pool)
         still, graph = self._graphs[key]
-        for name, value in tensors.items():
-            getattr(still, name).copy_(value, non_blocking=True)
+        put_into(still, batch)
         before = self._optimizer.engine.forwards
         loss = graph.step()
         self._loss.count(batch, self._optimizer.engine.forwards - before)

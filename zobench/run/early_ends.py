@@ -1,4 +1,4 @@
-"""When to give up: dev does not get better any more, or the training loss has run away."""
+"""When a run ends early: its loss is not finite, dev does not get better, or the loss runs away."""
 
 import math
 
