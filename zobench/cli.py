@@ -121,11 +121,10 @@ def _launched(arguments: list[str]) -> int:
     from zobench.grids import command_lines
     from zobench.hydra_app import hydra_app
     from zobench.launch import launch_log
-    from zobench.launch.command import Command
-    from zobench.launch.job import Job, launch, summary
+    from zobench.launch.launch import launch, summary
     from zobench.launch.packs import launch_in_packs
+    from zobench.launch.signals import Command
     from zobench.launch.torchrun import only
-    from zobench.launch.worker import launch_here
     from zobench.run.ranks.group import started
     from zobench.run.stop import REQUEUE, Stopped
     from zobench.secret import refuse_in_arguments
@@ -139,10 +138,10 @@ def _launched(arguments: list[str]) -> int:
             return
         if started():
             alone.append(job)
-        elif most := job.settings["pack_runs"]:
+        elif most := job.settings.pack_runs:
             packs.setdefault(most, []).append(job)
         else:
-            launch_here(job)
+            launch(job)
 
     try:
         with Command() as command:
@@ -169,26 +168,26 @@ def _checked(config: Any) -> "Job | None":
     from omegaconf import open_dict
 
     from zobench.build import build, check, try_optimizer
-    from zobench.launch.job import GROUPS, Job, Outcome, report
+    from zobench.launch.job import GROUPS, Job, Outcome
+    from zobench.launch.launch import report
     from zobench.launchers import share
     from zobench.names import plain_name
-    from zobench.ranges import check_ranges
     from zobench.schema import resolved
     from zobench.secret import Secret, refuse_secrets
+    from zobench.settings import RunSettings
 
     hydra = HydraConfig.get()
     choices = {k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k}
     try:
-        settings = resolved(config)
-        refuse_secrets(settings)
+        plain = resolved(config)
+        refuse_secrets(plain)
         for group in GROUPS:
             plain_name(group, choices.get(group, ""))
-        check_ranges(settings)
-        check(settings)
-        try_optimizer(settings["optimizer"])
-        build(settings["logger"], "logger")  # what it refuses, before anything is begun
-        _check_launcher(settings["pack_runs"], hydra.launcher._target_)
-        settings |= share(settings, hydra.launcher)
+        settings = RunSettings.of(plain | share(plain, hydra.launcher))
+        check(plain)
+        try_optimizer(settings.optimizer)
+        build(settings.logger, "logger")  # what it refuses, before anything is begun
+        _check_launcher(settings.pack_runs, hydra.launcher._target_)
         with open_dict(config):
             config.seed = 0
         base = resolved(config)
@@ -203,7 +202,7 @@ def _checked(config: Any) -> "Job | None":
             name = hydra.job.override_dirname or name
         report(Outcome("failed", name, message))
         return None
-    return Job(settings, base, choices)
+    return Job.of(settings, base, choices)
 
 
 def _check_launcher(pack_runs: int | None, launcher: str) -> None:
