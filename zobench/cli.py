@@ -37,6 +37,7 @@ Do the rest with a sub-command:
   zobench replay FOLDER      weights from a run's ledger       zobench replay runs/S/RUN --step best
   zobench verify FOLDER      a result, checked by replaying    zobench verify runs/S/RUN
   zobench methods            what every method is and costs    zobench methods
+  zobench why KEY ...        where a setting is from           zobench why optimizer.lr
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
   zobench bench ...          steps against their forwards      zobench bench optimizers=[mezo,loren]
 
@@ -71,6 +72,7 @@ def run_command(arguments: Sequence[str]) -> int:
         "replay": _module("zobench.run.replay"),
         "verify": _module("zobench.run.verify"),
         "methods": _module("zobench.methods"),
+        "why": _module("zobench.why"),
         "pretrain": _pretrain,
         "bench": _module("zobench.bench.app"),
     }
@@ -177,7 +179,7 @@ def _checked(config: Any) -> "Job | None":
     from zobench.settings import RunSettings
 
     hydra = HydraConfig.get()
-    choices = {k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k}
+    choices = _labelled({k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k})
     try:
         plain = resolved(config)
         refuse_secrets(plain)
@@ -203,6 +205,18 @@ def _checked(config: Any) -> "Job | None":
         report(Outcome("failed", name, message))
         return None
     return Job.of(settings, base, choices)
+
+
+def _labelled(choices: dict[str, str]) -> dict[str, str]:
+    """The choices, in which a run is named by its evaluation, too, where that is not the usual one.
+
+    Of a run that is not trained the evaluation is the whole name, as in the papers' tables.
+    """
+    evaluation, optimizer = choices.get("evaluation", "standard"), choices.get("optimizer", "")
+    if evaluation == "standard":
+        return choices
+    named = evaluation if optimizer == "zero_shot" else f"{optimizer}-{evaluation}"
+    return {**choices, "optimizer": named}
 
 
 def _check_launcher(pack_runs: int | None, launcher: str) -> None:

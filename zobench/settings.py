@@ -304,7 +304,7 @@ def _check_sizes(task: Mapping[str, Any]) -> None:
 
 
 def identity(plain: Mapping[str, Any]) -> str:
-    """What makes a run the run it is: eight hex digits: the hash of the settings that can change a run's numbers.
+    """A run's id: eight hex digits, the hash of the settings that can change its numbers.
 
     Nulls are dropped, so a new optional setting does not rename older runs.
     """
