@@ -74,7 +74,7 @@ def test_one_command_launches_all_of_them_under_one_plan(
     assert command("experiment=loren_variance", "seed=0,1")[0] == 0
     wanted = sum(len(Grid.of(*words)) for words in commands("loren_variance")) * 2 // 3
     assert plans == [wanted] and len(jobs) == wanted
-    optimizers = [job.choices["optimizer"] for job in jobs]
+    optimizers = [job.meta["choices"]["optimizer"] for job in jobs]
     assert {*optimizers} == {"rloo", "mezo"} and optimizers == sorted(optimizers, reverse=True)
 
 
