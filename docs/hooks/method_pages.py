@@ -186,7 +186,7 @@ def results(row: str) -> Iterator[str]:
             found = [below for below in table if named.match(below)]
             if any(re.match(rf"\| `?{row}\b", below) for below in found):
                 anchor = f"#{slug(heading)}" if heading else ""
-                where = f"{title}: {heading}" if heading else title
+                where = f"{heading} ({title})" if heading else title
                 link = f"[{where}](../results/{file.name}{anchor})"
                 yield "\n".join([link, "", lines[place - 1], line, *found])
 
@@ -371,8 +371,11 @@ def missing_classes(group: str, markdown: str) -> str:
 
 def on_config(config: Any) -> Any:
     """Puts the pages into the navigation, below the page of methods."""
-    titles = sorted((methods.title_of(row)[0], row) for row in methods.rows())
-    pages = [{title: f"methods/{row}.md"} for title, row in titles]
+    titles = {row: methods.title_of(row)[0] for row in methods.rows()}
+    pages = [
+        {titles[row]: f"methods/{row}.md"}
+        for row in sorted(titles, key=lambda r: titles[r].lower())
+    ]
     below = ["methods.md", *pages, {"Back-propagation, no training": f"methods/{OTHERS}.md"}]
     for entry in config.nav:
         if entry.get("Methods") == "methods.md":
