@@ -86,7 +86,7 @@ def test_rows_that_are_not_of_zeroth_order_share_a_page(pages: Any) -> None:
     found = sections(pages.other_page())
     assert set(found) == {"", *pages.other_rows()}
     for row in pages.other_rows():
-        assert f"zobench optimizer={row}\n" in found[row] and "Cost: " in found[row]
+        assert f"\nzobench optimizer={row}" in found[row] and "Cost: " in found[row]
 
 
 def test_the_navigation_and_the_overview_name_every_page(pages: Any) -> None:

@@ -59,7 +59,7 @@ def comment(row: str) -> tuple[str, dict[str, str]]:
         text = line.removeprefix("#").strip()
         if text.startswith("@package"):
             continue
-        if field := re.match(r"(Claim|Formula|Cost): (.*)", text):
+        if field := re.match(r"(Claim|Formula|Cost|Command): (.*)", text):
             name = field[1]
             fields[name] = field[2]
         elif name:
@@ -328,7 +328,8 @@ def other_page() -> str:
         "",
         "Baselines: they run through the same loop, tasks and tables as the zeroth-order rows. Any"
         " optimizer of `torch.optim` can be a row: a yaml with its `_target_` in a folder of your"
-        " own ([Use guards](../guards.md)).",
+        " own ([Use guards](../guards.md)). [Choose a task](../tasks.md) says how to evaluate a"
+        " model in another way, such as in-context learning.",
         "",
     ]
     for row in other_rows():
@@ -338,7 +339,8 @@ def other_page() -> str:
         if "Formula" in fields:
             lines += ["```text", *fields["Formula"].split("; "), "```", ""]
         lines += [plain(f"Cost: {fields['Cost']}"), ""] if "Cost" in fields else []
-        lines += ["```sh", f"zobench optimizer={row}", "```", ""]
+        command = fields.get("Command", f"zobench optimizer={row}")
+        lines += ["```sh", command, "```", ""]
         lines += [seen, ""] if seen else []
     return "\n".join(lines)
 
