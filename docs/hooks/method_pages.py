@@ -200,11 +200,8 @@ def checks(name: str) -> str:
     """A link to the section of docs/methods.md about the method, if there is one."""
     heads = re.findall(r"^### (.+)$", (DOCS / "methods.md").read_text(), flags=re.MULTILINE)
     found = [head for head in heads if re.match(rf"{re.escape(head)}\b", name)]
-    return "".join(
-        f"[Methods: {head}](../methods.md#{slug(head)}) says how the formulas were checked, and"
-        " what the controls say.\n"
-        for head in found
-    )
+    says = "says how the formulas were checked, and what the controls say."
+    return "".join(f"[Methods: {head}](../methods.md#{slug(head)}) {says}\n" for head in found)
 
 
 def overlays(row: str) -> list[str]:
@@ -339,8 +336,7 @@ def other_page() -> str:
         if "Formula" in fields:
             lines += ["```text", *fields["Formula"].split("; "), "```", ""]
         lines += [plain(f"Cost: {fields['Cost']}"), ""] if "Cost" in fields else []
-        command = fields.get("Command", f"zobench optimizer={row}")
-        lines += ["```sh", command, "```", ""]
+        lines += ["```sh", fields.get("Command", f"zobench optimizer={row}"), "```", ""]
         lines += [seen, ""] if seen else []
     return "\n".join(lines)
 
