@@ -4,7 +4,6 @@ A page is made from the row's yaml (its comment and settings), the docstrings of
 in docs/methods.md and the tables of docs/results. A new yaml or a new part needs no edit here.
 """
 
-import functools
 import importlib
 import inspect
 import re
@@ -159,7 +158,6 @@ def plain(text: str) -> str:
 # ---- what the tables say
 
 
-@functools.cache
 def line_of(row: str) -> list[str]:
     """The cells of the row's line in docs/methods.md; measured where it is not there yet."""
     lines = (DOCS / "methods.md").read_text().partition("zobench methods: begin")[2].splitlines()
