@@ -36,5 +36,5 @@ def test_the_table_goes_between_its_marks() -> None:
 
 def test_names_and_references_come_from_the_yaml() -> None:
     """The first line of a row's yaml names it and its source."""
-    assert title_of("mezo") == ("MeZO", "Malladi et al. 2023")
-    assert title_of("rloo") == ("LOREN's control", "")
+    assert title_of("mezo") == ("MeZO", "Malladi et al. 2023, arXiv 2305.17333")
+    assert title_of("rloo") == ("LOREN's control", "Seung et al. 2026, arXiv 2511.07971")

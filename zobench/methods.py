@@ -58,7 +58,7 @@ def _text(row: str) -> str:
 
 
 @functools.cache
-def _node(row: str) -> Mapping[str, Any]:
+def settings_of(row: str) -> Mapping[str, Any]:
     """The row's own settings, without what is tuned for the tiny model."""
     node: Mapping[str, Any] = composed(f"optimizer={row}", "model=hf", "model.path=none")[
         "optimizer"
@@ -68,7 +68,7 @@ def _node(row: str) -> Mapping[str, Any]:
 
 def optimizer_of(row: str, model: nn.Module) -> ZOOptimizer:
     """The row's optimizer at a rate that moves nothing far."""
-    optimizer: ZOOptimizer = build({**_node(row), "lr": 1e-12})(model.named_parameters())
+    optimizer: ZOOptimizer = build({**settings_of(row), "lr": 1e-12})(model.named_parameters())
     return optimizer
 
 
@@ -151,7 +151,7 @@ def _stem(node: Mapping[str, Any]) -> str:
 
 def line_of(row: str) -> str:
     """The row's line of the markdown table."""
-    node = _node(row)
+    node = settings_of(row)
     parts = " x ".join(_stem(node[part]) for part in ("sampler", "estimator", "rule"))
     name, source = title_of(row)
     found = measure(row)

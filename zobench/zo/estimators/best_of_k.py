@@ -14,6 +14,13 @@ class BestOfK(Estimator):
 
     The reported loss is the mean over the candidates.
 
+    Formula:
+        ```text
+        F_k = L(w + eps z_k),  k = 1..K;  best = argmin_k F_k
+        c = (F_best - L(w - eps z_best)) / (2 eps) along z_best
+        A_k = (K F_k - sum_j F_j) / (K - 1)
+        ```
+
     Args:
         candidates: Directions per step, K, at least 2.
         choice: `best` (lowest loss), `random`, or `mean_top`, the mean direction of the better

@@ -14,6 +14,12 @@ class Conservative(Estimator):
     The loss of the batch never rises; between equals it stays, or else steps downhill. The reported
     loss is the clean one.
 
+    Formula:
+        ```text
+        c = (L(w + eps z) - L(w - eps z)) / (2 eps)
+        move = the best of {0, -lr c z, +lr c z} by L(w + move)
+        ```
+
     References:
         Zhang et al. 2024, ZO-Bench, arXiv 2402.11592 (ZO-SGD-Conservative).
     """

@@ -13,6 +13,12 @@ class CurvatureWeighted(Estimator):
 
     2 n + 1 forwards, no memory. The reported loss is the clean one.
 
+    Formula:
+        ```text
+        rho_k = (f_k+ - f_k-) / (2 eps),  h_k = (f_k+ + f_k- - 2 f_0) / eps^2,  k = 1..n
+        c_k = rho_k / (n max(1, |h_k|^power))
+        ```
+
     Args:
         queries: Directions per step, n, at least 1.
         power: At least 0; 0 weighs all directions alike.

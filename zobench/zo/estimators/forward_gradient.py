@@ -13,6 +13,11 @@ class ForwardGradient(Estimator):
 
     The reported loss is the clean loss.
 
+    Formula:
+        ```text
+        c_k = <grad L(w), z_k> / q, by forward-mode differentiation
+        ```
+
     Args:
         queries: Directions per step, at least 1.
 

@@ -17,6 +17,12 @@ class FZOO(Estimator):
     s is the population standard deviation of F_1..F_N. N + 1 forwards, no memory. The reported loss
     is the clean loss F_0.
 
+    Formula:
+        ```text
+        F_0 = L(w),  F_k = L(w + eps z_k),  s = std(F_1..F_N)
+        c_k = (F_k - F_0) / (N s)
+        ```
+
     Args:
         queries: Directions per step, N, at least 2, since one loss has no spread.
 

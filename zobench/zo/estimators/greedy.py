@@ -13,6 +13,12 @@ class Greedy(Estimator):
 
     The batch's loss never rises. K + 1 forwards. The reported loss is the clean loss F_0.
 
+    Formula:
+        ```text
+        F_0 = L(w),  F_k = L(w + eps z_k),  k = 1..K;  best = argmin_k F_k
+        move = eps z_best if F_best < F_0, else 0
+        ```
+
     Args:
         candidates: Directions per step, K, at least 1. Our source gives no number; 4 is ours.
 

@@ -26,6 +26,13 @@ class Kalman(Estimator):
     As noise -> 0 these are the one-sided differences themselves, without an extra reading or on a
     linear loss. The reported loss is the clean one.
 
+    Formula:
+        ```text
+        prior of the k slopes: N(0, prior I)
+        reading along a unit h: y = (L(w + eps sum_i h_i z_i) - L(w)) / eps = h.slopes + noise
+        c = posterior mean of the slopes
+        ```
+
     Args:
         subspace: Directions per step, k, at least 1.
         extra: Readings after those along the k directions, at least 0.

@@ -27,6 +27,12 @@ class Kernel(Estimator):
     2 forwards, no memory. Its price is variance: on a linear loss E[c^2] is E[r^2 K(r)^2] = 6.25
     times MeZO's. Our source gives no settings. The reported loss is the mean of both evaluations.
 
+    Formula:
+        ```text
+        c = (L(w + eps r z) - L(w - eps r z)) / (2 eps) K(r),  r uniform on [-1, 1]
+        K(r) = 15/4 r (5 - 7 r^2)
+        ```
+
     References:
         Mi et al. 2025, KerZOO, arXiv 2505.18886.
     """

@@ -9,6 +9,11 @@ class OneSided(Estimator):
 
     The reported loss is the clean loss L(w).
 
+    Formula:
+        ```text
+        c_k = (L(w + eps z_k) - L(w)) / (eps q),  k = 1..q
+        ```
+
     Args:
         queries: Directions per step, q, at least 1.
 

@@ -14,6 +14,12 @@ class Probing(Estimator):
 
     The inner estimator's forwards, and 2 * probes / every more on average.
 
+    Formula:
+        ```text
+        every `every` steps: G = mean over probes u of (L(w + eps u) - L(w - eps u)) / (2 eps) u
+        c of the step: that of the inner estimator
+        ```
+
     Args:
         inner: Makes the estimate itself.
         every: Steps from one probing step to the next, at least 1.

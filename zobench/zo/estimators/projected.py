@@ -22,6 +22,14 @@ class Projected(Estimator):
     Needs a sampler that has the layers' drifts. Costs 2 * iterations / every forwards more on
     average.
 
+    Formula:
+        ```text
+        c of the step: that of the inner estimator
+        every `every` steps, `iterations` times, with one u_l ~ N(0, 1) per layer:
+          slope = (L(gamma + eps u) - L(gamma - eps u)) / (2 eps),  layer l at w_l^0 + gamma_l D_l
+          gamma_l <- clip(gamma_l - rate slope u_l, 1 - clip, 1 + clip)
+        ```
+
     Args:
         inner: Makes the estimate itself.
         every: Steps from one projection to the next, at least 1.

@@ -15,6 +15,12 @@ class RankContrast(Estimator):
     shipped, v = +-(z_1 - z_2): the two-sided step is even in v, so the ranking has no effect and
     the step is MeZO's with N(0, 2 I) at double cost. M = 4 is our default for that reason.
 
+    Formula:
+        ```text
+        F_k = L(w + eps z_k),  k = 1..M;  v = mean z of the h lowest F - mean z of the h highest
+        c = (L(w + eps v) - L(w - eps v)) / (2 eps) along v
+        ```
+
     Args:
         candidates: Directions per step, M, at least 2.
         alpha: h / M, in (0, 0.5], to the nearest h that leaves at least one and at most half of the

@@ -15,6 +15,12 @@ class Recursive(Estimator):
 
     The first step has no step before it and averages two directions instead.
 
+    Formula:
+        ```text
+        c(x) = (L(x + eps z_t) - L(x - eps z_t)) / (2 eps)
+        c = c(w_t) - beta c(w_{t-1}), so that m_t = c(w_t) z_t + beta (m_{t-1} - c(w_{t-1}) z_t)
+        ```
+
     Args:
         beta: The rule's momentum, in [0, 1).
 

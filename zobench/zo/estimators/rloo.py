@@ -10,6 +10,11 @@ class RLOO(Estimator):
     F_k = L(w + eps z_k); w_k is 1/K times F_k less the mean of the others. The policy channel holds
     w_k. The reported loss is the mean of all F_k.
 
+    Formula:
+        ```text
+        F_k = L(w + eps z_k),  w_k = (F_k - mean F) / (K - 1),  c_k = w_k / eps
+        ```
+
     Args:
         queries: Directions per step, K, at least 2.
 

@@ -16,6 +16,12 @@ class SVRG(Estimator):
     Needs plain descent, which moves by lr times the estimate alone. The way to the anchor rounds as
     the weights do: with `arithmetic=inplace` in bfloat16 it ends some percent off.
 
+    Formula:
+        ```text
+        every `every` steps, at the anchor a = w: g_a = c z from the mean loss over many batches
+        else: g = (c(w) - c(a)) z + g_a,  c(x) = (L(x + eps z) - L(x - eps z)) / (2 eps)
+        ```
+
     Args:
         every: Steps from one anchor to the next, at least 1.
         anchor_batches: Batches of the anchor's estimate, at least 1, of an order of their own;

@@ -14,6 +14,12 @@ class ThreePoint(Estimator):
     3 forwards, no memory. On a quadratic the curvature is |z.H z| / 2. The reported loss is the
     clean one.
 
+    Formula:
+        ```text
+        c = (f+ - f-) / (2 eps),  f+- = L(w +- eps z)
+        kappa = |f+ + f- - 2 f_0| / (2 eps^2),  f_0 = L(w)
+        ```
+
     References:
         Zhao et al., HiZOO, arXiv 2402.15173.
     """

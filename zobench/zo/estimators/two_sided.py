@@ -9,6 +9,11 @@ class TwoSided(Estimator):
 
     The reported loss is the mean of all evaluations, L(w) + O(eps^2).
 
+    Formula:
+        ```text
+        c_k = (L(w + eps z_k) - L(w - eps z_k)) / (2 eps q),  k = 1..q
+        ```
+
     Args:
         queries: Directions per step, q, at least 1.
 

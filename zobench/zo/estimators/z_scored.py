@@ -17,6 +17,12 @@ class ZScored(Estimator):
     N forwards, no memory. Where all losses are equal there is no step. The reported loss is the
     mean over the population.
 
+    Formula:
+        ```text
+        F_k = L(w + eps z_k),  s_k = (F_k - mean F) / std F,  c_k = s_k / N
+        antithetic: c_k = (s_k+ - s_k-) / N over N / 2 pairs
+        ```
+
     Args:
         population: Losses per step, N, at least 2, and even if antithetic.
         antithetic: Pair +z with -z, as EGGROLL does.

@@ -54,6 +54,12 @@ class Moments:
 class Adam(Rule):
     """Bias-corrected Adam. State: two float32 vectors per slot (8 bytes a parameter).
 
+    Formula:
+        ```text
+        m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,  g = sum_k c_k z_k
+        w <- w - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + adam_eps)
+        ```
+
     Args:
         beta1: Decay rate of the first moment, in [0, 1).
         beta2: Decay rate of the second moment, in [0, 1).

@@ -14,6 +14,12 @@ class AdaMM(Rule):
 
     State: three float32 vectors per slot (12 bytes a parameter).
 
+    Formula:
+        ```text
+        m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,  V <- max(V, v)
+        w <- w - lr m / (sqrt(V) + adam_eps),  g = sum_k c_k z_k
+        ```
+
     Args:
         beta1: Decay rate of the first moment, in [0, 1).
         beta2: Decay rate of the second moment, in [0, 1).

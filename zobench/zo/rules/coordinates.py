@@ -25,6 +25,12 @@ class InCoordinates(CoordinateRule):
 
     The inner rule cannot decay a matrix: its coordinates begin every step at 0.
 
+    Formula:
+        ```text
+        direction Z_k = scale U X_k V^T;  x = sum_k c_k X_k goes to the inner rule as its gradient g
+        the inner rule's step s is lifted: W <- W + scale U s V^T
+        ```
+
     Args:
         inner: The rule in coordinates.
         vectors: The rule of slots without them; `inner` unless given.

@@ -40,6 +40,12 @@ class LiftedAdam(CoordinateRule):
 
     State: twice the coordinates, in float32, and that of `vectors`.
 
+    Formula:
+        ```text
+        m <- beta1 m + (1 - beta1) x,  v <- beta2 v + (1 - beta2) x^2,  x = sum_k c_k tau_k
+        W <- W - lr (U m V^T) / (sqrt((U*U) v (V*V)^T) + adam_eps),  m, v corrected as in Adam
+        ```
+
     Args:
         vectors: The rule of slots without coordinates.
         vector_lr: Factor of the learning rate on those, at least 0.

@@ -39,6 +39,12 @@ class HeavyBall:
 class Momentum(Rule):
     """m <- beta m + g; w <- w - lr m. State: one float32 vector per slot (4 bytes a parameter).
 
+    Formula:
+        ```text
+        m <- beta m + g  (damped: beta m + (1 - beta) g),  g = sum_k c_k z_k
+        w <- w - lr m
+        ```
+
     Args:
         beta: Weight of the old momentum, in [0, 1).
         damped: m <- beta m + (1 - beta) g instead, an average (LOZO-M, TeZO-m).

@@ -12,6 +12,11 @@ class Moves(Rule):
     """w <- w + sum of coefficient * z over what the estimator moved; no state, no learning rate.
 
     Restore and move are one pass with one draw; a step that stays where it evaluated last is free.
+
+    Formula:
+        ```text
+        w <- w + the estimator's move; the learning rate is not read
+        ```
     """
 
     needs = frozenset({MOVE})

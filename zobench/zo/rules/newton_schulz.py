@@ -43,6 +43,13 @@ class NewtonSchulz(Rule):
     is not zero; elsewhere, as on slots that take no part in the step, m keeps its value.
     Holds m and a few products of its size for a moment. State: with beta > 0 m, one float32 vector.
 
+    Formula:
+        ```text
+        m <- beta m + (1 - beta) g,  g = sum_k c_k z_k  (beta = 0: m = g)
+        W <- W - lr NS(m),  NS: X = m / |m|, then repeat X <- a X + (b A + c A^2) X with A = X X^T
+        (a, b, c) = (3.4445, -4.7750, 2.0315)
+        ```
+
     Args:
         beta: Weight of the old m, in [0, 1); 0 is none.
         iterations: Steps of the Newton-Schulz iteration, at least 1.

@@ -18,6 +18,12 @@ class RAdaZO(Rule):
     the place of adam_eps: beta1 and beta2 are those of the usage example in the authors'
     repository, and adam_eps stands outside the root as in our other rules.
 
+    Formula:
+        ```text
+        m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) m^2,  g = sum_k c_k z_k
+        w <- w - lr m / (sqrt(v) + adam_eps)
+        ```
+
     Args:
         beta1: Decay rate of the first moment, in [0, 1).
         beta2: Decay rate of the second moment, in [0, 1).

@@ -20,6 +20,12 @@ class ScalarRMS(Rule):
     Our source gives no numbers: beta and rms_eps are Adam's, and with several queries the sum of
     the squared coefficients stands for the squared coefficient.
 
+    Formula:
+        ```text
+        v <- beta v + (1 - beta) sum_k c_k^2
+        w <- w - lr g / (sqrt(v / (1 - beta^t)) + rms_eps),  g = sum_k c_k z_k
+        ```
+
     Args:
         beta: Decay rate of the mean square, in [0, 1).
         rms_eps: Is added to the root.

@@ -14,6 +14,11 @@ class SGD(Rule):
     Vectors (biases, normalisation weights) are not decayed, as in MeZO. Restore and update share
     one draw of each direction, and g is never formed.
 
+    Formula:
+        ```text
+        w <- w - lr (g + weight_decay w),  g = sum_k c_k z_k
+        ```
+
     Args:
         weight_decay: Per unit of learning rate; 0 is none.
 

@@ -19,6 +19,13 @@ from zobench.zo.space import Slot
 class Sign(Rule):
     """Steps along signs; no state. What is exactly zero does not move.
 
+    Formula:
+        ```text
+        scalar:   w <- w - lr / q sum_k sign(c_k) z_k
+        elements: w <- w - lr / q sum_k sign(c_k z_k)
+        mean:     w <- w - lr sign(sum_k c_k z_k)
+        ```
+
     Args:
         of: What the sign is taken of: `scalar` (each coefficient), `elements` (each coefficient
             times each element of its direction) or `mean` (each element of the averaged estimate).

@@ -13,6 +13,12 @@ class SignMomentum(Rule):
     What was not perturbed keeps its m and moves along it; where m is 0 nothing moves.
     State: one float32 vector per slot (4 bytes a parameter).
 
+    Formula:
+        ```text
+        m <- beta m + (1 - beta) g where the step's directions are not 0,  g = sum_k c_k z_k
+        w <- w - lr sign(m)
+        ```
+
     Args:
         beta: Weight of the old m, in [0, 1).
 

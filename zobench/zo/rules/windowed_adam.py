@@ -23,6 +23,13 @@ class WindowedAdam(Rule):
     to the sum 1, which our source leaves open: as long as the window holds the whole run, this is
     Adam's bias correction.
 
+    Formula:
+        ```text
+        g_s = sum_k c_k z_k of step s,  m = sum_s a_s g_s,  v = sum_s b_s g_s^2,  the last h steps
+        a_s ~ beta1^age,  b_s ~ beta2^age, each with the sum 1
+        w <- w - lr m / (sqrt(v) + adam_eps)
+        ```
+
     Args:
         beta1: Decay rate of the first moment, in [0, 1).
         beta2: Decay rate of the second moment, in [0, 1).

@@ -33,6 +33,12 @@ class ActivationBasis(Sampler):
     input of a layer; made anew each step. It depends on the batch, so a ledger of this law cannot
     be replayed without the data.
 
+    Formula:
+        ```text
+        Z = R A^T,  R Gaussian (outputs x r)
+        A (inputs x r): orthonormal basis of the main r directions of H^T H, H the layer's inputs
+        ```
+
     Args:
         rank: r, at least 1.
         iterations: Of the power method, at least 1.

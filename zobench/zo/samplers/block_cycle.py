@@ -30,6 +30,11 @@ def _natural(name: str) -> list[tuple[int, str]]:
 class BlockCycle(Subset):
     """The directions of another law on one or a few blocks of the model a step.
 
+    Formula:
+        ```text
+        z_b = the inner law's z_b on this step's blocks of layers, else 0
+        ```
+
     Args:
         inner: The law on those blocks.
         order: `cyclic` or `random`.

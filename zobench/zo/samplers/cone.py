@@ -47,6 +47,12 @@ class Cone(Sampler):
     One direction a step. State: one buffer per slot in the parameter's dtype (2 or 4 bytes a
     weight).
 
+    Formula:
+        ```text
+        z_t = sqrt(d) cos(theta) m_t / |m_t| + sin(theta) n_t,  n_t ~ N(0, I)
+        m_{t+1} = beta_t m_t + (1 - beta_t) c_t z_t
+        ```
+
     Args:
         steps: Length of the run in steps, for the warm-up of beta.
         theta: Half-angle of the cone in radians, in (0, pi/2]; pi/2 is MeZO, without a buffer.

@@ -46,6 +46,11 @@ class Block(Direction):
 class CoordinateBlock(Sampler):
     """JAGUAR's directions: ones on a random block of rows and columns. No state.
 
+    Formula:
+        ```text
+        z_ij = 1 where i is in a random share of the rows and j of the columns, else 0
+        ```
+
     Args:
         share: Of the rows, and of the columns; of a vector's elements; in (0, 1]. At least one
             takes part.

@@ -16,6 +16,13 @@ class DiagonalHessian(Hessian):
     State: H, one float32 vector per slot (4 bytes a parameter). The arguments are those of
     `Hessian`.
 
+    Formula:
+        ```text
+        z = u / sqrt(H),  u ~ N(0, I)
+        H <- (1 - alpha) H + alpha kappa H u^2,  H = 1 at first
+        kappa = |f+ + f- - 2 f0| / (2 eps^2)
+        ```
+
     References:
         Zhao et al. 2025, HiZOO, arXiv 2402.15173.
     """

@@ -22,6 +22,12 @@ class Drift(Sampler):
     State: w^0 of the projected matrices, in their dtype; while a projection lasts, their drifts
     too.
 
+    Formula:
+        ```text
+        z ~ N(0, I)
+        drift of layer l: D_l = w_l - w_l^0,  w^0 the first weights
+        ```
+
     Args:
         match: Regular expression, found in the names of the matrices that are projected.
 

@@ -26,6 +26,13 @@ class FactoredHessian(Hessian):
 
     State: a row and a column vector per matrix, in float32. The arguments are those of `Hessian`.
 
+    Formula:
+        ```text
+        z = u / sqrt(H),  u ~ N(0, I),  H_ij = R_i C_j / mean(R)
+        R <- (1 - alpha) R + alpha (means of kappa H u^2 over each row),  C likewise over columns
+        kappa = |f+ + f- - 2 f0| / (2 eps^2)
+        ```
+
     References:
         Zhao et al. 2025, HiZOO-L, arXiv 2402.15173.
     """

@@ -21,6 +21,11 @@ class FixedFactors(KeyedBases):
 
     State: U and V, r (m + n) floats a matrix.
 
+    Formula:
+        ```text
+        Z = U diag(tau) V^T / sqrt(r),  tau ~ N(0, I_r),  U and V drawn once
+        ```
+
     Args:
         rank: r, at most.
         spectrum: Count the first weight's singular values above this share of its largest, in [0,

@@ -24,6 +24,11 @@ class FreshLowRank(Sampler):
 
     Two directions have no bases in common, so there are no COORDINATES for a rule to work in.
 
+    Formula:
+        ```text
+        Z = A B^T / sqrt(r),  A (m x r) and B (n x r) Gaussian, both fresh
+        ```
+
     Args:
         rank: r, at least 1.
 

@@ -10,6 +10,11 @@ from zobench.zo.space import Slot
 class Gaussian(Sampler):
     """z ~ N(0, I), independent over elements, slots, queries and steps.
 
+    Formula:
+        ```text
+        z ~ N(0, I)
+        ```
+
     Args:
         law: `normal16` (65,536 quantiles, the same bits on every back end) or `normal` (Box-Muller,
             equal across back ends to about 1e-6).

@@ -35,6 +35,13 @@ class GradientSubspace(Sampler):
     A refresh holds one matrix's G and its decomposition for a moment, each of the matrix's size.
     State: U, s and V, r (m + n + 1) floats a matrix.
 
+    Formula:
+        ```text
+        G = U diag(s) V^T, the r largest singular values of the probes' mean estimate
+        Z = U X V^T,  X = X_0 + (xi sqrt(delta) |s| - <diag(s), X_0>) / |s|^2 diag(s)
+        X_0 Gaussian (r x r),  xi = -1 or +1 at random
+        ```
+
     Args:
         rank: r, at least 1, at most the matrix's shorter side.
         delta: Squared alignment with the gradient, at least 0.

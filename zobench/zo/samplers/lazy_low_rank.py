@@ -17,6 +17,12 @@ class LazyLowRank(KeyedBases):
     The coordinates are U; state kept in them goes to a new V as N V_old^T V_new / n, as in LOZO-M.
     State: V, r n floats a matrix.
 
+    Formula:
+        ```text
+        Z = U V^T,  U (m x r) fresh,  V (n x r) drawn anew every `refresh` steps
+        estimate of a matrix: c Z / r  (`released`: c Z)
+        ```
+
     Args:
         rank: r, at least 1.
         refresh: Steps between draws of V, at least 1.

@@ -24,6 +24,12 @@ class LearnedMean(Sampler):
     No momentum, no schedule, no normalisation, as in the paper. State: mu, one float32 vector per
     slot (4 bytes a weight).
 
+    Formula:
+        ```text
+        z_k = mu + sigma n_k,  n_k ~ N(0, I)
+        mu <- mu - gamma_mu / (K sigma) sum_k A_k n_k,  A_k the advantage of candidate k
+        ```
+
     Args:
         gamma_mu: Learning rate of mu, at least 0; 0 is the control without learning.
         sigma: Standard deviation of the noise, above 0.

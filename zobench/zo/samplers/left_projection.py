@@ -16,6 +16,11 @@ class LeftProjection(KeyedBases):
     u is drawn again from its key where it is needed; the released code keeps it. State: P, r m
     floats a matrix.
 
+    Formula:
+        ```text
+        Z = P u,  P (m x r) orthonormal, drawn anew every `refresh` steps,  u (r x n) Gaussian
+        ```
+
     Args:
         rank: r, at least 1.
         refresh: Steps between draws of P, at least 1.

@@ -23,6 +23,11 @@ class MagnitudeMask(Sampler):
     A tensor whose weights are all of one size, as LoRA's second factor at its start, moves whole.
     State: one bit a parameter, and a threshold per tensor.
 
+    Formula:
+        ```text
+        z_i = u_i where |w_i| <= threshold of the tensor, else 0,  u ~ N(0, I)
+        ```
+
     Args:
         sparsity: Share of each tensor that stays put, the largest weights; in [0, 1). 0 is MeZO.
 

@@ -15,6 +15,11 @@ class PreviousStep(Sampler):
 
     It reads the momentum that the rule keeps and has no state of its own.
 
+    Formula:
+        ```text
+        z ~ N(0, I)
+        ```
+
     References:
         Huang et al. 2022, Acc-ZOM, JMLR 23.
     """

@@ -21,6 +21,11 @@ _MASK = 10  # stream number of the draw that decides who takes part
 class RandomMask(Sampler):
     """R-MeZO's law: a random part of the weights is perturbed. No state: the mask is drawn again.
 
+    Formula:
+        ```text
+        z_i = u_i on a random share of the elements, else 0,  u ~ N(0, I)
+        ```
+
     Args:
         sparsity: Chance of an element to stay put, in [0, 1); 0 is MeZO.
         resample: Steps after which another mask is drawn, at least 1; None keeps one for the run.

@@ -86,6 +86,13 @@ class RankOneCurvature(Sampler):
     All that depends on a stays on the device: a step waits for the device only where it reads its
     losses. State: one float32 vector per slot, as long as a matrix's row or as the vector itself.
 
+    Formula:
+        ```text
+        Z = (U - c p a^T) / sqrt(rho),  U Gaussian,  p = U a
+        c = (1 - root sqrt(rho) / s) / |a|^2,  s = sqrt(rho + |a|^2),  root = +1 or -1
+        a <- a - lr_cov eps^2 sum_k w_k grad_a log p(z_k),  w_k the weight of direction k
+        ```
+
     Args:
         eps: The optimizer's perturbation radius.
         rho: Damping, above 0.

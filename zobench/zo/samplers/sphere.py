@@ -12,6 +12,11 @@ class Sphere(Sampler):
     """z = sqrt(d) n / ||n|| with n ~ N(0, I): uniform on the sphere, E[z z^T] = I.
 
     The norm is taken over the whole model, which costs one more draw of n per direction.
+
+    Formula:
+        ```text
+        z = sqrt(d) n / |n|,  n ~ N(0, I)
+        ```
     """
 
     replay_class = ReplayClass.PURE

@@ -20,6 +20,12 @@ class Subspace(KeyedBases):
 
     State: U and V, r (m + n) floats a matrix.
 
+    Formula:
+        ```text
+        Z = sqrt(m n) / r U X V^T,  X Gaussian (r x r)
+        U (m x r) and V (n x r) orthonormal, drawn anew every `refresh` steps
+        ```
+
     Args:
         rank: r, at least 1.
         refresh: Steps between draws of U and V, at least 1.

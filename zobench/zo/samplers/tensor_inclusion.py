@@ -33,6 +33,15 @@ class TensorInclusion(Sampler):
 
     One direction a step. State: a few numbers per slot, no tensors.
 
+    Formula:
+        ```text
+        z_b = u_b if tensor b is drawn, with probability pi_b, else 0;  its estimate is c z_b / pi_b
+        paper:    pi_b = min(1, tau sqrt(S_b)),  sum_b pi_b = B
+                  S_b <- 0.9 S_b + 0.1 c^2 mean(u_b^2) / (average of c^2),  where b was drawn
+        released: pi_b = tau S_b;  e_b = |z_b|^2 / pi_b^2
+                  S_b <- 0.9 S_b + 0.1 (|c| / average of |c|) e_b / sum e,  where b was drawn
+        ```
+
     Args:
         variant: `paper` (reconstructed from the stated formulas) or `released` (the authors' code).
         ratio: Expected share of the tensors that take part, in (0, 1]; the start of the budget

@@ -17,6 +17,11 @@ class TensorSubset(Subset):
 
     LDSD's code calls its share `params_ratio`.
 
+    Formula:
+        ```text
+        z_b = the inner law's z_b on a random share of the tensors, else 0
+        ```
+
     Args:
         inner: The law on those tensors.
         share: Of the slots, in (0, 1], drawn without replacement and equally likely; at least one
