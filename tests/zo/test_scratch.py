@@ -99,7 +99,7 @@ def test_a_point_in_scratch_is_the_point(dtype: torch.dtype) -> None:
     model = tied(dtype)
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = optimizer_of(model, walk="scratch")
-    walk = optimizer.engine.walk
+    walk = optimizer.engine.displacement
     assert isinstance(walk, Scratch)
     for scale in (0.0, EPS, -0.1):
         with torch.no_grad(), walk.evaluating(Request({KEY: scale})):
@@ -131,7 +131,7 @@ def test_scratch_takes_the_memory_of_the_largest_module() -> None:
     model = tied(torch.float32)
     optimizer = optimizer_of(model, walk="scratch")
     optimizer.step(partial(loss_of, model))
-    walk = optimizer.engine.walk
+    walk = optimizer.engine.displacement
     assert isinstance(walk, Scratch)
     assert walk.room_bytes <= 50 * 12 * 4
 
@@ -151,7 +151,7 @@ def test_a_thousand_steps_without_update_change_no_bit(dtype: torch.dtype) -> No
     model = tied(dtype)
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = optimizer_of(model, rounding="stochastic")
-    assert isinstance(optimizer.engine.walk, Scratch)
+    assert isinstance(optimizer.engine.displacement, Scratch)
     for _ in range(1000):
         optimizer.step(lambda: 1.0)
     assert all(map(torch.equal, before, model.parameters()))
@@ -164,7 +164,7 @@ def test_a_vector_near_one_moves(dtype: torch.dtype) -> None:
     seen: list[Tensor] = []
     norm.register_forward_pre_hook(lambda module, _: seen.append(module.weight.detach().clone()))
     optimizer = optimizer_of(norm, walk="scratch")
-    walk = optimizer.engine.walk
+    walk = optimizer.engine.displacement
     with torch.no_grad(), walk.evaluating(Request({KEY: EPS})):
         out = norm(torch.ones(2, 256, dtype=dtype))
     assert out.dtype is dtype

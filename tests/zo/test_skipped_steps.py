@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.zo.test_fleet import Line, members_of
-from tests.zo.test_fleet import X as POINTS
+from tests.zo.test_batched_runs import Line, members_of
+from tests.zo.test_batched_runs import X as POINTS
 from tests.zo.test_optimizer import loss_of, network, parts_of, weights_of
 from zobench.methods import rows
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.batched_runs import BatchedRuns
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.feedback import Request
-from zobench.zo.fleet import Fleet
 from zobench.zo.ledger import Record
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.samplers.base import ReplayClass
@@ -105,13 +105,13 @@ def test_a_record_skips_again(row: str, dtype: torch.dtype) -> None:
 
 
 def test_a_replay_counts_what_was_evaluated_whatever_the_pack() -> None:
-    """Three or eight points at once in a fleet, two alone: as many requests are seen again."""
+    """Three or eight points at once as batched runs, two alone: as many requests are seen again."""
     for most in (3, 8):
         net = Line()
         members = members_of(net, 1)[1]
         bad = POINTS[0].clone()
         bad[0] = torch.nan
-        ends = Fleet[Tensor](net, members, most).step({0: bad}, net.losses)
+        ends = BatchedRuns[Tensor](net, members, most).step({0: bad}, net.losses)
         assert isinstance(ends[0], Diverged)
         record = members[0].record
         assert record is not None and record.packed and record.skipped

@@ -25,7 +25,7 @@ from zobench.run.meter import Meter
 from zobench.schema import composed
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes.move import Move, Term, carry_out
+from zobench.zo.passes.move import Move, Term, apply_moves
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.space import Slot
 
@@ -208,5 +208,5 @@ def _z(slot: Slot) -> torch.Tensor:
     """The pass's own z of step 0 on the slot."""
     z = torch.zeros(slot.numel, device=slot.parameter.device)
     direction = Gaussian().direction(slot, Key(0, 0, 0))
-    carry_out([Move(z, 1, [Term(direction, 1.0)])])
+    apply_moves([Move(z, 1, [Term(direction, 1.0)])])
     return z.cpu()

@@ -29,7 +29,7 @@ def timed(
     times: Times = {name: {"seconds": [], "forwards": []} for name in pieces}
     order, chance = list(pieces), random.Random(seed)
     for name in order:
-        carry_out(name, pieces[name])
+        run_piece(name, pieces[name])
         weights.leave(name, keep=pieces[name].state() > 0)
     begun = time.perf_counter()
     for number in range(1, rounds + 1):
@@ -39,7 +39,7 @@ def timed(
             before = pieces[name].forwards()
             synchronize(subject.device)
             start = time.perf_counter()
-            carry_out(name, pieces[name])
+            run_piece(name, pieces[name])
             synchronize(subject.device)
             times[name]["seconds"].append(time.perf_counter() - start)
             times[name]["forwards"].append(pieces[name].forwards() - before)
@@ -51,7 +51,7 @@ def timed(
     return times
 
 
-def carry_out(name: str, piece: Piece) -> None:
+def run_piece(name: str, piece: Piece) -> None:
     """Do it once; UserError where the row's steps have spoilt the model."""
     try:
         piece.once()

@@ -118,7 +118,7 @@ def seen(kind: str, dtype: torch.dtype, *, loaded: bool, vectors: bool) -> Seen:
         key = Key(0, number, 0)
         for sign in (1.0, -1.0):
             point = Request({key: sign * EPS})
-            with single.walk.evaluating(point), half.walk.evaluating(point):
+            with single.displacement.evaluating(point), half.displacement.evaluating(point):
                 losses = [loss_of(exact), loss_of(model)]
                 with widened(model, small):
                     losses.append(loss_of(model))

@@ -14,12 +14,12 @@ from dataclasses import replace
 import torch
 
 from zobench.zo import noise
+from zobench.zo.displacement import Displacement, InPlace
+from zobench.zo.planner import Planner
 from zobench.zo.rounding import Mode, Rounding
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.scratch import Scratch
-from zobench.zo.sheets import Sheets
 from zobench.zo.space import Slot
-from zobench.zo.walk import InPlace, Walk
 
 REMAINDER = "remainder"  # the buffer of a slot: 2 bytes a parameter
 _ROUNDING = 21  # stream number of the noise that rounds
@@ -60,13 +60,13 @@ class Arithmetic:
             )
         self._walk = walk
 
-    def begin(self, slots: Sequence[Slot], sampler: Sampler, sheets: Sheets) -> Walk:
+    def begin(self, slots: Sequence[Slot], sampler: Sampler, planner: Planner) -> Displacement:
         """Choose the walk for these slots; 16-bit ones get the buffers that their rounding needs.
 
         Args:
             slots: The trainable tensors.
             sampler: Draws the directions of the walk.
-            sheets: The plans for all slots at once.
+            planner: The plans for all slots at once.
 
         Returns:
             How the weights get to the points.
@@ -77,7 +77,7 @@ class Arithmetic:
         for slot in half if self._mode is Mode.REMAINDER else ():
             slot.rounding = Rounding(self._mode, slot.buffer(REMAINDER, torch.int16))
         self._dithered = half if self._mode is Mode.STOCHASTIC else []
-        return Scratch(slots, sampler, sheets) if scratch else InPlace(slots, sampler, sheets)
+        return Scratch(slots, sampler, planner) if scratch else InPlace(slots, sampler, planner)
 
     def begin_update(self, seed: int, step: int) -> None:
         """Take new noise for the rounding of this step's update.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zobench.zo.feedback import GRAD, MOVE, Replay
+from zobench.zo.feedback import GRAD, MOVE, DrawnTerm
 from zobench.zo.space import Slot
 
 _BLOCKS, _BLOCK = 16, 1024  # so many elements of so many places, at even distances
@@ -52,15 +52,15 @@ class DriftMeter:
         """Those with a sample."""
         return {sample.slot.id: sample.slot for sample in self._samples}.values()
 
-    def follow(self, slot: Slot, replays: Sequence[Replay], lr: float) -> None:
+    def follow(self, slot: Slot, drawn: Sequence[DrawnTerm], lr: float) -> None:
         """Do to the slot's samples what the update does to its weights."""
         for sample in self._samples:
             if sample.slot is not slot:
                 continue
             added = torch.zeros_like(sample.meant)
-            for replay in replays:
-                z = replay.direction.draw(sample.start, added.numel(), added.device)
-                given = replay.coefficients
+            for term in drawn:
+                z = term.direction.draw(sample.start, added.numel(), added.device)
+                given = term.coefficients
                 added.add_(z.to(added), alpha=given.get(MOVE, 0.0) - lr * given.get(GRAD, 0.0))
             sample.meant.add_(added)
             self._update = float(added.square().mean().sqrt())

@@ -16,7 +16,7 @@ MOVE = "move"  # the step itself: w <- w + sum of coefficient * z, without a lea
 # Abilities, beside the channels, that one part may need of another.
 CLEAN = "clean point first"  # estimator: the first evaluation is of the clean weights
 PAST = "past directions"  # sampler: a key of an earlier step gives the direction it gave, weight 1
-COORDINATES = "coordinates"  # sampler: directions are a small core lifted by bases
+COORDINATES = "coordinates"  # sampler: directions are small coordinates between two bases
 LAYERS = "layer drifts"  # sampler: one direction per layer from the first weights to today's
 PREVIOUS = "previous step"  # sampler: the direction of the step before
 MOMENTUM = "momentum"  # rule: its buffer `momentum` times -lr is what moved the weights
@@ -100,7 +100,9 @@ class Feedback:
     loss: float
     channels: Mapping[str, Mapping[Key, float]] = field(default_factory=dict)
 
-    def replay(self, key: Key, direction: Direction, at: Point, weight: float = 1.0) -> "Replay":
+    def drawn_term(
+        self, key: Key, direction: Direction, at: Point, weight: float = 1.0
+    ) -> "DrawnTerm":
         """The key's direction on a slot whose weights stand at the point, with its coefficients.
 
         Args:
@@ -115,11 +117,13 @@ class Feedback:
         coefficients = {name: c[key] for name, c in self.channels.items() if key in c}
         if GRAD in coefficients:
             coefficients[GRAD] *= weight
-        return Replay(key, direction, coefficients.get(MOVE, 0.0) - at.get(key, 0.0), coefficients)
+        return DrawnTerm(
+            key, direction, coefficients.get(MOVE, 0.0) - at.get(key, 0.0), coefficients
+        )
 
 
 @dataclass(frozen=True)
-class Replay:
+class DrawnTerm:
     """One direction of a finished step on one slot, with everything it is needed for.
 
     Attributes:

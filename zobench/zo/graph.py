@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zobench.zo import noise
 from zobench.zo.directions import Dense
-from zobench.zo.engine import Diverged, answered
+from zobench.zo.engine import Diverged, drive
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, Key, Request
 from zobench.zo.ledger import Record
@@ -48,12 +48,12 @@ def _check_parts(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:
             f"graph: sampler {named[sampler]} decides anew at every step what it draws, which a"
             " captured step cannot; choose gaussian or rademacher"
         )
-    if not estimator.deferred:
+    if not estimator.device_scalars:
         raise ValueError(
             f"graph: estimator {named[estimator]} has to see its losses while the step goes on,"
             " which a captured step cannot show; choose two_sided, one_sided or rloo"
         )
-    if not rule.deferred:
+    if not rule.device_scalars:
         raise ValueError(
             f"graph: rule {named[rule]} cannot be captured; choose sgd, or momentum with"
             " per_query=false"
@@ -150,13 +150,13 @@ class StepGraph:
             for query, low, high in zip(self._queries, words[::2], words[1::2], strict=True):
                 scalars.keys[noise.mix(engine.seed, step, query)] = low, high
 
-            def answer(requests: Sequence[Request]) -> Sequence[Any]:
+            def evaluate(requests: Sequence[Request]) -> Sequence[Any]:
                 del requests  # one, of the step's own batch
                 return (scalars.of(self._closure().double()),)
 
             given: Any = {"eps": eps, "lr": lr}  # scalars take the place of floats
-            asked = engine.evaluation(optimizer.estimator, step=step, **given)
-            feedback: Any = answered(asked, answer)
+            asks = engine.evaluation(optimizer.estimator, step=step, **given)
+            feedback: Any = drive(asks, evaluate)
             losses: list[Any] = list(engine.losses)
             sound = torch.stack([loss.tensor for loss in losses]).isfinite().all()
             scalars.gate = scalars.of(sound.double())
@@ -173,8 +173,8 @@ class StepGraph:
         losses = tuple(others[: self._losses])
         optimizer.engine.losses = list(losses)
         if bad := [value for value in losses if not math.isfinite(value)]:
-            doubt = "" if optimizer.steps else optimizer.engine.walk.doubt
-            raise Diverged(f"the loss is {bad[0]} at step {optimizer.steps}{doubt}")
+            hint = "" if optimizer.steps else optimizer.engine.displacement.hint
+            raise Diverged(f"the loss is {bad[0]} at step {optimizer.steps}{hint}")
         optimizer.record = Record(
             optimizer.param_groups[0]["lr"], losses, tuple(others[self._losses :])
         )

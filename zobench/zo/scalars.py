@@ -90,7 +90,7 @@ class Scalars:
             self._made[key] = Scalar(self, how(*values))
         return self._made[key]
 
-    def kept(self, numbers: npt.NDArray[np.int64]) -> Tensor:
+    def on_device(self, numbers: npt.NDArray[np.int64]) -> Tensor:
         """The tables on the device. A step's are the same each time, but for what it looks up."""
         name = numbers.tobytes()
         if name not in self.tables:
@@ -120,6 +120,6 @@ def _gated(value: Tensor, gate: Tensor) -> Tensor:
     return torch.where(gate != 0.0, value, 0.0)
 
 
-def present() -> Scalars | None:
+def current_scalars() -> Scalars | None:
     """Those of the step that is being taken, if it has any."""
     return _open[-1] if _open else None

@@ -7,8 +7,8 @@ from typing import Any
 from zobench.zo.feedback import Feedback, Point, Request, Step
 from zobench.zo.part import Part
 
-Question = Point | Request | list[Point]
-Plan = Generator[Question, Any, Feedback]
+Ask = Point | Request | list[Point]
+Asks = Generator[Ask, Any, Feedback]
 
 
 class Estimator(Part, ABC):
@@ -35,7 +35,7 @@ class Estimator(Part, ABC):
         return round(self.forwards * steps)
 
     @abstractmethod
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         """Yield a point, receive its loss, ..., return the feedback.
 
         A list of points, none of which depends on the loss of another, is answered by the list of

@@ -38,7 +38,7 @@ def stored(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in DTYPES
 
 
-def carry_out(moves: Sequence["Move"]) -> None:
+def run_numba(moves: Sequence["Move"]) -> None:
     """All moves in one pass over their memory, on torch's number of threads."""
     run(tables_of(moves))
 
@@ -51,7 +51,7 @@ def run(tables: Tables) -> None:
     threads = 1 if total < _ALONE else torch.get_num_threads()
     shared = (tables.targets, tables.terms, tables.longest, tables.widest, normal16_table())
     if threads == 1:
-        kernel.carry_out(pieces, *shared)
+        kernel.numba_pass(pieces, *shared)
         return
     number = min(threads * _SHARES, max(threads, total // _ALONE))
     ends = np.searchsorted(sizes, np.linspace(0, total, number + 1)[1:-1])
@@ -60,7 +60,7 @@ def run(tables: Tables) -> None:
     def work() -> None:
         with suppress(IndexError):  # until nothing is left
             while True:
-                kernel.carry_out(parts.popleft(), *shared)
+                kernel.numba_pass(parts.popleft(), *shared)
 
     others = [_pool(threads).submit(work) for _ in range(threads - 1)]
     work()
@@ -69,13 +69,13 @@ def run(tables: Tables) -> None:
 
 
 def _between_groups(ends: Places, tables: Tables) -> Places:
-    """The ends moved on, where need be, to where a group of tallied pieces ends."""
+    """The ends moved on, where need be, to where a group of summed pieces ends."""
     pieces = tables.pieces
     if not tables.targets["outer"].any():
         return ends
-    tallied = tables.targets["outer"][pieces["target"]] != 0
+    summed = tables.targets["outer"][pieces["target"]] != 0
     same = (np.diff(pieces["target"]) == 0) & (np.diff(pieces["group"]) == 0)
-    free = np.flatnonzero(np.concatenate([[True], ~(same & tallied[1:]), [True]]))
+    free = np.flatnonzero(np.concatenate([[True], ~(same & summed[1:]), [True]]))
     return free[np.searchsorted(free, ends)]
 
 

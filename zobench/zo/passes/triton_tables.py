@@ -22,11 +22,11 @@ def _places(names: tuple[str, ...], *wanted: str) -> list[tl.constexpr]:
     return [tl.constexpr(names.index(name)) for name in wanted]
 
 
-SOURCE, LEFT, ADDRESS, DTYPE, OUT_DTYPE, ROUNDING, REMAINDER, KEEP = _places(
-    _TARGET, "source", "left", "address", "dtype", "out_dtype", "rounding", "remainder", "keep"
+SOURCE, LEFT, ADDRESS, DTYPE, OUT_DTYPE, ROUNDING, REMAINDER, DECAY = _places(
+    _TARGET, "source", "left", "address", "dtype", "out_dtype", "rounding", "remainder", "decay"
 )
-FIRST_TERM, LAST_TERM, THROUGH, STATE0, STATE1, SCALAR0, ROUNDING_KEY = _places(
-    _TARGET, "first_term", "last_term", "through", "state0", "state1", "scalar0", "key0"
+FIRST_TERM, LAST_TERM, STATE_UPDATE, STATE0, STATE1, SCALAR0, ROUNDING_KEY = _places(
+    _TARGET, "first_term", "last_term", "state_update", "state0", "state1", "scalar0", "key0"
 )
 LAW, KEY, SIGMA, VECTOR, VECTOR_DTYPE, ROW, PULL, WIDTH = _places(
     _TERM, "law", "key0", "sigma", "vector", "vector_dtype", "row", "pull", "width"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from zobench.zo.feedback import GRAD, Key, Replay
+from zobench.zo.feedback import GRAD, DrawnTerm, Key
 from zobench.zo.part import Part
 from zobench.zo.passes.move import Move
 from zobench.zo.space import Slot
@@ -32,7 +32,7 @@ class Rule(Part, ABC):
             step: Number of the step, from 0.
         """
 
-    def recall(self) -> Iterable[Key]:
+    def past_keys(self) -> Iterable[Key]:
         """Directions of earlier steps that `update` wants to see again; needs PAST.
 
         Returns:
@@ -41,14 +41,16 @@ class Rule(Part, ABC):
         return ()
 
     @abstractmethod
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
+    def update(
+        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> Move | None:
         """What a step does to the slot's weights.
 
-        The weights come displaced; adding each replay's `restore` times its direction cleans them.
+        The weights come displaced; adding each term's `restore` times its direction cleans them.
 
         Args:
             slot: A trainable tensor.
-            replays: The step's directions on it, with `restore` and their coefficients.
+            drawn: The step's directions on it, with `restore` and their coefficients.
             lr: Learning rate of the step.
             step: Number of the step, from 0.
 
@@ -59,13 +61,13 @@ class Rule(Part, ABC):
 
 
 def estimate_blocks(
-    slot: Slot, replays: Sequence[Replay]
+    slot: Slot, drawn: Sequence[DrawnTerm]
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Walk over a slot block by block, with clean weights and the estimate; each z is drawn once.
+    """Go over a slot block by block, with clean weights and the estimate; each z is drawn once.
 
     Args:
         slot: A trainable tensor, displaced.
-        replays: The step's directions on it.
+        drawn: The step's directions on it.
 
     Yields:
         Place in the flat tensor, weights to edit in place, and g; both float32 (float64 for float64
@@ -73,19 +75,19 @@ def estimate_blocks(
     """
     for start, weights in slot.edit():
         estimate = torch.zeros_like(weights)
-        for replay in replays:
-            estimate.add_(_restored(replay, start, weights), alpha=replay.grad)
+        for term in drawn:
+            estimate.add_(_restored(term, start, weights), alpha=term.grad)
         yield slice(start, start + weights.numel()), weights, estimate
 
 
 def touched_blocks(
-    slot: Slot, replays: Sequence[Replay]
+    slot: Slot, drawn: Sequence[DrawnTerm]
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """As `estimate_blocks`, and where some direction of the step is not 0.
 
     Args:
         slot: A trainable tensor, displaced.
-        replays: The step's directions on it.
+        drawn: The step's directions on it.
 
     Yields:
         Place, weights, g, and a bool tensor of the block's size.
@@ -93,15 +95,15 @@ def touched_blocks(
     for start, weights in slot.edit():
         estimate = torch.zeros_like(weights)
         touched = torch.zeros_like(weights, dtype=torch.bool)
-        for replay in replays:
-            z = _restored(replay, start, weights)
+        for term in drawn:
+            z = _restored(term, start, weights)
             touched.logical_or_(z)
-            estimate.add_(z, alpha=replay.grad)
+            estimate.add_(z, alpha=term.grad)
         yield slice(start, start + weights.numel()), weights, estimate, touched
 
 
-def _restored(replay: Replay, start: int, weights: Tensor) -> Tensor:
+def _restored(term: DrawnTerm, start: int, weights: Tensor) -> Tensor:
     """The direction's block, after bringing the weights back along it."""
-    z = replay.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-    weights.add_(z * replay.restore)  # a product and a sum, as in the walk: it cancels
+    z = term.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
+    weights.add_(z * term.restore)  # a product and a sum, as in the walk: it cancels
     return z

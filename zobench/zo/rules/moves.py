@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from zobench.zo.feedback import MOVE, Replay
+from zobench.zo.feedback import MOVE, DrawnTerm
 from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
@@ -16,6 +16,8 @@ class Moves(Rule):
 
     needs = frozenset({MOVE})
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
+    def update(
+        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> Move | None:
         del lr, step
-        return slot.move([Term(r.direction, r.restore) for r in replays]) if replays else None
+        return slot.move([Term(term.direction, term.restore) for term in drawn]) if drawn else None

@@ -53,7 +53,7 @@ class FixedFactors(KeyedBases):
                 count = int((values > self.spectrum * values[0]).sum())
                 self._see(slot, view._replace(rank=min(max(1, count), view.rank)))
 
-    def core_of(self, view: View) -> tuple[int, ...]:
+    def coordinates_of(self, view: View) -> tuple[int, ...]:
         return (view.rank,)
 
     def scale_of(self, view: View) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zobench.zo.directions import Dense
 from zobench.zo.feedback import COORDINATES, Key
-from zobench.zo.lifted import Lifted
+from zobench.zo.low_rank import LowRank
 from zobench.zo.matrix import View, gaussian, view_of
 from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
@@ -24,7 +24,7 @@ _Bases = tuple[Tensor | None, Tensor | None]
 
 
 class KeyedBases(Sampler):
-    """z = scale * left @ core @ right^T with a fresh Gaussian core.
+    """z = scale * left @ coordinates @ right^T with fresh Gaussian coordinates.
 
     Args:
         rank: Of z, at most; at least 1.
@@ -46,8 +46,8 @@ class KeyedBases(Sampler):
         self.rank, self.refresh = rank, refresh
 
     @abstractmethod
-    def core_of(self, view: View) -> tuple[int, ...]:
-        """Shape of the core on such a matrix."""
+    def coordinates_of(self, view: View) -> tuple[int, ...]:
+        """Shape of the coordinates on such a matrix."""
 
     @abstractmethod
     def scale_of(self, view: View) -> float:
@@ -72,7 +72,7 @@ class KeyedBases(Sampler):
                 self._see(slot, view)
 
     def _see(self, slot: Slot, view: View) -> None:
-        self._views[slot.id], slot.core = view, self.core_of(view)
+        self._views[slot.id], slot.coordinates_shape = view, self.coordinates_of(view)
 
     def _epoch_of(self, step: int) -> int:
         return 0 if self.refresh is None else step - step % self.refresh
@@ -104,14 +104,17 @@ class KeyedBases(Sampler):
             self._earlier[slot.id, epoch] = self._draw(slot, epoch)
         return self._earlier[slot.id, epoch]
 
-    def direction(self, slot: Slot, key: Key) -> Lifted | Dense:
-        if slot.core is None:
+    def direction(self, slot: Slot, key: Key) -> LowRank | Dense:
+        if slot.coordinates_shape is None:
             return Dense.normal(key, slot.id)
         epoch = self._epoch_of(key.step)
         left, right = self._bases(slot, epoch)
-        core, scale = gaussian(key, slot, slot.core), self.scale_of(self._views[slot.id])
+        coordinates, scale = (
+            gaussian(key, slot, slot.coordinates_shape),
+            self.scale_of(self._views[slot.id]),
+        )
         carry = None if self.refresh is None else partial(self._carry, slot, epoch)
-        return Lifted(core, left, right, scale, epoch, carry)
+        return LowRank(coordinates, left, right, scale, epoch, carry)
 
     def _carry(self, slot: Slot, epoch: int, state: Tensor, earlier: int) -> Tensor:
         """Coordinates of an earlier epoch in those of `epoch`: the lifted matrix, projected."""

@@ -37,7 +37,7 @@ class LazyLowRank(KeyedBases):
         super().__init__(rank, refresh)
         self.weighted = variant == "paper"
 
-    def core_of(self, view: View) -> tuple[int, ...]:
+    def coordinates_of(self, view: View) -> tuple[int, ...]:
         return view.rows, view.rank
 
     def scale_of(self, view: View) -> float:
@@ -45,4 +45,8 @@ class LazyLowRank(KeyedBases):
         return 1.0
 
     def weight(self, slot: Slot) -> float:
-        return 1.0 / slot.core[-1] if self.weighted and slot.core is not None else 1.0
+        return (
+            1.0 / slot.coordinates_shape[-1]
+            if self.weighted and slot.coordinates_shape is not None
+            else 1.0
+        )

@@ -32,7 +32,7 @@ class LeftProjection(KeyedBases):
     def __init__(self, *, rank: int = 64, refresh: int = 100) -> None:
         super().__init__(rank, refresh)
 
-    def core_of(self, view: View) -> tuple[int, ...]:
+    def coordinates_of(self, view: View) -> tuple[int, ...]:
         return view.rank, view.cols
 
     def scale_of(self, view: View) -> float:

@@ -58,11 +58,11 @@ class MagnitudeMask(Sampler):
         return -(-slot.numel // 8)
 
     def direction(self, slot: Slot, key: Key) -> Masked:
-        def keep(start: int, count: int, device: torch.device) -> torch.Tensor:
+        def mask(start: int, count: int, device: torch.device) -> torch.Tensor:
             del device  # the mask's own
             return unpack(slot.buffers["mask"], start, count)
 
-        return Masked(Dense.normal(key, slot.id), keep)
+        return Masked(Dense.normal(key, slot.id), mask)
 
     def state_dict(self) -> dict[str, object]:
         return {"thresholds": dict(self.thresholds)}

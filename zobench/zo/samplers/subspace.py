@@ -38,7 +38,7 @@ class Subspace(KeyedBases):
         super().__init__(rank, refresh)
         self.haar = haar
 
-    def core_of(self, view: View) -> tuple[int, ...]:
+    def coordinates_of(self, view: View) -> tuple[int, ...]:
         return view.rank, view.rank
 
     def scale_of(self, view: View) -> float:

@@ -1,4 +1,4 @@
-"""Runs side by side against runs one after another: `python -m zobench.bench.fleet`.
+"""Runs side by side against runs one after another: `python -m zobench.bench.batched_runs`.
 
 A model of random weights (OPT-125m's shape; nothing is downloaded) is tuned in a small part, and
 takes one step of each of several runs, with a batch of its own each: alone, point by point; alone,
@@ -23,13 +23,13 @@ from zobench.run.device import device_named
 from zobench.schema import composed
 from zobench.tasks.batch import Batch
 from zobench.tasks.side_by_side import side_by_side
-from zobench.zo.fleet import Fleet, copies_of
+from zobench.zo.batched_runs import BatchedRuns, copies_of
 
 POINTS, STEPS, RUNS = "point by point", "a step at once", "all runs at once"
 
 
 def parsed() -> Any:
-    parser = argparse.ArgumentParser(prog="python -m zobench.bench.fleet")
+    parser = argparse.ArgumentParser(prog="python -m zobench.bench.batched_runs")
     parser.add_argument("--tunings", nargs="+", default=["lora", "prefix", "head"])
     parser.add_argument("--optimizer", default="mezo")
     parser.add_argument("--model", default="opt_125m")
@@ -66,7 +66,7 @@ def pieces_of(tuning: str, asked: Any, device: torch.device) -> dict[str, Callab
     most = 2 * max(optimizer.estimator.directions for optimizer in alone)
     packed = [build_optimizer(node | {"pack": most}, trained, model) for node in nodes]
     members: Any = [build_optimizer(node, copies_of(model).items()) for node in nodes]
-    fleet = Fleet[Batch](model, members, most * asked.runs)
+    batched = BatchedRuns[Batch](model, members, most * asked.runs)
 
     def one_by_one(optimizers: Sequence[Any]) -> None:
         for optimizer, batch in zip(optimizers, batches, strict=True):
@@ -75,7 +75,9 @@ def pieces_of(tuning: str, asked: Any, device: torch.device) -> dict[str, Callab
     return {
         POINTS: partial(one_by_one, alone),
         STEPS: partial(one_by_one, packed),
-        RUNS: partial(fleet.step, dict(enumerate(batches)), lambda rows: side_by_side(rows, loss)),
+        RUNS: partial(
+            batched.step, dict(enumerate(batches)), lambda rows: side_by_side(rows, loss)
+        ),
     }
 
 

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from zobench.zo.feedback import Point
-from zobench.zo.one_answer import OneAnswer, Split
-from zobench.zo.passes.move import Move, Term, carry_out
+from zobench.zo.passes.move import Move, Term, apply_moves
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
 SMALL = 2**28  # bytes of copies that are nobody's concern, however small the model is
 
 
-class Packing:
+class BatchedPoints:
     """Evaluates up to `most` points at once on copies of the slots.
 
     Takes their copies and about `most` times the activations of one forward. Raises ValueError for
@@ -85,7 +85,7 @@ class Packing:
             one = [{name: stack[0] for name, stack in given.items()} for given in (weights, own)]
             return [float(at(*one))]
         try:
-            with _attention(self.slots[0].parameter.device), OneAnswer() if own else nullcontext():
+            with _attention(self.slots[0].parameter.device), SameBranch() if own else nullcontext():
                 values: list[float] = vmap(at)(weights, own).tolist()
         except RuntimeError as error:
             if "vmap" not in str(error):
@@ -95,8 +95,8 @@ class Packing:
                 f"pack={self.most}: this loss cannot be evaluated for several points at once; set"
                 f" pack=1 ({reason})"
             ) from error
-        except Split as split:
-            return self._in_two(loss, stacks, own, split.answers)
+        except BranchesDiffer as error:
+            return self._by_branch(loss, stacks, own, error.conditions)
         return values
 
     def with_weights(self, weights: Sequence[Tensor], loss: Callable[[], Any]) -> Any:
@@ -110,21 +110,51 @@ class Packing:
         named = [(self._names[id(slot.parameter)], tensor) for slot, tensor in given]
         return {name: t for names, t in named if t is not None for name in names}
 
-    def _in_two(
+    def _by_branch(
         self,
         loss: Callable[[Mapping[str, Tensor]], Any],
         stacks: Sequence[Tensor | None],
         inputs: Mapping[str, Tensor],
-        answers: Sequence[bool],
+        conditions: Sequence[bool],
     ) -> list[float]:
-        """What `evaluated` finds where the loss goes one way for some rows, another for others."""
-        values = dict.fromkeys(range(len(answers)), 0.0)
-        for way in (True, False):
-            rows = [row for row, answer in enumerate(answers) if answer is way]
+        """`evaluated`, once for the rows whose condition is true and once for the others."""
+        values = dict.fromkeys(range(len(conditions)), 0.0)
+        for branch in (True, False):
+            rows = [row for row, condition in enumerate(conditions) if condition is branch]
             own = [None if stack is None else stack[rows] for stack in stacks]
             found = self.evaluated(loss, own, len(rows), {k: t[rows] for k, t in inputs.items()})
             values |= zip(rows, found, strict=True)
         return list(values.values())
+
+
+class BranchesDiffer(Exception):
+    """Rows of a vmapped computation differ in a condition; `conditions` has it for each row."""
+
+    def __init__(self, conditions: Sequence[bool]) -> None:
+        super().__init__(f"the rows of one batch take different branches: {conditions}")
+        self.conditions = conditions
+
+
+class SameBranch(TorchFunctionMode):
+    """Control flow under vmap: a condition that is equal for all rows is allowed.
+
+    A language model tests whether its attention mask hides anything, and takes a shorter way if
+    not. vmap cannot follow different branches for different rows: then BranchesDiffer is raised.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is not Tensor.__bool__:
+            return func(*args, **(kwargs or {}))
+        conditions = torch.func.debug_unwrap(args[0]).flatten().bool().tolist()
+        if len(set(conditions)) > 1:
+            raise BranchesDiffer(conditions)
+        return conditions[0] if conditions else func(*args)
 
 
 class _Holder(nn.Module):
@@ -148,7 +178,7 @@ def stacked(slot: Slot, sampler: Sampler, points: Sequence[Point]) -> Tensor | N
         return None
     clean = slot.parameter.detach()
     stack = torch.empty((len(points), *clean.shape), dtype=clean.dtype, device=clean.device)
-    carry_out(copying(slot, sampler, points, stack))
+    apply_moves(copying(slot, sampler, points, stack))
     return stack
 
 

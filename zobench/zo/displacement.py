@@ -12,21 +12,21 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from zobench.zo.feedback import Point, Request
-from zobench.zo.passes.move import Term, carry_out
+from zobench.zo.passes.move import Term, apply_moves
+from zobench.zo.planner import Planner
 from zobench.zo.samplers.base import Sampler
-from zobench.zo.sheets import Sheets
 from zobench.zo.space import Slot
 
 
-class Walk(Protocol):
+class Displacement(Protocol):
     """How weights get to the points at which the loss is evaluated.
 
-    at: their displacement from the clean point, which the update has to take back. doubt: what else
+    at: their displacement from the clean point, which the update has to take back. hint: what else
     than training may have made a run's first loss NaN, to be added to the message.
     """
 
     at: Point
-    doubt: str
+    hint: str
 
     def evaluating(self, request: Request) -> AbstractContextManager[None]:
         """A context in which the model computes with w + sum of scale * z(key)."""
@@ -38,10 +38,10 @@ class Walk(Protocol):
 class InPlace:
     """No copy of the weights: they stay at the last point until the next one or the update."""
 
-    doubt = ""
+    hint = ""
 
-    def __init__(self, slots: Sequence[Slot], sampler: Sampler, sheets: Sheets) -> None:
-        self.slots, self.sampler, self.sheets = slots, sampler, sheets
+    def __init__(self, slots: Sequence[Slot], sampler: Sampler, planner: Planner) -> None:
+        self.slots, self.sampler, self.planner = slots, sampler, planner
         self.at: Point = {}
 
     @contextmanager
@@ -57,7 +57,7 @@ class InPlace:
         target = {key: scale for key, scale in point.items() if scale != 0.0}
         if target == self.at:
             return
-        if not self.sheets.walk(self.at, target):
+        if not self.planner.displace(self.at, target):
             self._one_by_one(target)
         self.at = target
 
@@ -70,7 +70,7 @@ class InPlace:
                 continue
             at = {} if slot.restore() else self.at
             if target:
-                slot.keep()
+                slot.save_clean()
             terms = [Term(z, -at.get(k, 0.0), target.get(k, 0.0)) for k, z in drawn]
             moves.append(slot.move(terms))
-        carry_out(moves)
+        apply_moves(moves)
