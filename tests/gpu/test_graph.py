@@ -63,8 +63,8 @@ def model_in(dtype: torch.dtype) -> nn.Sequential:
 
 
 def loss_of(model: nn.Module) -> Callable[[], Tensor]:
-    asked = torch.tensor([1, 4, 4, 7], device=DEVICE)
-    return lambda: model(asked).float().square().mean()
+    ids = torch.tensor([1, 4, 4, 7], device=DEVICE)
+    return lambda: model(ids).float().square().mean()
 
 
 def optimizer_of(model: nn.Module, way: str, **more: Any) -> ZOOptimizer:
@@ -202,7 +202,7 @@ def test_what_cannot_be_captured_is_refused(parts: dict[str, Any], sentence: str
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenBatch:
     """A batch as tasks have them: tensors, and how many tokens it counts for."""
 
     rows: Tensor
@@ -212,7 +212,9 @@ class Asked:
 def test_batches_of_several_shapes_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is copied to where its shape's graph looks; losses, weights, counts as by launches."""
     monkeypatch.setattr(closure, "check_captured", lambda _: None)
-    batches = [Asked(torch.tensor(r, device=DEVICE), len(r)) for r in ([1, 4], [0, 8, 2], [7, 7])]
+    batches = [
+        TokenBatch(torch.tensor(r, device=DEVICE), len(r)) for r in ([1, 4], [0, 8, 2], [7, 7])
+    ]
     found = []
     for graph in (None, True):
         model = model_in(torch.float32)

@@ -92,8 +92,8 @@ def test_calibration_takes_the_choices_prior_away(loaded: Any) -> None:
     def score(prompt: str, choice: str) -> torch.Tensor:
         return log_p(loaded, prompt, choice).sum() - log_p(loaded, "It was", choice).sum()
 
-    examples = problem.questions["test"]
-    batch = problem.reading.batch(examples, CPU)
+    examples = problem.eval_examples["test"]
+    batch = problem.encoder.batch(examples, CPU)
     scores = problem._scores(loaded.model, examples, batch, 4)
     for row, example in zip(scores, calibrated.load().test, strict=True):
         expected = torch.stack([score(example.prompt, choice) for choice in example.choices])
@@ -181,8 +181,8 @@ def test_demonstrations_come_from_train_alone(loaded: Any) -> None:
     """No dev or test example is shown with its answer; training prompts stay bare."""
     problem: ChoiceProblem = task(demonstrations=2, truncation="left").prepare(loaded, CPU)
     bare = task().prepare(loaded, CPU)
-    assert problem.lessons == bare.lessons
-    assert problem.questions["test"] != bare.questions["test"]
+    assert problem.loss_examples == bare.loss_examples
+    assert problem.eval_examples["test"] != bare.eval_examples["test"]
 
 
 @pytest.mark.parametrize(

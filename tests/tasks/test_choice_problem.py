@@ -13,10 +13,10 @@ from torch import Tensor
 
 from zobench.interface import Interface
 from zobench.tasks.choice_problem import ChoiceProblem
+from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import Candidate, Encoded, encode
 from zobench.tasks.example import Example
 from zobench.tasks.losses import ChoiceLoss
-from zobench.tasks.reading import Reading
 
 WORDS = ("the", "film", "was", "long", "It", "great", "terrible", "music", "a", "?", "quite")
 
@@ -29,9 +29,9 @@ def evaluate(model: Any, examples: Sequence[Encoded], batch_size: int) -> dict[s
         tokenizer=SimpleNamespace(pad_token_id=1),
         interface=Interface.CAUSAL,
     )
-    reading = Reading(loaded, None, "error")
+    encoder = Encoder(loaded, None, "error")
     splits = {"train": [], "dev": examples, "test": []}
-    problem = ChoiceProblem(splits, splits, ChoiceLoss(), reading, torch.device("cpu"))
+    problem = ChoiceProblem(splits, splits, ChoiceLoss(), encoder, torch.device("cpu"))
     return problem.evaluate(model, "dev", batch_size)
 
 

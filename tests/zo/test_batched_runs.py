@@ -73,7 +73,7 @@ class Subject:
             targets = [(9 + k, *([20] * (run % 2))) for k in range(choices)]
             candidates = [Candidate((*context, *t[:-1]), t) for t in targets]
             examples.append(Encoded(tuple(candidates), number % 2))
-        return self.problem.reading.batch(examples, CPU)
+        return self.problem.encoder.batch(examples, CPU)
 
     def losses(self, batches: Sequence[Any]) -> Any:
         return side_by_side(batches, lambda batch: self.problem.loss(self.model, batch))

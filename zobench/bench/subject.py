@@ -68,7 +68,7 @@ def subject_of(settings: Mapping[str, Any], device: torch.device) -> Subject:
         data_seed=settings["seed"],
     )
     problem = task.prepare(loaded._replace(model=model), device)
-    if settings["tokens"] > (most := problem.reading.max_length):
+    if settings["tokens"] > (most := problem.encoder.max_length):
         raise UserError(f"tokens={settings['tokens']}: the model takes {most} at most")
     loss = language_loss if settings["logits"] == "all" else problem.loss
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zobench.errors import UserError
 from zobench.run.captured import kept_still, put_into, shape_of, tensors_of
-from zobench.tasks.problem import Batch
+from zobench.tasks.problem import AnyBatch
 from zobench.zo.engine import Diverged
 from zobench.zo.graph import StepGraph, check_graph
 from zobench.zo.optimizer import ZOOptimizer
@@ -59,17 +59,17 @@ class CountedLoss:
         self.forwards = 0
         self.tokens = 0
 
-    def __call__(self, batch: Batch, points: int = 1) -> Tensor:
+    def __call__(self, batch: AnyBatch, points: int = 1) -> Tensor:
         """The loss of the whole batch, counted as one forward per point that it is evaluated at."""
         self.count(batch, points)
         return self.whole(batch)
 
-    def whole(self, batch: Batch) -> Tensor:
+    def whole(self, batch: AnyBatch) -> Tensor:
         """The loss of the whole batch, uncounted."""
         first, *others = (share * self.part(part) for share, part in shares_of(batch))
         return sum(others, start=first)
 
-    def count(self, batch: Batch, points: int = 1) -> None:
+    def count(self, batch: AnyBatch, points: int = 1) -> None:
         self.forwards += points
         self.tokens += points * batch.tokens
 
@@ -85,10 +85,10 @@ class CountedLoss:
 def step_of(
     optimizer: torch.optim.Optimizer,
     loss: CountedLoss,
-    anchor: Callable[[int], Batch] | None = None,
+    anchor: Callable[[int], AnyBatch] | None = None,
     grad_clip: float | None = None,
     sound: bool = False,
-) -> Callable[[Batch], float]:
+) -> Callable[[AnyBatch], float]:
     """One optimizer step as a function of the batch, returning the loss.
 
     anchor: the n-th batch of the training set, for optimizers that look at more than the step's.
@@ -98,13 +98,13 @@ def step_of(
     The step raises Diverged, with the weights as before it, when a loss is not finite.
     """
 
-    def zeroth_order(batch: Batch) -> float:
+    def zeroth_order(batch: AnyBatch) -> float:
         assert isinstance(optimizer, ZOOptimizer)
         engine = optimizer.engine
         others = (lambda n: loss(anchor(n), engine.at_once)) if anchor else None
         return optimizer.step(lambda: loss(batch, engine.at_once), others)
 
-    def first_order(batch: Batch) -> float:
+    def first_order(batch: AnyBatch) -> float:
         optimizer.zero_grad(set_to_none=True)
         loss.count(batch)
         whole = 0.0

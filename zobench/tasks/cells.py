@@ -127,10 +127,10 @@ def named(values: Mapping[str, Any], name: str) -> str | None:
     """The column of this name, also where its accents are composed otherwise; None without one."""
     if name in values:
         return name
-    wanted = nfc(name)
-    if wanted.isascii():
+    normal = nfc(name)
+    if normal.isascii():
         return None
-    return next((key for key in values if nfc(str(key)) == wanted), None)
+    return next((key for key in values if nfc(str(key)) == normal), None)
 
 
 def finite(value: Any) -> bool:

@@ -11,6 +11,7 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.draw import Draw
+from zobench.tasks.encoder import Encoder, check_truncation
 from zobench.tasks.encoding import Encoded, check_distinct
 from zobench.tasks.example import Example, Row, Splits
 from zobench.tasks.findings import missing_classes, repeated_texts
@@ -19,7 +20,6 @@ from zobench.tasks.labels import Labels
 from zobench.tasks.losses import loss_named
 from zobench.tasks.prior import check_start
 from zobench.tasks.problem import Loaded
-from zobench.tasks.reading import Reading, check_truncation
 from zobench.tasks.source import Source, digests_of, files_of
 from zobench.tasks.templates import Expression, Template
 
@@ -176,51 +176,53 @@ class ChoiceTask:
 
     def prepare(self, loaded: Loaded, device: torch.device) -> ChoiceProblem:
         """Load, render and tokenise all splits; a row that does not fit stops the run here."""
-        reading = Reading(loaded, self.max_length, self.truncation)
-        self._check(reading)
+        encoder = Encoder(loaded, self.max_length, self.truncation)
+        self._check(encoder)
         pools = self.source.rows(self.data_dir)
-        splits = vars(self._rendered(pools, reading.interface))
-        encoded = {split: [reading(e) for e in examples] for split, examples in splits.items()}
+        splits = vars(self._rendered(pools, encoder.interface))
+        encoded = {split: [encoder(e) for e in examples] for split, examples in splits.items()}
         if self.each is None:
             check_distinct(splits["train"][0], encoded["train"][0])
-        reading.look_at([e for some in encoded.values() for e in some], device)
-        lessons = {split: [self.loss.lesson(e) for e in found] for split, found in encoded.items()}
-        questions = {split: encoded[split] for split in ("dev", "test")}
+        encoder.probe_padding([e for some in encoded.values() for e in some], device)
+        loss_examples = {
+            split: [self.loss.loss_example(e) for e in found] for split, found in encoded.items()
+        }
+        eval_examples = {split: encoded[split] for split in ("dev", "test")}
         if self.demonstrations or self.calibrated:
-            whole = Rendered(pools["train"], self._renderer(reading.interface))
+            whole = Rendered(pools["train"], self._renderer(encoder.interface))
             for split, train in (("dev", splits["train"]), ("test", whole)):
-                questions[split] = self._asked(splits[split], train, reading)
+                eval_examples[split] = self._prompted(splits[split], train, encoder)
         notes = repeated_texts(splits)
         if self.each is None:
             notes = missing_classes(splits, self.labels.texts) + notes
-        return ChoiceProblem(lessons, questions, self.loss, reading, device, notes)
+        return ChoiceProblem(loss_examples, eval_examples, self.loss, encoder, device, notes)
 
-    def _check(self, reading: Reading) -> None:
-        self.loss.check(reading.interface)
-        asked = self.demonstrations or self.calibrated
-        if reading.interface is Interface.CLASSIFIER and asked:
+    def _check(self, encoder: Encoder) -> None:
+        self.loss.check(encoder.interface)
+        prompted = self.demonstrations or self.calibrated
+        if encoder.interface is Interface.CLASSIFIER and prompted:
             raise UserError(
                 "task.demonstrations, task.calibrated: a classification head reads no prompts"
             )
-        if self._priors_alone(reading):
-            check_start(self.content_free.text, "task.calibrated", reading.tokenizer)
+        if self._priors_alone(encoder):
+            check_start(self.content_free.text, "task.calibrated", encoder.tokenizer)
 
-    def _priors_alone(self, reading: Reading) -> bool:
+    def _priors_alone(self, encoder: Encoder) -> bool:
         """Whether choices are scored after the content-free prompt and nothing before it."""
-        decodes = reading.interface is Interface.CAUSAL
+        decodes = encoder.interface is Interface.CAUSAL
         return self.calibrated and decodes and not self.demonstrations
 
-    def _asked(
-        self, examples: Sequence[Example], train: Examples, reading: Reading
+    def _prompted(
+        self, examples: Sequence[Example], train: Examples, encoder: Encoder
     ) -> list[Encoded]:
         """Examples after demonstrations, with their content-free twins if calibrated."""
         number, seed = self.demonstrations, self.draw.seed
         shown = with_demonstrations(examples, train, number, seed)
         if not self.calibrated:
-            return [reading(e) for e in shown]
+            return [encoder(e) for e in shown]
         bare = [replace(e, prompt=e.neutral) for e in examples]
-        if self._priors_alone(reading):
+        if self._priors_alone(encoder):
             for e in bare:
-                check_start(e.prompt, e.where, reading.tokenizer)
+                check_start(e.prompt, e.where, encoder.tokenizer)
         priors = with_demonstrations(bare, train, number, seed)
-        return [reading(e, prior) for e, prior in zip(shown, priors, strict=True)]
+        return [encoder(e, prior) for e, prior in zip(shown, priors, strict=True)]

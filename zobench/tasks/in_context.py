@@ -50,19 +50,19 @@ class Rendered:
 
 
 def with_demonstrations(
-    asked: Sequence[Example], train: Examples, count: int, seed: int
+    examples: Sequence[Example], train: Examples, count: int, seed: int
 ) -> list[Example]:
     """Each example after `count` answered ones, drawn anew for each.
 
     Depends on the seed and the example's place only. Raises UserError when train has fewer.
     """
     if count == 0:
-        return list(asked)
+        return list(examples)
     if count > len(train):
         raise UserError(f"task.demonstrations={count}: train has {len(train)} examples only")
     shown = []
-    seeds = np.random.RandomState(seed).randint(0, _SEEDS, len(asked))
-    for example, own in zip(asked, seeds, strict=True):
+    seeds = np.random.RandomState(seed).randint(0, _SEEDS, len(examples))
+    for example, own in zip(examples, seeds, strict=True):
         drawn = np.random.RandomState(own).permutation(len(train))[:count].tolist()
         before = SEPARATOR.join(_answered(train[i]) for i in drawn)
         shown.append(replace(example, prompt=before + SEPARATOR + example.prompt))

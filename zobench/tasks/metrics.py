@@ -39,11 +39,11 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
 
 def _f1(prediction: str, gold: str) -> float:
     """F1 of two bags of words, twice the shared words over all words."""
-    found, wanted = normalised(prediction).split(), normalised(gold).split()
-    if gold in _NO_ANSWER or not (found and wanted):
-        return float(found == wanted)
-    shared = (Counter(found) & Counter(wanted)).total()
-    return 2 * shared / (len(found) + len(wanted))
+    found, expected = normalised(prediction).split(), normalised(gold).split()
+    if gold in _NO_ANSWER or not (found and expected):
+        return float(found == expected)
+    shared = (Counter(found) & Counter(expected)).total()
+    return 2 * shared / (len(found) + len(expected))
 
 
 def same_number(prediction: str, answers: Sequence[str]) -> float:

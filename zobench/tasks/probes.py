@@ -105,12 +105,12 @@ def in_a_sentence(model: Any) -> Iterator[None]:
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        said = (str(error).strip().splitlines() or [""])[0][:160]
+        reason = (str(error).strip().splitlines() or [""])[0][:160]
         if any(word in str(error) for word in ("allocate memory", "CUDA", "NVIDIA")):
             raise
         raise UserError(
             f"model.path: {_name(model)} failed on rows of this task ({type(error).__name__}:"
-            f" {said}); choose another model, tuning or model.dtype"
+            f" {reason}); choose another model, tuning or model.dtype"
         ) from error
 
 

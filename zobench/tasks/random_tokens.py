@@ -10,11 +10,11 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.draw import Draw
+from zobench.tasks.encoder import Encoder, check_truncation
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.in_context import check_demonstrations
 from zobench.tasks.losses import ChoiceLoss
 from zobench.tasks.problem import Loaded
-from zobench.tasks.reading import Reading, check_truncation
 
 _SPLITS = ("train", "dev", "test")
 
@@ -57,22 +57,24 @@ class RandomTokens:
             raise UserError("task=random_tokens: choose a model of language, such as model=tiny")
         config = loaded.model.config.get_text_config()
         words = _Words(config.vocab_size, config.pad_token_id or 0)
-        reading = Reading(_Bare(loaded.model, words, loaded.interface), None, self.truncation)
-        asked = self.length * (1 + self.demonstrations)
-        lessons = {split: self._drawn(split, self.length, reading, words) for split in _SPLITS}
-        questions = {split: self._drawn(split, asked, reading, words) for split in _SPLITS[1:]}
-        return ChoiceProblem(lessons, questions, ChoiceLoss(), reading, device)
+        encoder = Encoder(_Bare(loaded.model, words, loaded.interface), None, self.truncation)
+        longer = self.length * (1 + self.demonstrations)
+        loss_examples = {
+            split: self._drawn(split, self.length, encoder, words) for split in _SPLITS
+        }
+        eval_examples = {split: self._drawn(split, longer, encoder, words) for split in _SPLITS[1:]}
+        return ChoiceProblem(loss_examples, eval_examples, ChoiceLoss(), encoder, device)
 
-    def _drawn(self, split: str, length: int, reading: Reading, words: "_Words") -> list[Encoded]:
-        if length > reading.max_length:
+    def _drawn(self, split: str, length: int, encoder: Encoder, words: "_Words") -> list[Encoded]:
+        if length > encoder.max_length:
             if self.truncation == "error":
                 raise UserError(
-                    f"task.length: {length} tokens, the model takes {reading.max_length}; "
+                    f"task.length: {length} tokens, the model takes {encoder.max_length}; "
                     "set task.truncation=left to cut them"
                 )
-            length = reading.max_length
+            length = encoder.max_length
         targets = tuple(range(self.classes))
-        if reading.interface is not Interface.CLASSIFIER:
+        if encoder.interface is not Interface.CLASSIFIER:
             choices = np.random.default_rng(self.draw.seed)
             targets = tuple(words.at(choices.choice(words.size - 1, self.classes, replace=False)))
         generator = np.random.default_rng([self.draw.seed, 1 + _SPLITS.index(split)])

@@ -32,11 +32,11 @@ def shared_prefix_scores(
     cache = _empty_cache(model, int(split.shared.max()) + int(split.rest.max()))
     if cache is None:
         return None
-    asked = _Asked(model, batch, split)
+    scores = _TargetScores(model, batch, split)
     width = int(split.shared.max())
     before = torch.arange(width, device=split.shared.device) - (width - split.shared)[:, None]
     mask = (before >= 0).long()
-    asked.read(split.first, before, mask, cache)
+    scores.read(split.first, before, mask, cache)
     if not all(layer.is_initialized and len(layer.keys) == len(mask) for layer in cache.layers):
         return None
     for rows in split.rest.nonzero().flatten().split(at_once):
@@ -44,8 +44,8 @@ def shared_prefix_scores(
         after = torch.arange(int(split.rest[rows].max()), device=rows.device)
         inside = (after < split.rest[rows, None]).long()
         whole = torch.cat([mask[owner], inside], dim=1)
-        asked.read(rows, split.shared[owner, None] + after, whole, _of(cache, owner.cpu()))
-    return candidate_scores(asked.log_p, batch, summed=summed)
+        scores.read(rows, split.shared[owner, None] + after, whole, _of(cache, owner.cpu()))
+    return candidate_scores(scores.log_p, batch, summed=summed)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _of(cache: Any, examples: Tensor) -> Any:
     return chosen
 
 
-class _Asked:
+class _TargetScores:
     """The target tokens of a batch, whose log-probabilities one pass after the other fills in."""
 
     def __init__(self, model: Any, batch: Batch, split: _Split) -> None:
@@ -148,7 +148,7 @@ class _Asked:
             ),
         )
         index = torch.zeros_like(row).index_put((mine,), which)
-        told = mine[self.batch.picked] & (self.batch.target >= 0)
-        picked, target = index[self.batch.picked[told]], self.batch.target[told]
+        known = mine[self.batch.picked] & (self.batch.target >= 0)
+        picked, target = index[self.batch.picked[known]], self.batch.target[known]
         found = log_p[picked.to(log_p.device), target.to(log_p.device)]
-        self.log_p[told] = found.to(self.log_p.device)
+        self.log_p[known] = found.to(self.log_p.device)

@@ -21,9 +21,9 @@ def quoted(text: str) -> str:
 
 def visible(text: object) -> str:
     """As it is where that says all, else as `quoted`."""
-    said = str(text)
-    plain = said.isprintable() and said == said.strip() and said and not {*said} & {*",'\""}
-    return brief(said) if plain and not _deceives(said) else quoted(said)
+    shown = str(text)
+    plain = shown.isprintable() and shown == shown.strip() and shown and not {*shown} & {*",'\""}
+    return brief(shown) if plain and not _deceives(shown) else quoted(shown)
 
 
 def listed(names: Iterable[object]) -> str:

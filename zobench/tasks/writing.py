@@ -18,8 +18,8 @@ from zobench.tasks.scoring import forward_arguments
 _SEEN = 3  # tokens that a probe writes
 
 
-class Company(enum.Enum):
-    """Which prompts are generated from together."""
+class Grouping(enum.Enum):
+    """Which prompts are continued in one batch."""
 
     ANY = "all, padded on the left"
     LENGTH = "those of one length"
@@ -39,7 +39,7 @@ class Writer:
     most: int
     padding: int
     device: torch.device
-    company: Company = Company.ANY
+    grouping: Grouping = Grouping.ANY
 
     @torch.no_grad()
     def __call__(self, model: Any, prompts: Sequence[tuple[int, ...]]) -> list[str]:
@@ -53,9 +53,9 @@ class Writer:
 
     def _together(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
         """Neighbours that are generated from together."""
-        if self.company is Company.ANY:
+        if self.grouping is Grouping.ANY:
             yield list(prompts)
-        elif self.company is Company.LENGTH:
+        elif self.grouping is Grouping.LENGTH:
             yield from (list(some) for _, some in groupby(prompts, key=len))
         else:
             yield from ([prompt] for prompt in prompts)
@@ -113,9 +113,9 @@ class Writer:
         return text.strip()
 
     @torch.no_grad()
-    def company_of(
+    def grouping_of(
         self, model: Any, short: tuple[int, ...], long: tuple[int, ...], other: int
-    ) -> Company:
+    ) -> Grouping:
         """With which prompts a model continues the short one as it does alone.
 
         other: a second id to pad with. Kinds that keep states or windows of the last tokens count
@@ -129,15 +129,15 @@ class Writer:
             expected = torch.stack([step[0].float() for step in alone])
             _, alike = self._generated(model, [short, (other, *short[1:])], steps, self.padding)
             if not _begin_alike(alike, expected, dtype_of(model)):
-                return Company.NONE
+                return Grouping.NONE
             if not _keeps_all_keys(model, whole) or whole > switches_at(model):
-                return Company.LENGTH
+                return Grouping.LENGTH
             both = [short, long]
             padded = [self._generated(model, both, steps, p)[1] for p in (self.padding, other)]
         first = torch.stack([step[0].float() for step in padded[0]])
         hidden = _begin_alike(padded[0], expected, dtype_of(model))
         hidden &= _begin_alike(padded[1], first, torch.float32)
-        return Company.ANY if hidden else Company.LENGTH
+        return Grouping.ANY if hidden else Grouping.LENGTH
 
 
 def _begin_alike(found: Sequence[Tensor], expected: Tensor, dtype: torch.dtype) -> bool:
