@@ -84,7 +84,7 @@ def test_hydra_and_wandb_have_their_places() -> None:
         if any(name.split(".")[0] in HYDRA for name in names):
             assert place in HYDRA_PLACES
         if any(name.split(".")[0] == "wandb" for name in names):
-            assert place.startswith("run/loggers/") or place == "report/account.py"
+            assert place.startswith("run/loggers/") or place == "report/wandb_login.py"
 
 
 def test_heavy_imports_happen_where_they_are_used() -> None:

@@ -11,8 +11,8 @@ import pytest
 from tests.report.suites import SUITE, write_run
 from tests.report.test_table import cells
 from zobench.errors import UserError
-from zobench.report.against import MARKS
 from zobench.report.published import FILE, Published, load
+from zobench.report.published_columns import MARKS
 from zobench.report.table import table
 
 T1 = {"paper": "mezo", "table": "T1", "setting": "1000-train"}

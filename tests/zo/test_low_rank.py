@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zobench.zo.low_rank import LowRank
-from zobench.zo.matrix import View, orthonormal, view_of
+from zobench.zo.matrix import MatrixView, orthonormal, view_of
 
 CPU = torch.device("cpu")
 ROWS, COLS, INNER = 12, 10, 3
@@ -141,21 +141,21 @@ def test_a_walk_comes_back(size: int) -> None:
 @pytest.mark.parametrize(
     ("shape", "rank", "view"),
     [
-        ((20, 30), 4, View(20, 30, 4)),
-        ((20, 3, 10), 4, View(20, 30, 4)),
-        ((4, 100), 8, View(20, 20, 8)),  # slim: as square as it gets
-        ((8, 24), 8, View(12, 16, 8)),
-        ((24, 8), 8, View(16, 12, 8)),
-        ((64, 64), 64, View(64, 64, 64)),
-        ((2, 3), 8, View(2, 3, 2)),
-        ((36, 1), 1, View(6, 6, 1)),
+        ((20, 30), 4, MatrixView(20, 30, 4)),
+        ((20, 3, 10), 4, MatrixView(20, 30, 4)),
+        ((4, 100), 8, MatrixView(20, 20, 8)),  # slim: as square as it gets
+        ((8, 24), 8, MatrixView(12, 16, 8)),
+        ((24, 8), 8, MatrixView(16, 12, 8)),
+        ((64, 64), 64, MatrixView(64, 64, 64)),
+        ((2, 3), 8, MatrixView(2, 3, 2)),
+        ((36, 1), 1, MatrixView(6, 6, 1)),
         ((37, 1), 1, None),
         ((1, 1), 1, None),
         ((40,), 2, None),
         ((), 2, None),
     ],
 )
-def test_the_matrix_view(shape: tuple[int, ...], rank: int, view: View | None) -> None:
+def test_the_matrix_view(shape: tuple[int, ...], rank: int, view: MatrixView | None) -> None:
     """Slim matrices are made square, the rank is what fits, primes and vectors have no view."""
     assert view_of(shape, rank) == view
 

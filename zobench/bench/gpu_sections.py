@@ -49,8 +49,8 @@ def kernels(device: torch.device, names: Sequence[str] = tuple(CHECKS)) -> Itera
             found = "passed"
         except Exception as error:  # what is wrong is the result
             found = f"FAILED: {type(error).__name__}: {error}".splitlines()[0]
-        said = (CHECKS[name].__doc__ or "").strip()
-        yield {"check": said, "result": found, "seconds": time.perf_counter() - start}
+        title = (CHECKS[name].__doc__ or "").strip()
+        yield {"check": title, "result": found, "seconds": time.perf_counter() - start}
 
 
 def steps(
@@ -148,9 +148,9 @@ def _subject(
     device: torch.device, model: str, batch: int, tokens: int, more: Sequence[str]
 ) -> Subject:
     """A model of random weights and its batch."""
-    wanted = [f"model={model}", "++model.path=null", "model.weights=random", "tuning=full"]
-    wanted += ["model.labels=[0,1]", f"model.weights_device={device.type}", *more]
-    settings = composed(*wanted)
+    overrides = [f"model={model}", "++model.path=null", "model.weights=random", "tuning=full"]
+    overrides += ["model.labels=[0,1]", f"model.weights_device={device.type}", *more]
+    settings = composed(*overrides)
     sizes = {"batch_size": batch, "tokens": tokens, "logits": "labels", "seed": 0}
     return subject_of({**settings, **sizes}, device)
 
@@ -198,8 +198,8 @@ def _published(model: str, batch: int) -> float | None:
     name = model.replace("opt_1_3b", "opt-1.3b").replace("_", "-")
     with (PACKAGE_DIR / "published" / "published.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            asked = row["table"], row["model"], row["method"], row["setting"].split(";")[0]
-            if asked == ("T23", name, "mezo", f"bs{batch}"):
+            key = row["table"], row["model"], row["method"], row["setting"].split(";")[0]
+            if key == ("T23", name, "mezo", f"bs{batch}"):
                 return float(row["value"])
     return None
 

@@ -44,9 +44,9 @@ def timed(
             times[name]["seconds"].append(time.perf_counter() - start)
             times[name]["forwards"].append(pieces[name].forwards() - before)
             weights.leave(name, keep=pieces[name].state() > 0)
-        spent = time.perf_counter() - begun
-        say(f"round {number} of {rounds}, {spent:.0f} s")
-        if seconds is not None and spent > seconds:
+        elapsed = time.perf_counter() - begun
+        say(f"round {number} of {rounds}, {elapsed:.0f} s")
+        if seconds is not None and elapsed > seconds:
             break
     return times
 

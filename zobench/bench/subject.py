@@ -33,8 +33,8 @@ class Subject(NamedTuple):
 
     def counted_for(self, optimizer: torch.optim.Optimizer | None) -> CountedLoss:
         """The same as a run of this optimizer has it; None: as one that moves no weight would."""
-        asked = self.loss, self.model, lambda: self.batch, self.capture
-        return CountedLoss(self.model, captured(*asked, optimizer, wide=False) or self.loss)
+        parts = self.loss, self.model, lambda: self.batch, self.capture
+        return CountedLoss(self.model, captured(*parts, optimizer, wide=False) or self.loss)
 
     @property
     def sizes(self) -> dict[str, Any]:

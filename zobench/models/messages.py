@@ -46,18 +46,18 @@ def _way_out(path: str) -> str:
     return "give a folder or a hub id"
 
 
-def _missing_package(said: str, folder: Path) -> str | None:
+def _missing_package(text: str, folder: Path) -> str | None:
     """The package that a tokenizer of another form needs and that is not installed.
 
     transformers takes a SentencePiece file for one of tiktoken's where it can read neither.
     """
     pieces = any(folder.glob("*.model")) and not (folder / "tokenizer.json").is_file()
-    if pieces and re.search("tok|piece", said, re.IGNORECASE):
+    if pieces and re.search("tok|piece", text, re.IGNORECASE):
         if find_spec("sentencepiece") is None:
             return "sentencepiece"
         if find_spec("google") is None or find_spec("google.protobuf") is None:
             return "protobuf"
-    named = re.search(r"pip install ([\w-]+)", said)
+    named = re.search(r"pip install ([\w-]+)", text)
     return named[1] if named else None
 
 

@@ -12,10 +12,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from zobench.errors import UserError
-from zobench.report.account import require_login
 from zobench.report.plots.cells import cells
 from zobench.report.runs import Suite, read_suite, suite_parser
 from zobench.report.table import table
+from zobench.report.wandb_login import require_login
 
 if TYPE_CHECKING:
     import wandb_workspaces.reports.v2 as wr

@@ -30,11 +30,11 @@ def footer(suite: Suite, cells: list[Cell], metric: str, target: float | None) -
     )
     means = pd.DataFrame([cell.record(metric) for cell in cells])[["column", "forwards"]]
     if (means.groupby("column")["forwards"].nunique() > 1).any():
-        spent = []
+        parts = []
         for row in dict.fromkeys(cell.row for cell in cells):
-            parts = [cell.done["cost/forwards"] for cell in cells if cell.row == row]
-            spent.append(f"{row} {counts(pd.concat(parts))}")
-        notes.append(f"rows spent different numbers of forwards: {'; '.join(spent)}")
+            own = [cell.done["cost/forwards"] for cell in cells if cell.row == row]
+            parts.append(f"{row} {counts(pd.concat(own))}")
+        notes.append(f"rows spent different numbers of forwards: {'; '.join(parts)}")
     if len(set(means["column"])) > 1:
         notes.append("costs of a row: least to most of its columns, hours of all, highest peak")
     if target is not None:

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import pandas as pd
 
 from zobench.errors import UserError
-from zobench.report.against import against
-from zobench.report.answers import Answers
-from zobench.report.beside import Facet, Place, intervals, tests
 from zobench.report.cells import Cell, costs, costs_header, fill
 from zobench.report.checks import refuse_unequal, what_differs
 from zobench.report.curves import curve, forwards_to, read_metrics
 from zobench.report.footer import footer
 from zobench.report.numbers import forwards_key, is_share, number, order
-from zobench.report.published import wanted
+from zobench.report.predictions import Predictions
+from zobench.report.published import published_of
+from zobench.report.published_columns import published_columns
 from zobench.report.runs import Suite
 from zobench.report.sheet import UNDER, Sheet
+from zobench.report.significance import Facet, Place, intervals, tests
 
 AVERAGE = "average"
 
@@ -49,12 +49,12 @@ def lay_out(suite: Suite, view: View) -> Sheet:
     cells = _cells(suite, view)
     names, heads = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
     heads.sort(key=order)
-    answers = Answers(suite.path)
+    predictions = Predictions(suite.path)
     averages = _averages(cells, heads) if view.columns == "task" else {}
     facets = [
-        *intervals(cells, answers, view.metric),
-        *tests(cells, answers, view.metric, view.baseline),
-        *against(suite, cells, averages, wanted(suite), view.metric),
+        *intervals(cells, predictions, view.metric),
+        *tests(cells, predictions, view.metric, view.baseline),
+        *published_columns(suite, cells, averages, published_of(suite), view.metric),
     ]
     # An average mixes what the tasks are judged by: shown where a paper has one to compare with.
     if any(place in facet.texts for facet in facets for place in averages):

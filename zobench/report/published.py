@@ -38,13 +38,13 @@ class Published:
         """Those of paper, table and model; UserError where there is none."""
         rows = load()
         for key in ("paper", "table", "model"):
-            wanted = getattr(self, key)
-            if wanted is not None:
+            value = getattr(self, key)
+            if value is not None:
                 known = sorted(set(rows[key]))
-                rows = rows[rows[key] == wanted]
+                rows = rows[rows[key] == value]
                 if rows.empty:
                     raise UserError(
-                        f"published.{key}={wanted}: no such row in published.csv; there are "
+                        f"published.{key}={value}: no such row in published.csv; there are "
                         f"{', '.join(name or chr(34) * 2 for name in known)}"
                     )
         return rows
@@ -53,7 +53,7 @@ class Published:
         """The row of a run with these choices, if the paper has one; UserError if it has several.
 
         What was not trained (zero-shot, ICL) stands under the tuning `none`, where `setting`,
-        which says on how much was trained, is not asked for unless it is there. A row without a
+        which says on how much was trained, is only compared where it is there. A row without a
         task, such as one of memory, is any task's.
         """
         method, task, tuning = (self.names.get(name, name) for name in (method, task, tuning))
@@ -99,13 +99,13 @@ def _first(rows: pd.DataFrame, key: str, values: tuple[str, ...]) -> pd.DataFram
     return rows[rows[key] == next((value for value in values if value in there), values[0])]
 
 
-def wanted(suite: Suite) -> Published | None:
+def published_of(suite: Suite) -> Published | None:
     """What the runs' `published:` settings ask for: None without a paper, UserError if two."""
     found: dict[str, dict[str, Any]] = {}
     for config in suite.configs.values():
-        said = config.get("published") or {}
-        if said.get("paper"):
-            found.setdefault(repr(sorted(said.items(), key=str)), said)
+        settings = config.get("published") or {}
+        if settings.get("paper"):
+            found.setdefault(repr(sorted(settings.items(), key=str)), settings)
     if not found:
         return None
     first, *others = found.values()

@@ -75,13 +75,13 @@ class Suite:
     def preset(self, part: str, key: str) -> str | None:
         """What the runs' own settings under `part`, table or plot, say about `key`, if anything."""
         presets = [config.get(part) or {} for config in self.configs.values()]
-        said = sorted({str(preset[key]) for preset in presets if preset.get(key)})
-        if len(said) > 1:
+        values = sorted({str(preset[key]) for preset in presets if preset.get(key)})
+        if len(values) > 1:
             raise UserError(
-                f"the runs of suite '{self.name}' disagree about {part}.{key}: {', '.join(said)}; "
-                f"choose with --{key}"
+                f"the runs of suite '{self.name}' disagree about {part}.{key}:"
+                f" {', '.join(values)}; choose with --{key}"
             )
-        return said[0] if said else None
+        return values[0] if values else None
 
     def differences(self, runs: pd.DataFrame) -> dict[str, str]:
         """The settings among `runs`, each with the config keys in which it is not like the rest."""

@@ -30,7 +30,7 @@ Tensors = Mapping[str, Tensor]
 Losses = Callable[[Sequence[Batch]], tuple[Tensors, Callable[[Tensors], Tensor]]]
 
 
-class Row(NamedTuple, Generic[Batch]):
+class RequestRow(NamedTuple, Generic[Batch]):
     """A request of one member, and the batch that it is about."""
 
     member: int
@@ -96,7 +96,7 @@ class BatchedRuns(Generic[Batch]):
             for step in steps.values():
                 stack.enter_context(closing(step))
             while values:
-                rows: list[Row[Batch]] = []
+                rows: list[RequestRow[Batch]] = []
                 for n, losses_of_n in values.items():
                     try:
                         requests = steps[n].send(losses_of_n)  # type: ignore[arg-type]
@@ -105,7 +105,9 @@ class BatchedRuns(Generic[Batch]):
                     except Diverged as error:
                         ends[n] = error
                     else:
-                        rows += [Row(n, r, self._batch(n, r, batches, anchor)) for r in requests]
+                        rows += [
+                            RequestRow(n, r, self._batch(n, r, batches, anchor)) for r in requests
+                        ]
                 values = self._evaluate(rows, losses)
         return {n: ends[n] for n in batches}
 
@@ -126,7 +128,7 @@ class BatchedRuns(Generic[Batch]):
         return anchor(member, request.batch)
 
     def _evaluate(
-        self, rows: Sequence[Row[Batch]], losses: Losses[Batch]
+        self, rows: Sequence[RequestRow[Batch]], losses: Losses[Batch]
     ) -> dict[int, Sequence[float] | None]:
         """The losses of each member, in the order of its requests."""
         values: dict[int, list[float]] = {row.member: [] for row in rows}
@@ -142,7 +144,7 @@ class BatchedRuns(Generic[Batch]):
                 values[row.member] += self._slope(row, losses)
         return dict(values)
 
-    def _stacks(self, rows: Sequence[Row[Batch]]) -> list[Tensor]:
+    def _stacks(self, rows: Sequence[RequestRow[Batch]]) -> list[Tensor]:
         """Of each slot the weights of every row, all made in one pass."""
         points: dict[int, list[int]] = {}
         for place, row in enumerate(rows):
@@ -161,7 +163,7 @@ class BatchedRuns(Generic[Batch]):
         apply_moves(moves)
         return stacks
 
-    def _slope(self, row: Row[Batch], losses: Losses[Batch]) -> tuple[float, float]:
+    def _slope(self, row: RequestRow[Batch], losses: Losses[Batch]) -> tuple[float, float]:
         """Loss and slope of a request `along`, which is evaluated by itself."""
         engine = self.members[row.member].engine
         inputs, loss = losses([row.batch])

@@ -47,7 +47,7 @@ class Scratch:
         self.at: Point = {}  # the weights are always clean
         self._by_parameter = {id(slot.parameter): slot for slot in slots}
         self._owned: WeakKeyDictionary[nn.Module, list[Slot]] = WeakKeyDictionary()
-        self._room = _Room()
+        self._room = _ScratchBuffer()
         self._clean: dict[int, Tensor] = {}
         self._terms: dict[int, list[Term]] = {}
         self._together: tuple[Plan, Tables] | None = None
@@ -194,7 +194,7 @@ def _rows_read(module: nn.Module, inputs: tuple[Any, ...]) -> Tensor | None:
     return inputs[0].long().reshape(-1) if inputs[0].numel() < module.num_embeddings else None
 
 
-class _Room:
+class _ScratchBuffer:
     """A stack of tensors in one buffer per device, which grows to the most that was ever needed."""
 
     def __init__(self) -> None:

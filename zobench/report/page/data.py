@@ -94,13 +94,13 @@ def _chosen(suite: Suite) -> set[str]:
 
     Where nothing can be selected all of a cell's runs are there.
     """
-    said = {key: _preset(suite, "table", key) or DEFAULTS[key] for key in DEFAULTS}
+    view = {key: _preset(suite, "table", key) or DEFAULTS[key] for key in DEFAULTS}
     try:
-        rows, heads = (suite.labels(said[key]) for key in ("rows", "columns"))
+        rows, heads = (suite.labels(view[key]) for key in ("rows", "columns"))
     except UserError:  # the table says so, too
         return set(suite.frame["id"])
     cells = suite.frame.groupby([rows, heads])
-    return {run for _, cell in cells for run in selected(cell, said["select"])[1]["id"]}
+    return {run for _, cell in cells for run in selected(cell, view["select"])[1]["id"]}
 
 
 def _preset(suite: Suite, part: str, key: str) -> str | None:

@@ -11,7 +11,7 @@ from zobench.report.plots.cells import missing, notes, selected
 from zobench.report.plots.chart import Chart, Line, chart
 from zobench.report.plots.draw import Painted, draw
 from zobench.report.plots.lines import direct_names, paint_lines, panels_of, width_of
-from zobench.report.plots.wanted import SPREAD, Wanted
+from zobench.report.plots.options import SPREAD, FigureOptions
 from zobench.report.runs import Suite
 
 if TYPE_CHECKING:
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 AXES = {"none": (), "x": ("x",), "y": ("y",), "both": ("x", "y")}
 
 
-def curves(suite: Suite, wanted: Wanted, out: Path) -> list[str]:
+def curves(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
     """Draw mean and spread over seeds; returns what is shown and what is not."""
-    full = chart(suite, wanted.x, wanted.y, wanted.lines)
-    shown, said = on_log_axes(full, wanted.log)
-    said += [note for line in shown.lines for note in _notes(line)]
+    full = chart(suite, options.x, options.y, options.lines)
+    shown, remarks = on_log_axes(full, options.log)
+    remarks += [note for line in shown.lines for note in _notes(line)]
     if all(line.points.empty for line in shown.lines):
-        raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(said)}")
+        raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(remarks)}")
 
     def paint(part: "SubFigure", panel: str, width: float) -> Painted:
         lines = [line for line in shown.lines if line.panel == panel]
-        return paint_lines(part.add_subplot(), part, shown, lines, wanted.log, width)
+        return paint_lines(part.add_subplot(), part, shown, lines, options.log, width)
 
     draw(panels_of(shown), paint, caption(shown), out, width_of(shown))
-    return [_summary(suite, shown), *said]
+    return [_summary(suite, shown), *remarks]
 
 
 def on_log_axes(full: Chart, log: str) -> tuple[Chart, list[str]]:
@@ -41,7 +41,7 @@ def on_log_axes(full: Chart, log: str) -> tuple[Chart, list[str]]:
     axes: Sequence[str] = AXES[log]
     if "x" in axes and full.categories:
         raise UserError(f"a logarithmic x axis needs numbers, and {full.x} has other values")
-    said = []
+    remarks = []
     for axis in axes:
         column = {"x": "x", "y": "mean"}[axis]
         lines: list[Line] = []
@@ -50,15 +50,17 @@ def on_log_axes(full: Chart, log: str) -> tuple[Chart, list[str]]:
             fits = ~(line.points[column] <= 0) | (line.level and axis == "x")
             lines.append(replace(line, points=line.points[fits].reset_index(drop=True)))
             if lost := int((~fits).sum()):
-                said.append(
+                remarks.append(
                     f"{line.place}: not on the logarithmic {axis} axis, as 0 or below: {lost}"
                 )
         full = replace(full, lines=lines)
     if "y" in axes:
         cut = sum(int((ln.points["mean"] <= ln.points["std"]).sum()) for ln in full.lines)
         if cut:
-            said.append(f"spreads cut on the logarithmic y axis, as they reach 0 or below: {cut}")
-    return full, said
+            remarks.append(
+                f"spreads cut on the logarithmic y axis, as they reach 0 or below: {cut}"
+            )
+    return full, remarks
 
 
 def caption(shown: Chart) -> str:
@@ -103,7 +105,7 @@ def _summary(suite: Suite, shown: Chart) -> str:
 
 def _notes(line: Line) -> list[str]:
     """What competed, every run that is missing by name, and gaps."""
-    said = notes(line.cells)
+    remarks = notes(line.cells)
     if gaps := int(line.points["mean"].isna().sum()):
-        said.append(f"{line.place}: points without a finite number, left as gaps: {gaps}")
-    return said
+        remarks.append(f"{line.place}: points without a finite number, left as gaps: {gaps}")
+    return remarks

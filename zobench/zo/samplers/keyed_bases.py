@@ -14,7 +14,7 @@ from torch import Tensor
 from zobench.zo.directions import Dense
 from zobench.zo.feedback import COORDINATES, Key
 from zobench.zo.low_rank import LowRank
-from zobench.zo.matrix import View, gaussian, view_of
+from zobench.zo.matrix import MatrixView, gaussian, view_of
 from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
 
@@ -46,11 +46,11 @@ class KeyedBases(Sampler):
         self.rank, self.refresh = rank, refresh
 
     @abstractmethod
-    def coordinates_of(self, view: View) -> tuple[int, ...]:
+    def coordinates_of(self, view: MatrixView) -> tuple[int, ...]:
         """Shape of the coordinates on such a matrix."""
 
     @abstractmethod
-    def scale_of(self, view: View) -> float:
+    def scale_of(self, view: MatrixView) -> float:
         """Factor in front of the three matrices."""
 
     def basis_of(self, noise: Tensor) -> Tensor:
@@ -65,13 +65,13 @@ class KeyedBases(Sampler):
         super().bind(slots, seed)
         self._epoch = -1  # of the bases in the buffers
         self._earlier: dict[tuple[int, int], _Bases] = {}  # drawn again, for this step only
-        self._views: dict[int, View] = {}
+        self._views: dict[int, MatrixView] = {}
         for slot in slots:
             view = view_of(slot.parameter.shape, self.rank)
             if view is not None:
                 self._see(slot, view)
 
-    def _see(self, slot: Slot, view: View) -> None:
+    def _see(self, slot: Slot, view: MatrixView) -> None:
         self._views[slot.id], slot.coordinates_shape = view, self.coordinates_of(view)
 
     def _epoch_of(self, step: int) -> int:

@@ -6,7 +6,7 @@ r, which makes it unbiased. The released code leaves that out: its learning rate
 over r.
 """
 
-from zobench.zo.matrix import View
+from zobench.zo.matrix import MatrixView
 from zobench.zo.samplers.keyed_bases import KeyedBases
 from zobench.zo.space import Slot
 
@@ -37,10 +37,10 @@ class LazyLowRank(KeyedBases):
         super().__init__(rank, refresh)
         self.weighted = variant == "paper"
 
-    def coordinates_of(self, view: View) -> tuple[int, ...]:
+    def coordinates_of(self, view: MatrixView) -> tuple[int, ...]:
         return view.rows, view.rank
 
-    def scale_of(self, view: View) -> float:
+    def scale_of(self, view: MatrixView) -> float:
         del view
         return 1.0
 

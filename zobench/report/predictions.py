@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from zobench.errors import UserError
 
 
-class Answers:
+class Predictions:
     """The predictions of a suite's runs, each file read once."""
 
     def __init__(self, suite: Path):
