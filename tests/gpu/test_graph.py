@@ -185,8 +185,8 @@ def test_a_loss_that_is_not_finite_changes_nothing(way: str, dtype: torch.dtype)
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        ({"sampler": Sphere()}, "sampler Sphere decides anew at every step"),
-        ({"estimator": FZOO()}, "estimator FZOO has to see its losses while the step goes on"),
+        ({"sampler": Sphere()}, "sampler Sphere decides at every step"),
+        ({"estimator": FZOO()}, "estimator FZOO reads its losses within the step"),
         ({"rule": Adam()}, "rule Adam cannot be captured"),
         ({"rule": Momentum(per_query=True)}, "rule Momentum cannot be captured"),
     ],

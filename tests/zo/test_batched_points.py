@@ -230,7 +230,7 @@ def test_what_cannot_be_packed_says_why(monkeypatch: pytest.MonkeyPatch) -> None
         estimator=OneSided(),
     )
     monkeypatch.setattr(batched_points, "SMALL", 0)
-    refuses("pack=2: 2 copies of what is trained .* would outweigh the model")
+    refuses("pack=2: 2 copies of the trained weights .* would outweigh the model")
     monkeypatch.undo()
     optimizer = optimizer_of(net, 2, TwoSided())
     with pytest.raises(ValueError, match="pack=2 needs a closure that returns a scalar tensor"):

@@ -305,5 +305,5 @@ def test_it_beats_mezo_on_the_papers_quadratic() -> None:
 def test_more_than_one_direction_a_step_is_refused() -> None:
     """The saving form holds one direction: more of them is an error when the parts are joined."""
     parameters = weights((200,))
-    with pytest.raises(ValueError, match=r"Cone draws at most 1 direction a step.*asks for 2"):
+    with pytest.raises(ValueError, match=r"Cone draws at most 1 direction a step.*needs 2"):
         optimizer_of(parameters, Cone(steps=10), queries=2)

@@ -1,8 +1,9 @@
-"""Packed evaluation: the loss at several points in one call, where what trains is small.
+"""The loss at several points in one call, for tunings that train few weights.
 
 The trained tensors are stacked, one copy per point, and `torch.func.vmap` runs the caller's closure
-once over the stack: what is frozen is shared, and its products see the points as one larger batch.
-Any model, tuning and loss will do whose operations vmap knows. The weights are never moved.
+once over the stack: frozen weights are shared, and their products see the points as one larger
+batch. The model, tuning and loss may use any operation that vmap supports. The weights are never
+moved.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from zobench.zo.passes.move import Move, Term, apply_moves
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
-SMALL = 2**28  # bytes of copies that are nobody's concern, however small the model is
+SMALL = 2**28  # bytes of copies that are always allowed, however small the model is
 
 
 class BatchedPoints:
@@ -43,8 +44,8 @@ class BatchedPoints:
         copies = most * sum(slot.parameter.nbytes for slot in slots)
         if copies > max(SMALL, sum(p.nbytes for p in model.parameters())):
             raise ValueError(
-                f"pack={most}: {most} copies of what is trained ({copies / 2**30:.2g} GiB) would"
-                " outweigh the model; pack fewer points, or train less (LoRA, prefix, prompt)"
+                f"pack={most}: {most} copies of the trained weights ({copies / 2**30:.2g} GiB)"
+                " would outweigh the model; pack fewer points, or train less (LoRA, prefix, prompt)"
             )
 
     def losses(
@@ -52,8 +53,8 @@ class BatchedPoints:
     ) -> list[float]:
         """The losses at the points, in order, from one call of the closure.
 
-        Raises ValueError where the closure returns no scalar tensor, or does what vmap cannot do,
-        such as looking at the value of a tensor that depends on the weights.
+        Raises ValueError where the closure returns no scalar tensor, or does something that vmap
+        does not support, such as reading the value of a tensor that depends on the weights.
         """
         stacks = [stacked(slot, sampler, points) for slot in self.slots]
         if all(stack is None for stack in stacks):  # then all points are the clean one
@@ -169,7 +170,7 @@ class _Holder(nn.Module):
 
 
 def stacked(slot: Slot, sampler: Sampler, points: Sequence[Point]) -> Tensor | None:
-    """The slot's weights at each point, (points, *shape): the walk's arithmetic from clean weights.
+    """The slot's weights at each point, (points, *shape): the arithmetic of a displacement.
 
     None where the sampler leaves the slot out.
     """

@@ -85,9 +85,9 @@ class BatchedRuns(Generic[Batch]):
     ) -> dict[int, float | Diverged]:
         """One step of each member that has a batch: its loss, or why it made no step.
 
-        losses: stacks the batches of some rows, which are at most `most`, and says what the loss of
-        a row is. anchor: (member, n) gives the member's n-th batch of the training set, where its
-        estimator asks for others than the step's. Whatever is raised, all weights are clean.
+        losses: stacks the batches of at most `most` rows, and returns the loss of a row. anchor:
+        (member, n) gives the member's n-th batch of the training set, for estimators that evaluate
+        other batches than the step's. All weights are clean after it, also when it raises.
         """
         steps = {n: self.members[n].stepping() for n in batches}
         values: dict[int, Sequence[float] | None] = dict.fromkeys(batches)

@@ -1,10 +1,10 @@
-"""The `inplace` walk: the weights themselves are displaced, in one pass from point to point.
+"""In-place displacement: the weights themselves move, in one pass from point to point.
 
-The walk goes through the clean point: leaving w + a z for w + b z adds -a z, then b z, with one
+Every pass goes through the clean point: from w + a z to w + b z it adds -a z, then b z, with one
 draw. A float32 sum within one binade that is undone by the same number comes back to its bits, so
-the walk drifts at binade borders only; -2 eps z in one sum would drift at every step. A 16-bit
-weight walks with its remainder, as the float32 that the two are. 16 bits alone drift at every step,
-whatever the order, as they do in MeZO's code.
+the weights drift at binade borders only; -2 eps z in one sum would drift at every step. A 16-bit
+weight moves together with its remainder, as one float32. 16 bits alone drift at every step, in any
+order, as they do in MeZO's code.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ from zobench.zo.space import Slot
 
 
 class Displacement(Protocol):
-    """How weights get to the points at which the loss is evaluated.
+    """Moves the weights to the points at which the loss is evaluated.
 
-    at: their displacement from the clean point, which the update has to take back. hint: what else
-    than training may have made a run's first loss NaN, to be added to the message.
+    at: where the weights are, relative to the clean point; the update has to undo it. hint: another
+    reason than training for a NaN as a run's first loss, which is added to the message.
     """
 
     at: Point

@@ -1,8 +1,8 @@
-"""How far 16-bit weights that are perturbed in place are from where their updates sent them.
+"""The drift of 16-bit weights that are perturbed in place without remainders.
 
-Every displacement rounds what is stored, so that such weights wander without being told to, and
-updates smaller than their spacing are lost in it (docs/numerics.md). A sample of the weights is
-followed beside them in float32, by the same updates along the same directions.
+Every displacement rounds the stored weights, so that they move without an update, and updates
+smaller than their spacing are lost (docs/numerics.md). A sample of the weights is kept in float32
+and gets the same updates along the same directions, for comparison.
 """
 
 from collections.abc import Iterable, Sequence
@@ -68,9 +68,9 @@ class DriftMeter:
     def findings(self) -> dict[str, float]:
         """What to log.
 
-        drift/relative: |w - meant| / |meant|. drift/cosine: of the way that the weights have gone
-        and the way they were sent. drift/update_in_spacings: the last update's size over half the
-        spacing of a weight of median size; below 1 rounding decides what becomes of it.
+        drift/relative: |w - meant| / |meant|. drift/cosine: between the change of the weights and
+        the change that the updates meant. drift/update_in_spacings: the last update's size over
+        half the spacing of a weight of median size; below 1 most of it is lost to rounding.
         """
         now = torch.cat([sample.now for sample in self._samples])
         first = torch.cat([sample.first for sample in self._samples])

@@ -88,8 +88,8 @@ class Engine:
     ) -> AskTell[Feedback]:
         """Ask for the estimator's points; weights may stay at the last one until `update`.
 
-        While it waits for losses the weights are at the requested point. Whatever is
-        raised here or thrown in, and when it is closed early, the weights are restored first.
+        While it waits for losses the weights are at the requested point. On every exception, and
+        when it is closed early, the weights are restored first.
 
         Args:
             estimator: Whose points are evaluated.
@@ -162,7 +162,7 @@ class Engine:
     def update(self, feedback: Feedback, rule: Rule, *, step: int, lr: float) -> None:
         """Restore the weights and apply the feedback, one pass; then let the sampler learn.
 
-        What rule and sampler do to all slots is carried out together, the rule's moves first.
+        The moves of all slots are applied together, the rule's before the sampler's.
 
         Args:
             feedback: What `evaluation` returned.
@@ -187,7 +187,7 @@ class Engine:
         self.sampler.end_step()
 
     def _one_by_one(self, update: Update) -> list[tuple[Slot, list[DrawnTerm]]]:
-        """Ask rule and sampler for each slot; returns what the sampler may learn from."""
+        """Plan the update slot by slot; returns the terms that the sampler may learn from."""
         seen, moves = [], []
         for slot in self.slots:
             drawn = update.drawn_terms(slot, self.sampler)

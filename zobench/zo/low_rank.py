@@ -1,4 +1,4 @@
-"""Directions that are small coordinates between two bases, and never a full matrix in memory."""
+"""Low-rank directions: small coordinates between two bases, never a full matrix in memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
 """The matrix that a low-rank direction sees in a tensor, and the random matrices it is made of.
 
-A tensor of two or more dimensions is seen as (shape[0], everything else). Where that has a side no
-longer than the wanted rank, it is seen as the most nearly square matrix with as many elements
+A tensor of two or more dimensions is viewed as (shape[0], everything else). Where that has a side
+no longer than the given rank, it is viewed as the most nearly square matrix with as many elements
 instead: SubZero's policy for LoRA and prefix tensors, which are too slim for a subspace.
 """
 

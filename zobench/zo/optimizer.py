@@ -1,4 +1,4 @@
-"""ZOOptimizer: a sampler, an estimator and a rule behind the face of a torch optimizer."""
+"""ZOOptimizer: a sampler, an estimator and a rule with the interface of a torch optimizer."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -80,7 +80,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         if most is not None and estimator.directions > most:
             raise ValueError(
                 f"sampler {type(sampler).__name__} draws at most {most} direction a step, estimator"
-                f" {type(estimator).__name__} asks for {estimator.directions}"
+                f" {type(estimator).__name__} needs {estimator.directions}"
             )
         slots = slots_of(named_parameters)
         super().__init__([slot.parameter for slot in slots], {"lr": lr, "eps": eps})
@@ -133,7 +133,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         return drive(self.stepping(), evaluate)
 
     def stepping(self) -> AskTell[float]:
-        """Take a step as a generator, which asks its driver for losses.
+        """Take a step as a generator that yields requests and receives losses.
 
         `step` drives it with a closure; packs and captured graphs drive it in other ways. Run it
         without gradients.
@@ -195,7 +195,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             return values + (math.nan,) * missing  # a smaller pack had evaluated no more of them
 
         pack = self.engine.pack
-        # the walk's rounding is the step's: whoever packed its points left the weights alone
+        # displacements round as in the step: with packed points the weights did not move
         self.engine.pack = max(pack, 2) if record.packed else 1
         try:
             loss = drive(self.stepping(), recorded)

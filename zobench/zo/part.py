@@ -1,4 +1,4 @@
-"""What samplers, estimators and rules have in common: requirements, and what they keep."""
+"""The common base of samplers, estimators and rules: requirements and state."""
 
 from zobench.zo.space import Slot
 
@@ -26,7 +26,7 @@ class Part:
             slot: A trainable tensor.
 
         Returns:
-            Bytes; a test compares them with what is there.
+            Bytes; a test compares them with the buffers' sizes.
         """
         del slot
         return 0

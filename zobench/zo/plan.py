@@ -64,7 +64,7 @@ class Plan:
     def of(cls, slots: Sequence[Slot], sampler: Sampler, key: Key) -> "Plan | None":
         """The plan of a step's law; None where a fused pass cannot draw or store its directions.
 
-        Raises ValueError for a sampler that says it is steady and has other keys in its noise.
+        Raises ValueError for a sampler that is declared steady and uses other keys in its noise.
         """
         drawn = [(slot, z) for slot in slots if (z := sampler.direction(slot, key)) is not None]
         recipes = [z.recipe for _, z in drawn if z.recipe is not None]
@@ -76,7 +76,7 @@ class Plan:
         return cls([slot for slot, _ in drawn], recipes)
 
     def stale(self) -> bool:
-        """Whether somebody has put the weights elsewhere since."""
+        """Whether the weights have moved to other addresses since."""
         return self._places != self._addresses()
 
     def _addresses(self) -> list[int]:
@@ -85,7 +85,7 @@ class Plan:
     def tables(self, keys: Sequence[Key]) -> Tables:
         """A pass along the keys, from the clean copies where there are some.
 
-        Its terms stand by (slot, key), and their scales are 0.
+        Its terms are ordered by (slot, key), and their scales are 0.
         """
         count, number = len(self.slots), len(keys)
         terms = np.repeat(self._terms, number).reshape(count, number)
@@ -142,13 +142,13 @@ class Plan:
             tables.terms["second"][kind, place] = term.second * self.scales[kind]
 
     def save_clean(self) -> None:
-        """Note the clean weights of those that are restored by copy."""
+        """Copy the clean weights of the slots that are restored by copy."""
         for clean, stored in self._copies:
             torch._foreach_copy_(clean, stored)
         self._set_displaced(True)
 
     def run(self, tables: Tables, *, displaced: bool) -> None:
-        """Carry out a pass. displaced: whether the weights are displaced after it."""
+        """Run a pass. displaced: whether the weights are displaced after it."""
         tables = tables._replace(terms=tables.terms.reshape(-1))
         if self.on_gpu:
             gpu.launch(gpu_tables_from(tables, [slot.numel for slot in self.slots]), self._device)

@@ -1,10 +1,10 @@
-"""Passes over all slots at once, planned without a look at each of them.
+"""Passes over all slots at once, planned without a loop over the slots.
 
 A pass of one step differs from the same pass of the step before by keys and a few scales, where a
 sampler's directions are the same but for their keys (`Sampler.steady`) and a rule moves all
-matrices alike and all vectors alike (`Rule.alike`). Then the tables of the fused pass are kept, and
-these columns written anew: a model of 400 tensors costs Python little more than one of 4. All else
-is planned slot by slot, to the same bits.
+matrices in the same way and all vectors in the same way (`Rule.alike`). Then the tables of the
+fused pass are kept, and only these columns are written: a model of 400 tensors costs Python little
+more than one of 4. Everything else is planned slot by slot, to the same bits.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from zobench.zo.space import Slot
 
 
 class Update(NamedTuple):
-    """An update: what the rule is to do with the feedback, from the point where the weights are."""
+    """An update: the rule, the feedback, and the point where the weights are."""
 
     rule: Rule
     feedback: Feedback
@@ -33,7 +33,7 @@ class Update(NamedTuple):
     step: int
 
     def drawn_terms(self, slot: Slot, sampler: Sampler) -> list[DrawnTerm]:
-        """The keys' directions on the slot, with what each of them is needed for."""
+        """The keys' directions on the slot, with their coefficients."""
         at = {} if slot.displaced else self.at
         found = [(key, sampler.direction(slot, key)) for key in self.keys]
         weight = sampler.weight(slot)
@@ -54,7 +54,7 @@ class Planner:
         self.forget()
 
     def forget(self) -> None:
-        """Nothing of what was seen holds any more: state was replaced."""
+        """Drop the plan: the state that it points to was replaced."""
         self._plan: Plan | None = None
         self._step: int | None = None  # at which the plan was made
         self._rule: Rule | None = None  # whose state it points to

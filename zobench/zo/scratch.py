@@ -1,12 +1,13 @@
-"""The `scratch` walk of stochastic rounding: weights stay clean, so that nothing can drift.
+"""Displacement in a scratch buffer, for stochastic rounding: the weights stay clean.
 
-16-bit weights without remainders cannot be displaced and come back: copies of them are displaced.
+16-bit weights without remainders cannot be displaced and restored exactly: copies are displaced.
 
-While a point is evaluated, a module that is about to compute finds its own tensors displaced in a
-scratch buffer, which is free again when it returns: the memory of the largest module. Modules of
-vectors alone, as normalisations are, compute in float32 where the weights have 16 bits, in which
-most of a vector near 1 would not move at all. Between modules the parameters are NaN: a model that
-reads a tensor outside its own module's forward gets no loss, instead of one of clean weights.
+While a point is evaluated, a hook gives each module displaced copies of its own tensors in a
+scratch buffer, which is free again when the module returns: the memory of the largest module.
+Modules that hold vectors only, such as normalisations, compute in float32 where the weights have 16
+bits, since most elements near 1 would not move at all in 16 bits. Between modules the parameters
+are NaN: a model that reads a tensor outside its own module's forward gets no loss, instead of the
+loss of clean weights.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ _ALIGNED = 64  # bytes: where a tensor may begin
 
 
 class Scratch:
-    """Evaluates around the clean weights; the hooks are there while it evaluates, and only then."""
+    """Evaluates around the clean weights; the hooks are registered during evaluations only."""
 
     hint = (
         "; if the model reads a tensor outside its own module's forward, it needs"
@@ -183,9 +184,9 @@ def _of_vectors(module: nn.Module, slots: Sequence[Slot]) -> bool:
 
 
 def _rows_read(module: nn.Module, inputs: tuple[Any, ...]) -> Tensor | None:
-    """The rows of an embedding that its input asks for; None where all may be needed.
+    """The rows of an embedding that its input reads; None where all may be needed.
 
-    On a GPU as they stand there, some twice: to count the distinct ones would be to wait for it.
+    On a GPU some may be listed twice: removing duplicates would wait for the device.
     """
     if type(module) is not nn.Embedding or module.max_norm is not None or not inputs:
         return None
@@ -195,7 +196,7 @@ def _rows_read(module: nn.Module, inputs: tuple[Any, ...]) -> Tensor | None:
 
 
 class _ScratchBuffer:
-    """A stack of tensors in one buffer per device, which grows to the most that was ever needed."""
+    """A stack of tensors in one buffer per device, which grows to the largest size needed."""
 
     def __init__(self) -> None:
         self.used = 0

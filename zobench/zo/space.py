@@ -1,7 +1,7 @@
 """The trainable tensors ("slots"), and the moves of their weights and state.
 
-Weights stored in 16 bits are moved with float32 arithmetic: a block is widened, everything that
-one pass does to it is done, and the result is rounded once, as the slot's rounding says.
+Weights stored in 16 bits are moved with float32 arithmetic: a pass widens a block, moves it, and
+rounds the result once, by the slot's rounding.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ class Slot:
         name: The parameter's name in the model.
         parameter: The tensor; contiguous, of any float dtype.
         id: 32-bit hash of the name, which names the tensor's noise.
-        buffers: State vectors by name, each with one element per weight unless a part says else.
+        buffers: State vectors by name, by default with one element per weight.
         coordinates_shape: Shape of z's coordinates, where a sampler has such.
         rounding: How 16-bit weights are rounded.
         displaced: True while the weights are displaced and `clean_copy` has the clean ones.
@@ -61,7 +61,7 @@ class Slot:
         return self.parameter.data.view(-1)
 
     def buffer(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
-        """The state vector of that name, made of zeros when first asked for.
+        """The state vector of that name; zeros at its first use.
 
         Args:
             name: Any name; parts of one method should not share it by accident.
@@ -78,7 +78,7 @@ class Slot:
     def take_buffers(self, saved: Mapping[str, Tensor]) -> None:
         """Hold copies of the saved state vectors and no others.
 
-        One that is there already is overwritten where it lies, since others may hold it, too.
+        An existing one is overwritten in place, since others may hold it, too.
         """
         for name in self.buffers.keys() - saved.keys():
             del self.buffers[name]
@@ -143,9 +143,9 @@ class Slot:
     def clean_copy(self) -> tuple[Tensor, ...]:
         """Room for what is `stored` of a clean vector while it is displaced; empty for others.
 
-        Normalisation weights sit at 1, where the spacing of floats changes: walking would drift.
-        A model's vectors are a thousandth of it, so their clean values are simply kept, of float32
-        and of 16 bits with remainders. 16 bits alone are to round as in MeZO's code.
+        Normalisation weights are near 1, where the spacing of floats changes: displacing and
+        restoring them would drift. Vectors are a thousandth of a model, so their clean values are
+        copied, of float32 and of 16 bits with remainders. 16 bits alone round as in MeZO's code.
         """
         vector = self.parameter.dim() <= 1 and self.numel <= BLOCK
         exact = self.parameter.dtype == torch.float32 or self.rounding.remainder is not None

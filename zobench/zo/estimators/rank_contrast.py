@@ -52,7 +52,7 @@ class RankContrast(Estimator):
         return Feedback(loss=sum(losses.values()) / self.candidates, channels={GRAD: grad})
 
     def _contrast(self, losses: dict[Key, float]) -> dict[Key, float]:
-        """v by key. The last draw comes first, where the walk is: rounding sees no ranking."""
+        """v by key. The last draw comes first, where the weights are: rounding sees no ranking."""
         ranked = sorted(losses, key=lambda k: losses[k])
         share = 1.0 / self.each_side
         shares = dict.fromkeys(ranked[: self.each_side], share)

@@ -1,4 +1,4 @@
-"""Numba pieces of a pass: a span of a direction, drawn into a buffer as its row of TERM says."""
+"""Numba functions of a pass: a span of a direction, drawn into a buffer by its row of TERM."""
 
 import numpy as np
 

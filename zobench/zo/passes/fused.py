@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 Places = npt.NDArray[np.intp]
 
-_SHARES = 4  # to each thread, so that a late one is not waited for
+_SHARES = 4  # per thread, so that no thread waits long for a late one
 _ALONE = 1 << 16  # elements that are not worth a second thread
 
 
 def able(move: "Move") -> bool:
-    """Whether the kernel can carry out the move."""
+    """Whether the kernel can do the move."""
     tensors = (move.target,) if move.out is None else (move.target, move.out)
     return all(map(stored, tensors)) and all(t.direction.recipe is not None for t in move.terms)
 
@@ -44,7 +44,7 @@ def run_numba(moves: Sequence["Move"]) -> None:
 
 
 def run(tables: Tables) -> None:
-    """One pass. What the tables point to has to be alive."""
+    """One pass. The tensors that the tables point to must be alive."""
     pieces = tables.pieces
     sizes = np.cumsum(pieces["stop"] - pieces["start"])
     total = int(sizes[-1]) if len(sizes) else 0
@@ -69,7 +69,7 @@ def run(tables: Tables) -> None:
 
 
 def _between_groups(ends: Places, tables: Tables) -> Places:
-    """The ends moved on, where need be, to where a group of summed pieces ends."""
+    """The ends, moved forward to the end of a group of summed pieces where they are inside one."""
     pieces = tables.pieces
     if not tables.targets["outer"].any():
         return ends

@@ -25,7 +25,7 @@ KINDS = {"cuda"}  # of devices
 
 
 def able(move: "Move") -> bool:
-    """Whether the kernel can carry out the move."""
+    """Whether the kernel can do the move."""
     target, state_update = move.target, move.state_update
     if target.device.type not in KINDS or move.row_sums is not None or not installed():
         return False
@@ -62,7 +62,7 @@ def run_triton(moves: Sequence["Move"]) -> None:
 
 
 def launch(tables: GpuTables, device: torch.device) -> None:
-    """One pass. What the tables point to has to be alive."""
+    """One pass. The tensors that the tables point to must be alive."""
     from zobench.zo.passes import triton_directions, triton_kernel
 
     numbers, quantiles = _on_device(tables.numbers, device), upper_quantiles(device)
@@ -88,7 +88,7 @@ def _search(count: int) -> tuple[int, int]:
 
 
 def _on_device(numbers: Numbers, device: torch.device) -> Tensor:
-    """The tables there: one copy from pinned memory, or what an equal pass has left."""
+    """The tables on the device: one copy from pinned memory, or those of an equal pass."""
     scalars = current_scalars()
     if scalars is not None:
         return scalars.on_device(numbers)

@@ -120,7 +120,7 @@ def _add_row_sums(target, group, sums, energy):  # type: ignore[no-untyped-def]
 def numba_pass(pieces, targets, terms, longest, widest, table):  # type: ignore[no-untyped-def]
     """Move every piece. longest: elements of the longest one; widest: of the longest row.
 
-    Pieces may run in any order, but those of one group one after another, as they stand.
+    Pieces may run in any order, but those of one group in theirs, one after another.
     """
     words = np.empty(1024, _u32)
     room = np.empty(longest, _f32)

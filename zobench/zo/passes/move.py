@@ -1,4 +1,4 @@
-"""What a pass does to one tensor, and the pass over many of them."""
+"""Moves: what a pass does to one tensor, and the pass over many of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -106,6 +106,6 @@ def _alone(move: Move) -> None:
         estimate = torch.zeros_like(weights)
         for term in move.terms:
             z = term.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-            weights.add_(z * term.first)  # a product and a sum, as in the walk: it cancels
+            weights.add_(z * term.first)  # a product and a sum, as at the displacement: it cancels
             estimate.add_(z, alpha=term.second)
         move.state_update.apply(slice(start, start + weights.numel()), weights, estimate)

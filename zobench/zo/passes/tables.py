@@ -46,8 +46,8 @@ def tables_of(moves: Sequence["Move"]) -> Tables:
     targets, terms = rows_of(moves)
     recipes = [[recipe_of(term) for term in move.terms] for move in moves]
     widths = [{recipe.width for recipe in own if recipe.row is not None} for own in recipes]
-    wanted = zip(moves, widths, strict=True)
-    rows = [None if w or m.row > _LONGEST else m.rows for m, w in wanted]
+    pairs = zip(moves, widths, strict=True)
+    rows = [None if w or m.row > _LONGEST else m.rows for m, w in pairs]
     pieces, longest = pieces_of(
         [move.target.numel() for move in moves],
         [
@@ -92,7 +92,7 @@ def pieces_of(
 ) -> tuple[Table, int]:
     """Spans of the targets, in order, and the length of the longest one.
 
-    rows: of a target all whose pieces are rows, those that are needed.
+    rows: the rows that are needed, of a target whose pieces are all rows.
     """
     count, size = np.array(numels, np.int64), np.array(lengths, np.int64)
     number = -(-count // np.maximum(1, size))

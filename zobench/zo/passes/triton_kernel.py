@@ -2,7 +2,7 @@
 
 What it does to each element is what `kernel` does on a CPU, to the bit but for `normal` noise and
 the order of a dot product. A program finds its target among the tables, then moves a few blocks of
-1024 elements, each a block of the noise layout, so that no word of a Philox call is drawn in vain.
+1024 elements, each a block of the noise layout, so that every word of a Philox call is used.
 """
 
 import triton

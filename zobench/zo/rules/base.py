@@ -1,4 +1,4 @@
-"""What every rule is, and the pass that rules with elementwise state share."""
+"""The interface of rules, and the pass that rules with elementwise state share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,8 @@ class Rule(Part, ABC):
     """Moves one slot by the estimate g = sum of coefficient * z, restoring it in the same pass.
 
     Attributes:
-        alike: Whether matrices have the same scales, and so have vectors; one move for each then.
+        alike: Whether all matrices have the same scales, and all vectors too; then one move for
+            each of the two kinds is enough.
         linear: Names of buffers that are linear in the estimate, as a momentum is.
     """
 
@@ -25,7 +26,7 @@ class Rule(Part, ABC):
     linear: tuple[str, ...] = ()  # buffers that are linear in the estimate, as a momentum is
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
-        """Look at the step's coefficients before the slots are updated: for scalar statistics.
+        """Receive the step's coefficients before the slots are updated, for scalar statistics.
 
         Args:
             grad: Coefficient of each direction.
@@ -33,7 +34,7 @@ class Rule(Part, ABC):
         """
 
     def past_keys(self) -> Iterable[Key]:
-        """Directions of earlier steps that `update` wants to see again; needs PAST.
+        """Directions of earlier steps that `update` needs again; requires PAST.
 
         Returns:
             Their keys.
@@ -44,9 +45,9 @@ class Rule(Part, ABC):
     def update(
         self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
     ) -> Move | None:
-        """What a step does to the slot's weights.
+        """Plan the update of the slot's weights.
 
-        The weights come displaced; adding each term's `restore` times its direction cleans them.
+        The weights are displaced; adding `restore` times the direction of each term restores them.
 
         Args:
             slot: A trainable tensor.
@@ -55,8 +56,8 @@ class Rule(Part, ABC):
             step: Number of the step, from 0.
 
         Returns:
-            A plan, which the engine carries out for all slots in one pass; None where it is done
-            already, or the slot stays.
+            A move, which the engine applies for all slots in one pass; None where it is done
+            already, or the slot does not move.
         """
 
 
@@ -103,7 +104,7 @@ def touched_blocks(
 
 
 def _restored(term: DrawnTerm, start: int, weights: Tensor) -> Tensor:
-    """The direction's block, after bringing the weights back along it."""
+    """The direction's block, after restoring the weights along it."""
     z = term.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-    weights.add_(z * term.restore)  # a product and a sum, as in the walk: it cancels
+    weights.add_(z * term.restore)  # a product and a sum, as at the displacement
     return z

@@ -1,4 +1,4 @@
-"""What rules share that keep their state in the coordinates of a law with bases."""
+"""The base of rules that keep their state in the coordinates of a law with bases."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,9 +12,9 @@ from zobench.zo.space import Slot
 
 
 class CoordinateRule(Rule):
-    """Moves a matrix by coordinates, which become weights block by block.
+    """Updates a matrix in coordinates; the product with the bases is formed block by block.
 
-    A matrix that takes no part in a step has no bases, and stays.
+    A matrix that takes no part in a step has no bases and does not move.
 
     Args:
         vectors: The rule of slots without coordinates.

@@ -2,10 +2,10 @@
 
 The estimate of a matrix is sum of coefficient * scale * U X V^T. Its coordinates, the sum of
 coefficient * X, are small; the inner rule gets them as if they were the parameter's gradient, and
-its state has their size. The step that it takes there is lifted like a direction, with the law's
-scale: plain descent stays what it is, and Adam on SubZero's law moves an entry of W by about lr, as
-in full space. When the bases change, linear state follows them; squares stay in their coordinates,
-where the law is the same before and after.
+its state has their size. The step in coordinates becomes a step of the matrix like a direction,
+with the law's scale: plain descent is unchanged, and Adam on SubZero's law moves an entry of W by
+about lr, as in full space. When the bases change, linear state is projected on the new ones;
+squares stay in their coordinates, where the law is the same before and after.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -93,9 +93,9 @@ class Momentum(Rule):
 
     @staticmethod
     def _by_query(slot: Slot, drawn: Sequence[DrawnTerm], state_update: HeavyBall) -> None:
-        """The weights come back first; then a step for each direction that has a coefficient.
+        """The weights are restored first; then a step for each direction that has a coefficient.
 
-        Where the weights stood thus decides neither the order of the steps nor their number.
+        So the point where the weights were has no effect on the order or number of the steps.
         """
         queries = sorted(
             (term for term in drawn if GRAD in term.coefficients), key=lambda term: term.key
@@ -104,7 +104,7 @@ class Momentum(Rule):
             for term in drawn:
                 if term.restore:
                     z = term.direction.draw(start, weights.numel(), weights.device)
-                    weights.add_(z.to(weights.dtype) * term.restore)  # as in the walk: it cancels
+                    weights.add_(z.to(weights.dtype) * term.restore)  # as at the displacement
             place = slice(start, start + weights.numel())
             for term in queries:
                 z = term.direction.draw(start, weights.numel(), weights.device)

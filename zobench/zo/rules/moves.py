@@ -11,7 +11,7 @@ from zobench.zo.space import Slot
 class Moves(Rule):
     """w <- w + sum of coefficient * z over what the estimator moved; no state, no learning rate.
 
-    Restore and move are one pass with one draw; a step that stays where it evaluated last is free.
+    Restore and move are one pass with one draw; a step that stays at the last point costs no pass.
     """
 
     needs = frozenset({MOVE})

@@ -53,7 +53,7 @@ class Sign(Rule):
         for start, weights in slot.edit():
             for term, scale in scaled:
                 z = term.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-                weights.add_(z * term.restore)  # rounded as in the walk, so that it cancels
+                weights.add_(z * term.restore)  # rounded as at the displacement
                 weights.add_(torch.sign(z), alpha=scale)
         return None
 

@@ -1,4 +1,4 @@
-"""What every sampler is: the law of the direction z, and how it is learnt."""
+"""The interface of samplers: the law of the direction z, and how it is learnt."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from zobench.zo.space import Slot
 
 
 class ReplayClass(StrEnum):
-    """What it takes to draw a direction of an earlier step again.
+    """What is needed to draw a direction of an earlier step again.
 
     Attributes:
         PURE: Its key.
@@ -32,7 +32,7 @@ class Steady(StrEnum):
     """How long directions stay the same but for the key of their noise (see `zobench.zo.planner`).
 
     Attributes:
-        NEVER: Each direction is asked for anew.
+        NEVER: `direction` is called for each slot and key.
         STEP: Until the next `begin_step`.
         RUN: For the whole run.
     """
@@ -80,7 +80,7 @@ class Sampler(Part, ABC):
         """
 
     def watch(self) -> AbstractContextManager[object]:
-        """Look on while the clean weights are evaluated, where that is a step's first evaluation.
+        """Observe the evaluation of the clean weights, where it is a step's first evaluation.
 
         A law that reads activations may change once more here, before the first direction.
 
@@ -135,7 +135,7 @@ class Sampler(Part, ABC):
             drawn: The step's directions on the slot.
 
         Returns:
-            The move, with a `RowSums` where sums are wanted.
+            The move, with `RowSums` where sums are needed.
         """
         del slot, drawn
         return move
@@ -148,8 +148,8 @@ class Sampler(Part, ABC):
             drawn: The step's directions on the slot, with their coefficients by channel.
 
         Returns:
-            What is to be done to the slot's state, which the engine does for all slots at once;
-            None where it is done already.
+            The move of the slot's state, which the engine applies for all slots at once; None where
+            it is done already.
         """
 
     def end_step(self) -> None:
@@ -162,8 +162,8 @@ class Sampler(Part, ABC):
             slot: A trainable tensor.
 
         Returns:
-            A direction, for diagnosis: it may be zero. None where the law has no such mean, or has
-            not begun one.
+            A direction, for diagnosis: it may be zero. None where the law has no such mean, or none
+            yet.
         """
         del slot
         return None

@@ -1,4 +1,4 @@
-"""Laws with bases that hold for a while: what SubZero, LOZO, TeZO and ZO-Muon share.
+"""Laws with bases that change every few steps: the base of SubZero, LOZO, TeZO and ZO-Muon.
 
 Every `refresh` steps the bases of all matrices are drawn anew, from noise named by the step of the
 refresh: those of an earlier time can be drawn again, and with them every earlier direction. In

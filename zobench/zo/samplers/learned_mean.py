@@ -3,7 +3,7 @@
 v = mu + sigma n, n ~ N(0, I); after each step mu <- mu - gamma_mu / (K sigma) * sum_k A_k n_k, over
 the K candidates that were evaluated, with the advantages A_k of the estimator's policy channel. The
 released code rebuilds other noise than it evaluated, so that its mu is a random walk; here the
-update replays the candidates by key. gamma_mu = 0 is the control without learning.
+update draws the candidates again by key. gamma_mu = 0 is the control without learning.
 """
 
 import math

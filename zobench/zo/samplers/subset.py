@@ -1,4 +1,4 @@
-"""A law on a part of the slots: what the samplers that choose slots share."""
+"""A law on a part of the slots: the base of samplers that choose slots."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
