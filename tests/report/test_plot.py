@@ -214,7 +214,7 @@ def test_the_selection_is_the_tables(rates: list[tuple[float | None, int]]) -> N
             assert line.points["mean"].iloc[-1] == pytest.approx(0.9 - (rate - 1) / 10)
             assert len(line.cells[0].values) == int(cell["n"])
         else:
-            with pytest.raises(UserError, match=r"nothing to plot.*no dev numbers tell them apart"):
+            with pytest.raises(UserError, match=r"nothing to plot.*no dev numbers to select by"):
                 plot(root, SUITE)
 
 

@@ -411,7 +411,7 @@ def test_without_bos_and_eos_an_empty_content_free_prompt_is_refused(
 def test_an_empty_prompt_is_still_an_error(tiny_opt: Any, tokenizer_without_bos: Any) -> None:
     """Of an ordinary question: its row is at fault, and is named."""
     task = numbered(prompt="{{ free }}", calibrated=True)
-    with pytest.raises(UserError, match=r"row \d+: no token stands before the choice"):
+    with pytest.raises(UserError, match=r"row \d+: there is no token before the choice"):
         task.prepare(encoder_of(tokenizer_without_bos, tiny_opt), CPU)
 
 

@@ -154,5 +154,5 @@ def test_bad_settings_are_one_sentence(settings: dict[str, Any], sentence: str) 
 
 def test_a_model_without_text_is_refused() -> None:
     """A point has no vocabulary."""
-    with pytest.raises(UserError, match="choose a model of language"):
+    with pytest.raises(UserError, match="choose a language model"):
         task().prepare(LoadedModel(torch.nn.Linear(1, 1)), CPU)

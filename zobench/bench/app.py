@@ -1,4 +1,4 @@
-"""`zobench bench`: how near a step of each method comes to its forward passes.
+"""`zobench bench`: the time of a step of each method over that of its forward passes.
 
 A Hydra app of its own (conf/bench.yaml). Its rows are composed as a run composes them: the model's
 and the tuning's option, an optimizer, then the row's own overrides.
@@ -122,7 +122,7 @@ def _measured(job: Bench, device: torch.device) -> dict[str, Any]:
 
 
 def _place(job: Bench, device: torch.device) -> Path:
-    """The file of the JSON, in a folder that is there; UserError where there cannot be one."""
+    """The file of the JSON, in an existing folder; UserError where it cannot be written."""
     settings = job.settings
     batch = f"{settings['batch_size']}x{settings['tokens']}"
     name = f"{job.model}-{settings['dtype']}-{batch}-{settings['logits']}-{device.type}.json"
@@ -137,6 +137,6 @@ def _place(job: Bench, device: torch.device) -> Path:
 
 
 def _quoted(argument: str) -> str:
-    """As one would type it: rows with overrides are in single quotes themselves."""
+    """The command line as typed: rows with overrides are in single quotes."""
     plain = "'" in argument and not set(argument) & set('"$`\\!')
     return f'"{argument}"' if plain else shlex.quote(argument)

@@ -1,4 +1,4 @@
-"""Runs side by side against runs one after another: `python -m zobench.bench.batched_runs`.
+"""Batched runs against runs one after another: `python -m zobench.bench.batched_runs`.
 
 A model of random weights (OPT-125m's shape; nothing is downloaded) is tuned in a small part, and
 takes one step of each of several runs, with a batch of its own each: alone, point by point; alone,

@@ -1,4 +1,4 @@
-"""The race of Gaussian transforms on a GPU: what one pass over a vector costs with each of them."""
+"""Gaussian transforms on a GPU: the time of one pass over a vector with each of them."""
 
 import time
 from collections.abc import Iterator

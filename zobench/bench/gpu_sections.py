@@ -1,6 +1,6 @@
-"""What `make gpu` measures, a function for each section, which yields one flat row at a time.
+"""The measurements of `make gpu`, a function per section, which yields one flat row at a time.
 
-Each takes the device and its sizes, so that a CPU with tiny ones can try it.
+Each takes the device and its sizes, so that a CPU can run it with tiny ones.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Whether the GPU's passes do what the CPU's do: `CHECKS`, by name, each a function of the device.
+"""Comparisons of the GPU's passes with the CPU's: `CHECKS`, by name, each a function of the device.
 
 On a device of kind cpu they run in Triton's interpreter. A check raises AssertionError.
 """
@@ -42,7 +42,7 @@ def results(move: Move) -> list[Tensor]:
 
 
 def compare(make: Make, device: torch.device, tolerance: float = 0.0) -> None:
-    """The moves on the device against those of the CPU's kernel; to the bit unless told."""
+    """The moves on the device against those of the CPU's kernel; to the bit by default."""
     here, there = make(CPU), make(device)
     fused.run_numba(here)
     gpu.run_triton(there)

@@ -59,7 +59,7 @@ def _memory(
 
 
 def _tidy() -> None:
-    """Give back what is free, so that no peak holds what an earlier row has left."""
+    """Return free memory, so that no peak includes memory of an earlier row."""
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it

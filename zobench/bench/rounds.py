@@ -22,8 +22,8 @@ def timed(
 ) -> Times:
     """{piece: {seconds: [...], forwards: [...]}}, a number of each for every round.
 
-    Before the clock starts each piece is carried out once, so that state exists and code is
-    compiled. Weights are moved about between the pieces, outside of the clock.
+    Before the clock starts each piece is run once, so that state exists and code is compiled.
+    Weights are copied between the pieces, outside of the clock.
     """
     weights = Weights(subject.trainable)
     times: Times = {name: {"seconds": [], "forwards": []} for name in pieces}
@@ -68,5 +68,5 @@ def synchronize(device: torch.device) -> None:
 
 
 def say(text: str) -> None:
-    """Show how far the bench is, beside what it prints in the end."""
+    """Show the progress of the bench."""
     print(f"bench: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What every row of the bench works on: one model, one batch of random tokens, one loss."""
+"""The subject of all rows of the bench: one model, one batch of random tokens, one loss."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -78,7 +78,7 @@ def subject_of(settings: Mapping[str, Any], device: torch.device) -> Subject:
 def language_loss(model: Any, batch: Batch) -> Tensor:
     """Mean cross-entropy of every next token, in float32 over the logits of all places.
 
-    A masked language model is asked for the same tokens: the work is that of its own loss.
+    A masked language model predicts the same tokens: the work is that of its own loss.
     """
     tokens = batch.input_ids
     logits = forward(model, batch)[:, -tokens.shape[1] :]  # virtual tokens stand in front

@@ -1,4 +1,4 @@
-"""What 16-bit models see of the displacements of vectors: `python -m zobench.bench.vectors`.
+"""The effect of displaced vectors in 16-bit models: `python -m zobench.bench.vectors`.
 
 A 16-bit weight near 1, as of a normalisation, hardly moves when it is displaced by 1e-3 z: its pair
 with the remainder moves, and the model sees the weight alone. Printed for two small models of

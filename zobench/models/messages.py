@@ -1,4 +1,4 @@
-"""What transformers has to say while it loads a model: errors in one sentence, the rest unsaid."""
+"""Messages of transformers while it loads a model: errors in one sentence, no others."""
 
 import re
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from zobench.errors import UserError
 
 @contextmanager
 def in_one_sentence(path: str, attention: str | None) -> Iterator[None]:
-    """What the libraries raise for bad input becomes a UserError of one line.
+    """Turn exceptions of the libraries about bad input into a UserError of one line.
 
-    Damaged files make them raise exceptions of any type; only a lack of memory is none of theirs.
+    Damaged files cause exceptions of any type; only a lack of memory is raised unchanged.
     """
     try:
         yield
@@ -63,7 +63,7 @@ def _missing_package(text: str, folder: Path) -> str | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars, and no table of missing keys: `check_keys` says what is wrong with them."""
+    """No bars, and no table of missing keys: `check_keys` reports them."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

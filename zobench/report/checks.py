@@ -1,6 +1,6 @@
-"""What makes numbers of one table incomparable: budgets, number formats, data seeds, test sizes.
+"""Differences that make numbers of a table incomparable: budgets, dtypes, data seeds, test sizes.
 
-Within a cell it is an error, between cells the table's first line says it.
+Within a cell they are an error; between cells the table's first line names them.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ def _refuse_other_files(done: pd.DataFrame, place: tuple[str, str]) -> None:
             seeds = " and ".join(", ".join(map(str, some)) for some in apart)
             raise UserError(
                 f"{', '.join(place)}: seeds {seeds} have read different files of data or model"
-                " under the same settings; remove the folders of those that count no more"
+                " under the same settings; remove the folders of the outdated ones"
             )
 
 
@@ -52,7 +52,7 @@ def _refuse(place: tuple[str, str], what: str, found: list[str]) -> None:
     key = found[0].partition("=")[0]
     raise UserError(
         f"{', '.join(place)}: settings with different {what} compete for one cell: "
-        f"{', '.join(found)}; tell them apart, as in --rows optimizer,{key}, or remove runs"
+        f"{', '.join(found)}; separate them, as in --rows optimizer,{key}, or remove runs"
     )
 
 
@@ -64,7 +64,7 @@ def _declared(suite: Suite, runs: pd.DataFrame) -> str:
 
 
 def what_differs(suite: Suite, cells: Sequence[Cell], axes: str) -> str:
-    """In what the shown runs differ and where, for example `model.dtype: a (x y); b (z y)`.
+    """The differences of the shown runs, for example `model.dtype: a (x y); b (z y)`.
 
     axes: the keys of rows and columns, which are meant to differ. Empty when nothing does.
     """

@@ -105,7 +105,7 @@ def latex(sheet: Sheet) -> str:
 def csv(sheet: Sheet) -> str:
     """One line per cell, with full-precision numbers (an accuracy stays a fraction).
 
-    In what the runs differ is a column, so that the file stays one that programs can read.
+    The differences of the runs are a column, so that programs can read the file.
     """
     return pd.DataFrame(sheet.records).to_csv(index=False)
 

@@ -1,4 +1,5 @@
-"""The runs of a suite as a sheet: cells in rows and columns, and what stands beside them.
+"""The runs of a suite as a sheet: cells in rows and columns, with intervals, tests and published
+numbers.
 
 Of a single column the intervals, tests and published numbers are columns; of several they are
 lines under each row.
@@ -56,7 +57,7 @@ def lay_out(suite: Suite, view: View) -> Sheet:
         *tests(cells, predictions, view.metric, view.baseline),
         *published_columns(suite, cells, averages, published_of(suite), view.metric),
     ]
-    # An average mixes what the tasks are judged by: shown where a paper has one to compare with.
+    # An average mixes metrics of several tasks: shown where a paper has one to compare with.
     if any(place in facet.texts for facet in facets for place in averages):
         heads.append(AVERAGE)
     facets = [facet for facet in facets if facet.texts or facet.notes]
@@ -108,7 +109,7 @@ def _cells(suite: Suite, view: View) -> dict[Place, Cell]:
 
 
 def _until(suite: Suite, frame: pd.DataFrame, target: float) -> list[float]:
-    """Forwards that each finished run spent until dev/accuracy reached the target, else NaN."""
+    """Forwards of each finished run until dev/accuracy reached the target, else NaN."""
     return [
         forwards_to(
             curve(read_metrics(suite.path / folder), "cost/forwards", "dev/accuracy"), target
@@ -130,7 +131,7 @@ def _averages(cells: Mapping[Place, Cell], heads: Sequence[str]) -> dict[Place, 
 
 
 def _under(facets: Sequence[Facet], places: Sequence[Place], costs: int) -> list[list[str]]:
-    """A line per facet that has something to say of the row."""
+    """A line per facet that has texts for the row."""
     return [
         [UNDER + facet.title, *[facet.texts.get(place, "-") for place in places], *[""] * costs]
         for facet in facets
@@ -145,7 +146,7 @@ def _records(
     view: View,
     differs: str,
 ) -> list[dict[str, object]]:
-    """A line of the CSV per cell: its own numbers, then those beside them."""
+    """A line of the CSV per cell: its own numbers, then those of its facets."""
     records = {place: cell.record(view.metric, view.target) for place, cell in cells.items()}
     for (row, column), mean in averages.items():
         records[row, column] = {"row": row, "column": column, "metric": view.metric, "mean": mean}

@@ -19,7 +19,7 @@ KINDS: dict[str, Callable[[Suite, FigureOptions, Path], list[str]]] = {
     "pareto": pareto,
     "rates": rates,
 }
-# What a kind shows where nobody says otherwise.
+# The defaults of each kind.
 DEFAULTS = {
     "curves": {"x": "cost/forwards", "y": "dev/accuracy", "log": "none"},
     "target": {"x": "cost/forwards", "y": "dev/accuracy", "log": "none"},
@@ -41,11 +41,11 @@ def plot(
     target: str | None = None,
     out: Path | None = None,
 ) -> str:
-    """Draw the figure of one suite; returns where it is, what it shows and what it does not.
+    """Draw the figure of one suite; returns its path, what it shows and what is missing.
 
-    What is not given comes from the suite's `plot:` key, its axes only for the kind that it names
-    (curves, where it names none); the target comes from `table:`. Without `out` the figure lands
-    in the suite. UserError for an unknown kind, scale or format, or where there is nothing to show.
+    Defaults come from the suite's `plot:` key, its axes only for the kind that it names (curves,
+    where it names none); the target comes from `table:`. Without `out` the figure is written into
+    the suite. UserError for an unknown kind, scale or format, or where there is nothing to show.
     """
     runs = read_suite(root, suite)
     usual = runs.preset("plot", "kind") or "curves"

@@ -1,4 +1,4 @@
-"""Published numbers: the rows of `published.csv` that belong beside a run of ours."""
+"""Published numbers: the rows of `published.csv` that correspond to a run of ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def load() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Published:
-    """The numbers that a suite asks for: null keys take any; `names` are the paper's for ours."""
+    """The numbers that a suite names: null keys match any; `names`: ours to the paper's."""
 
     paper: str
     table: str | None
@@ -52,9 +52,9 @@ class Published:
     def find(self, method: str, task: str, tuning: str, model: str = "-") -> pd.Series | None:
         """The row of a run with these choices, if the paper has one; UserError if it has several.
 
-        What was not trained (zero-shot, ICL) stands under the tuning `none`, where `setting`,
-        which says on how much was trained, is only compared where it is there. A row without a
-        task, such as one of memory, is any task's.
+        Methods without training (zero-shot, ICL) have the tuning `none`; there `setting`, the
+        amount of training data, is compared only if the paper gives it. A row without a task, such
+        as one of memory, matches any task.
         """
         method, task, tuning = (self.names.get(name, name) for name in (method, task, tuning))
         rows = self.rows[self.rows["method"] == method]
@@ -100,7 +100,7 @@ def _first(rows: pd.DataFrame, key: str, values: tuple[str, ...]) -> pd.DataFram
 
 
 def published_of(suite: Suite) -> Published | None:
-    """What the runs' `published:` settings ask for: None without a paper, UserError if two."""
+    """The runs' `published:` settings: None without a paper, UserError if there are two."""
     found: dict[str, dict[str, Any]] = {}
     for config in suite.configs.values():
         settings = config.get("published") or {}

@@ -1,4 +1,4 @@
-"""What stands beside a cell's number: how sure it is, and whether it beats the baseline."""
+"""The uncertainty of a cell's number, and a test against the baseline."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Place = tuple[str, str]  # row and column
 
 @dataclass(frozen=True)
 class Facet:
-    """One more number per cell: its text by place, what the CSV holds of it, and notes."""
+    """One more number per cell: its text by place, its columns of the CSV, and notes."""
 
     title: str
     texts: dict[Place, str]
@@ -39,7 +39,7 @@ def intervals(cells: Mapping[Place, Cell], predictions: Predictions, metric: str
         else:
             low, high = seed_interval(cell.values.to_numpy(dtype=float))
             seeds_only += [] if math.isnan(low) else [place]
-        if is_share(metric):  # what seeds lack in variance is added, which may reach beyond
+        if is_share(metric):  # the correction for few seeds may reach beyond 0 and 1
             low, high = max(low, 0.0), min(high, 1.0)
         if not math.isnan(low):
             texts[place] = f"{number(metric, low)} to {number(metric, high)}"
@@ -75,7 +75,7 @@ def tests(
             records[place] = {"p": p}
     notes = [
         f"p vs {baseline}: paired over test examples, the scores averaged over common seeds, "
-        f"{FLIPS} sign flips; says nothing of other seeds, and is not corrected for several rows"
+        f"{FLIPS} sign flips; not valid for other seeds, and not corrected for several rows"
     ]
     notes = notes if texts else []
     notes += [f"no p vs {baseline}, {why}: {listed(places)}" for why, places in reasons.items()]
@@ -83,7 +83,7 @@ def tests(
 
 
 def listed(places: list[Place]) -> str:
-    """Rows and columns for people; of many, the first."""
+    """Rows and columns as text; of many, the first."""
     shown = [" ".join(place) for place in places[:6]]
     more = len(places) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
@@ -111,7 +111,7 @@ def _tested(
             return "as the test rows are not the same"
         golds.add(predictions.gold(mine[seed]))
         differences.append(pair[0] - pair[1])
-    # Where the seeds have test splits of their own, their examples stand side by side.
+    # Where the seeds have test splits of their own, their examples are concatenated.
     if len(golds) == 1:
         return sign_flip(np.mean(differences, axis=0))
     return sign_flip(np.concatenate(differences))

@@ -15,9 +15,9 @@ from zobench.report.wandb_login import require_login
 
 
 class OfflineRun(NamedTuple):
-    """What W&B kept of one run while it was offline.
+    """The data that W&B stored of one run while it was offline.
 
-    state: waiting, uploaded, or unfinished; of a run that goes on, the rest would be left behind.
+    state: waiting, uploaded, or unfinished; the rest of an unfinished run would not be uploaded.
     """
 
     name: str  # suite/run
@@ -37,12 +37,12 @@ def offline_runs(root: Path, names: Sequence[str]) -> Iterator[OfflineRun]:
 
 
 def is_uploaded(folder: Path) -> bool:
-    """Whether W&B left its mark beside every file of an offline run."""
+    """Whether every file of an offline run has W&B's mark of an upload."""
     return all(file.with_suffix(".wandb.synced").exists() for file in folder.glob("*.wandb"))
 
 
 def upload(folder: Path) -> str | None:
-    """Upload one offline run by `wandb sync`; None when it is there, else why it is not."""
+    """Upload one offline run by `wandb sync`; None when it succeeds, else the reason."""
     command = [sys.executable, "-m", "wandb", "sync", str(folder)]
     environment = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
     done = subprocess.run(
@@ -53,7 +53,7 @@ def upload(folder: Path) -> str | None:
         text=True,
         check=False,
     )
-    # `wandb sync` ends well even when the server refused the run: its mark is what counts.
+    # `wandb sync` exits with 0 even when the server refused the run: its mark is what counts.
     if done.returncode == 0 and is_uploaded(folder):
         return None
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="zobench sync",
         description="Upload the finished and failed runs that W&B logged offline. Those already "
-        "there are skipped, and so are runs without an end, which may still go on.",
+        "there are skipped, and so are unfinished runs, which may still be running.",
         epilog="example: zobench sync quickstart --dry-run",
     )
     parser.add_argument("suite", metavar="SUITE", nargs="?", help="one suite (default: all)")

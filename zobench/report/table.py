@@ -36,7 +36,7 @@ def sheet(
     select: str | None = None,
     baseline: str | None = None,
 ) -> Sheet:
-    """The table of one suite as texts and numbers; what is not given is in its `table:` key."""
+    """The table of one suite as texts and numbers; defaults are in its `table:` key."""
     given = {"rows": rows, "columns": columns, "metric": metric, "select": select}
     chosen = {
         key: value or suite.preset("table", key) or DEFAULTS[key] for key, value in given.items()
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         "table",
         "Mean and sample standard deviation over seeds, from the run folders of a suite, with a "
         "95 % interval and the published numbers that the suite names. "
-        "Where several settings compete for a cell, the dev split chooses and a note says so.",
+        "Where several settings compete for a cell, the dev split chooses, with a note.",
         "zobench table quickstart --rows optimizer --columns task --format latex",
     )
     keys = "choices (optimizer, task, ...) or config keys (optimizer.lr), joined by commas"

@@ -31,7 +31,7 @@ class ChoiceTask:
     template per class, leading space included; label: the column with the class; labels: its
     values, in the order of `choices`. Instead of label and labels, `each` is an expression that
     lists the candidates: the one template in `choices` is rendered for each `item`, and `right` is
-    an expression that says whether an item is correct (the first that is, is taught).
+    an expression that is true for a correct item (the first correct one is taught).
     cloze: template for masked language models with one `{{ mask }}`; without it the mask follows
     the prompt and a full stop follows the mask. texts: one or two templates that a classification
     head reads; without them it reads the prompt.
@@ -110,13 +110,13 @@ class ChoiceTask:
             raise UserError("task.choices and task.labels must not repeat themselves")
 
     def render(self, row: Row) -> Example:
-        """The row as a decoder is shown it; UserError names the row that does not fit."""
+        """The row as a decoder's prompt; UserError names a row that does not fit."""
         choices, right = self._candidates(row)
         neutral = self.content_free(row)
         return Example(self.prompt(row), choices, right[0], row.where, "", right, neutral)
 
     def render_cloze(self, row: Row) -> Example:
-        """The row as a masked language model is shown it: text before and after the choice."""
+        """The row for a masked language model: text before and after the choice."""
         shown = self.render(row)
         if self.cloze is None:
             return replace(shown, after=".")
@@ -128,7 +128,7 @@ class ChoiceTask:
         return replace(shown, prompt=before, after=after[0])
 
     def render_texts(self, row: Row) -> Example:
-        """The row as a classification head is shown it: one text, or a pair (prompt, after)."""
+        """The row for a classification head: one text, or a pair (prompt, after)."""
         choices, right = self._candidates(row)
         if self.each is not None:
             raise UserError("task.each: a classification head needs the same classes in every row")
@@ -150,15 +150,15 @@ class ChoiceTask:
         return tuple(choice(row) for choice in self.choices), (gold,)
 
     def input_files(self) -> Sequence[Path]:
-        """The files that `load` would read now."""
+        """The files that `load` reads."""
         return files_of(self.source, self.data_dir)
 
     def row_digests(self) -> Mapping[str, str]:
-        """Hashes of rows that `load` has got from elsewhere."""
+        """Hashes of rows that `load` has read from the hub."""
         return digests_of(self.source)
 
     def load(self, interface: Interface = Interface.CAUSAL) -> Splits[Example]:
-        """Read, draw and render the three splits, as a model of this interface is shown them."""
+        """Read, draw and render the three splits for a model of this interface."""
         return self._rendered(self.source.rows(self.data_dir), interface)
 
     def _rendered(
@@ -175,7 +175,7 @@ class ChoiceTask:
         }[interface]
 
     def prepare(self, loaded: Loaded, device: torch.device) -> ChoiceProblem:
-        """Load, render and tokenise all splits; a row that does not fit stops the run here."""
+        """Load, render and tokenise all splits; raises UserError for a row that does not fit."""
         encoder = Encoder(loaded, self.max_length, self.truncation)
         self._check(encoder)
         pools = self.source.rows(self.data_dir)
@@ -215,7 +215,7 @@ class ChoiceTask:
     def _prompted(
         self, examples: Sequence[Example], train: Examples, encoder: Encoder
     ) -> list[Encoded]:
-        """Examples after demonstrations, with their content-free twins if calibrated."""
+        """Examples after demonstrations, with their content-free prompts if calibrated."""
         number, seed = self.demonstrations, self.draw.seed
         shown = with_demonstrations(examples, train, number, seed)
         if not self.calibrated:

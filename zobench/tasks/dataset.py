@@ -1,4 +1,4 @@
-"""Where an ordinary task's rows come from: the Hugging Face hub, or files of the user's."""
+"""Rows of a data set, from the Hugging Face hub or from the user's files."""
 
 import hashlib
 import io

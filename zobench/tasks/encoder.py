@@ -67,7 +67,7 @@ class Encoder:
         return self.scores(model, batch, summed=summed)
 
     def __call__(self, example: Example, prior: Example | None = None) -> Encoded:
-        """Tokenise an example and, where scores are calibrated, its content-free twin."""
+        """Tokenise an example and, where scores are calibrated, its content-free prompt."""
         limits: dict[str, Any] = {"max_length": self.max_length, "truncation": self.truncation}
         encoded = self._encoded(example, limits)
         if prior is None:
@@ -89,12 +89,12 @@ class Encoder:
         ids = ids_of(self.tokenizer, example.prompt)
         check_ids(ids, self.model, self.tokenizer, example.where)
         if not ids:
-            raise UserError(f"{example.where}: the prompt has no tokens to go on from")
+            raise UserError(f"{example.where}: the prompt has no tokens")
         if len(ids) > room:
             if self.truncation == "error":
                 raise UserError(
                     f"{example.where}: the prompt takes {len(ids)} tokens, the model has room for"
-                    f" {room} beside the answer; set task.truncation=left to keep its end"
+                    f" {room} before the answer; set task.truncation=left to keep its end"
                 )
             bos = ids[:1] if ids[0] == self.tokenizer.bos_token_id else []
             ids = bos + ids[len(ids) - room + len(bos) :]

@@ -1,4 +1,4 @@
-"""What an output head reads at the place of the choice, for methods that fit the head by itself."""
+"""The inputs of an output head at the place of the choice, for fitting the head by itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def head_of(model: Any, interface: Interface | None) -> nn.Linear:
 
 
 def _read(model: Any, head: nn.Module, problem: ChoiceProblem, batch: Batch) -> Tensor:
-    """(B, H): what the head is given in a forward pass, where the batch's choices are predicted.
+    """(B, H): the head's inputs in a forward pass, where the batch's choices are predicted.
 
     A classifier's head has one input per row, or, in decoders, which pool afterwards, one per
     token; they take the last that is not padding, which is where a class is predicted here.

@@ -94,11 +94,11 @@ class GenerationTask:
         return Example(self.prompt(row), (self.target(row),), 0, row.where), answers
 
     def input_files(self) -> Sequence[Path]:
-        """The files that `load` would read now."""
+        """The files that `load` reads."""
         return files_of(self.source, self.data_dir)
 
     def row_digests(self) -> Mapping[str, str]:
-        """Hashes of rows that `load` has got from elsewhere."""
+        """Hashes of rows that `load` has read from the hub."""
         return digests_of(self.source)
 
     def load(self) -> Splits[tuple[Example, tuple[str, ...]]]:
@@ -112,10 +112,10 @@ class GenerationTask:
         return Splits(*([self.render(row) for row in rows] for rows in vars(drawn).values()))
 
     def prepare(self, loaded: Loaded, device: torch.device) -> GenerationProblem:
-        """Load, render and tokenise all splits; a row that does not fit stops the run here."""
+        """Load, render and tokenise all splits; raises UserError for a row that does not fit."""
         encoder = Encoder(loaded, self.max_length, self.truncation)
         if encoder.interface is not Interface.CAUSAL:
-            raise UserError("this task is answered by generating text, which takes a decoder")
+            raise UserError("this task generates text, which needs a decoder")
         room = encoder.max_length - self.max_new_tokens
         if room < 1:
             raise UserError(
@@ -157,7 +157,7 @@ class GenerationTask:
     def _writer(
         self, encoder: Encoder, prompts: Sequence[tuple[int, ...]], device: torch.device
     ) -> Writer:
-        """A writer that has seen on the shortest and the longest prompt what may go together."""
+        """A writer whose grouping was probed on the shortest and the longest prompt."""
         padding = encoder.padding
         writer = Writer(encoder.tokenizer, self.stop, self.max_new_tokens, padding, device)
         short, long = min(prompts, key=len), max(prompts, key=len)

@@ -2,8 +2,8 @@
 
 The draw is MeZO's: `task.data_seed`, 0 in its code, seeds a number below 10,000 for each example by
 its place; that number seeds a permutation of the training examples, of which the first `count` are
-shown. Before a test example all of the training split is drawn from, as there. MeZO asks no dev
-examples: as ours come from the training split, they are shown those that were drawn for training.
+shown. Before a test example the draw is from all of the training split, as there. MeZO evaluates no
+dev examples in context: as ours come from the training split, they get those drawn for training.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def check_demonstrations(count: int) -> None:
 
 
 class Examples(Protocol):
-    """A list of them, or what gives them one by one."""
+    """A list of examples, or a sequence that makes them one by one."""
 
     def __len__(self) -> int: ...
 

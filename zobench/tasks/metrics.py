@@ -1,4 +1,4 @@
-"""How well a generated answer matches the gold ones: SQuAD's F1 and exact match.
+"""Metrics of generated answers: SQuAD's F1 and exact match, and equal numbers.
 
 Rajpurkar et al. 2016, section 6.1; the text is normalised as in their evaluation script.
 """
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 
-# an answer that says there is none: a shared word ("no") earns nothing
+# answers that mean "no answer": a shared word ("no") does not count
 _NO_ANSWER = ("CANNOTANSWER", "no answer")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 

@@ -1,4 +1,4 @@
-"""How long a text a model takes, and which token ids."""
+"""The longest text that a model takes, and its token ids."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

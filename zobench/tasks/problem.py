@@ -1,4 +1,4 @@
-"""What a run needs of its task: batches of a training set, their loss, and splits to evaluate."""
+"""The interface of tasks: batches of a training set, their loss, and splits to evaluate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Problem(Protocol):
         """Mean loss of a batch, a differentiable scalar of float32 or more."""
 
     def weight(self, batch: Any) -> float:
-        """How many examples, or tokens, the mean loss of a batch is over."""
+        """The number of examples, or tokens, over which the loss of a batch is a mean."""
 
     def evaluate(
         self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None

@@ -1,4 +1,4 @@
-"""Random tokens in place of a text: what memory and time are measured on where there is no data."""
+"""Random tokens in place of a text: for measurements of memory and time without data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,14 +20,14 @@ _SPLITS = ("train", "dev", "test")
 
 
 class RandomTokens:
-    """Classification of `length` random tokens, for any model of language, without a tokenizer.
+    """Classification of `length` random tokens, for any language model, without a tokenizer.
 
-    Choices are one token each, predicted at the last place; they go through the batches, scores
-    and loss of every other task, so a step costs what it costs there. labels: the classes, which a
-    classification head is made for. demonstrations: each example of dev and test is that many
-    times longer, as if answered ones stood before it. truncation: `left` cuts what is longer than
-    the model to the model's length, `error` refuses it. sizes: examples per split; data_seed:
-    which tokens, choices and answers. The answers are as random as the rest: nothing is learnt.
+    Choices are one token each, predicted at the last place. Batches, scores and loss are those of
+    every other task, so a step costs the same. labels: the classes of a classification head.
+    demonstrations: each example of dev and test is that many times longer, as with demonstrations
+    before it. truncation: `left` cuts examples to the model's length, `error` refuses longer ones.
+    sizes: examples per split; data_seed: of tokens, choices and answers. The answers are random,
+    too: there is nothing to learn.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RandomTokens:
     def prepare(self, loaded: Loaded, device: torch.device) -> ChoiceProblem:
         """Draw all splits; UserError for a model without text, or with too short a context."""
         if loaded.interface is None:
-            raise UserError("task=random_tokens: choose a model of language, such as model=tiny")
+            raise UserError("task=random_tokens: choose a language model, such as model=tiny")
         config = loaded.model.config.get_text_config()
         words = _Words(config.vocab_size, config.pad_token_id or 0)
         encoder = Encoder(_Bare(loaded.model, words, loaded.interface), None, self.truncation)

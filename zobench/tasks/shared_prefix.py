@@ -1,10 +1,10 @@
-"""Scores of candidates that begin alike: what an example's contexts share is read once.
+"""Scores of candidates with a common prefix: the prefix is computed once per example.
 
-The shared prefixes of a batch are padded on the left and leave their keys and values in a cache;
-then only what follows them is read, padded on the right, each row beside a copy of its prefix. No
-gap lies between the two, so relative positions are right too. Costs B prefixes and R continuations
-where rows of their own cost R times both. At most `at_once` continuations are read at a time, which
-bounds what the copies take: the cache of that many contexts, beside the one of B prefixes.
+The shared prefixes of a batch are padded on the left; their keys and values go into a cache. Then
+only the continuations are computed, padded on the right, each with a copy of its prefix. There is
+no gap between the two, so relative positions are right too. Costs B prefixes and R continuations,
+where rows of their own cost R times both. At most `at_once` continuations are computed at a time,
+which bounds the memory of the copies: the cache of that many contexts, plus that of B prefixes.
 """
 
 import copy
@@ -116,7 +116,7 @@ def _of(cache: Any, examples: Tensor) -> Any:
 
 
 class _TargetScores:
-    """The target tokens of a batch, whose log-probabilities one pass after the other fills in."""
+    """The log-probabilities of a batch's target tokens, filled in pass by pass."""
 
     def __init__(self, model: Any, batch: Batch, split: _Split) -> None:
         self.model, self.batch = model, batch

@@ -30,8 +30,8 @@ class Grouping(enum.Enum):
 class Writer:
     """Continues prompts by at most `most` tokens, up to the first of `stop` (not included).
 
-    Only the largest logit counts: of the model's generation_config.json nothing is used but the ids
-    that end a text. padding: an id that fills up prompts on the left, as generating needs.
+    Only the largest logit counts: of the model's generation_config.json only the ids that end a
+    text are used. padding: the id that pads prompts on the left.
     """
 
     tokenizer: Any
@@ -52,7 +52,7 @@ class Writer:
         return texts
 
     def _together(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-        """Neighbours that are generated from together."""
+        """Neighbours that are continued in one batch."""
         if self.grouping is Grouping.ANY:
             yield list(prompts)
         elif self.grouping is Grouping.LENGTH:
@@ -116,11 +116,11 @@ class Writer:
     def grouping_of(
         self, model: Any, short: tuple[int, ...], long: tuple[int, ...], other: int
     ) -> Grouping:
-        """With which prompts a model continues the short one as it does alone.
+        """The largest grouping in which a model continues the short prompt as it does alone.
 
-        other: a second id to pad with. Kinds that keep states or windows of the last tokens count
-        padding among them; the others are seen to hide it. Raises UserError for a model that cannot
-        generate.
+        other: a second id to pad with. Models that keep states or windows of the last tokens count
+        padding among them; for the others it is checked that they hide it. Raises UserError for a
+        model that cannot generate.
         """
         whole = len(long) + self.most + virtual_tokens(model)
         with in_a_sentence(model):
@@ -150,7 +150,7 @@ def _begin_alike(found: Sequence[Tensor], expected: Tensor, dtype: torch.dtype) 
 def _keeps_all_keys(model: Any, length: int) -> bool:
     """Whether a model keeps the keys of `length` tokens, all of them by their positions.
 
-    A window that virtual tokens, padding and text must share takes padding for context.
+    A window over virtual tokens, padding and text would include padding in the context.
     """
     if not {"past_key_values", "position_ids"} <= forward_arguments(model):
         return False
@@ -175,9 +175,9 @@ def _ends(model: Any) -> set[int]:
 
 @contextmanager
 def _greedy(model: Any, padding: int, most: int) -> Iterator[None]:
-    """Generate as a plain greedy loop would, whatever the model's folder says.
+    """Generate greedily, independently of the generation config in the model's folder.
 
-    transformers fills in what a given config leaves open from the model's own, so that has to go.
+    transformers completes a given config from the model's own, so that one is removed.
     """
     from transformers import GenerationConfig
 

@@ -1,4 +1,4 @@
-"""The suite's table as the report page shows it: a sheet with its cells taken apart."""
+"""The suite's table for the report page: a sheet whose cells are split into parts."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _PARTS = re.compile(r"(?P<mean>\S+)(?: \+- (?P<spread>\S+))?(?: \((?P<runs>[^()]
 
 @dataclass
 class PageTable:
-    """A header and lines of cells; `error` says why there are none."""
+    """A header and lines of cells; `error` is the reason if there are none."""
 
     title: str = ""
     warning: str = ""
@@ -55,7 +55,7 @@ def taken_apart(made: Sheet) -> PageTable:
 
 
 def _cell(text: str, targets: set[str]) -> Mapping[str, Any]:
-    """`91.2 +- 1.0 (3; 1 failed) [2]` in its parts; the text alone if it is no such thing."""
+    """`91.2 +- 1.0 (3; 1 failed) [2]` in its parts; the text alone if it has another form."""
     plain, names = unmarked(text)
     marks = [{"name": name, "linked": name in targets} for name in names]
     match = _PARTS.fullmatch(plain)

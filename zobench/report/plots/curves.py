@@ -21,7 +21,7 @@ AXES = {"none": (), "x": ("x",), "y": ("y",), "both": ("x", "y")}
 
 
 def curves(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
-    """Draw mean and spread over seeds; returns what is shown and what is not."""
+    """Draw mean and spread over seeds; returns notes on what is shown and what is missing."""
     full = chart(suite, options.x, options.y, options.lines)
     shown, remarks = on_log_axes(full, options.log)
     remarks += [note for line in shown.lines for note in _notes(line)]
@@ -37,7 +37,7 @@ def curves(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
 
 
 def on_log_axes(full: Chart, log: str) -> tuple[Chart, list[str]]:
-    """The chart without the points that a logarithmic axis has no place for, and how many."""
+    """The chart without the points that a logarithmic axis cannot show, and how many."""
     axes: Sequence[str] = AXES[log]
     if "x" in axes and full.categories:
         raise UserError(f"a logarithmic x axis needs numbers, and {full.x} has other values")
@@ -64,7 +64,7 @@ def on_log_axes(full: Chart, log: str) -> tuple[Chart, list[str]]:
 
 
 def caption(shown: Chart) -> str:
-    """The small print: what the spread is and, as names at lines do not, how many runs."""
+    """The caption: the kind of spread and the number of runs, which names at lines do not show."""
     chosen = selected(cell for line in shown.lines for cell in line.cells)
     says = [f"{SPREAD}{'; dev selected between settings' if chosen else ''}"]
     if direct_names(shown) is None:
@@ -80,7 +80,7 @@ def caption(shown: Chart) -> str:
 
 
 def _summary(suite: Suite, shown: Chart) -> str:
-    """One line on what every number rests on: statistics, selection, runs, seeds, losses."""
+    """One line on the data: statistics, selection, runs, seeds, losses."""
     cells = [cell for line in shown.lines for cell in line.cells]
     unit = " in percent" if is_share(shown.y) else ""
     facts = [
@@ -104,7 +104,7 @@ def _summary(suite: Suite, shown: Chart) -> str:
 
 
 def _notes(line: Line) -> list[str]:
-    """What competed, every run that is missing by name, and gaps."""
+    """The settings that competed, the names of missing runs, and gaps."""
     remarks = notes(line.cells)
     if gaps := int(line.points["mean"].isna().sum()):
         remarks.append(f"{line.place}: points without a finite number, left as gaps: {gaps}")

@@ -1,4 +1,4 @@
-"""Names beside what they name: at the ends of lines, or next to points, and never on each other."""
+"""Labels at the ends of lines or next to points, without overlaps."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""`--kind pareto`: how good each row is against its cost, and which rows nothing beats in both.
+"""`--kind pareto`: the quality of each row against its cost, and the Pareto front.
 
 Rows are shown at the setting that dev selects, as in the table; the y axis may be a test metric,
 as it only reports.

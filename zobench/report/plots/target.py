@@ -53,7 +53,7 @@ class Bar:
         return max([0.0, *(s for s in (self.median, *self.costs) if math.isfinite(s))])
 
     def text(self, x: str) -> str:
-        """What stands beside the bar: the median, or that there is none, and why."""
+        """The text next to the bar: the median, or the reason why there is none."""
         reached = sum(costs < math.inf for costs in self.costs)
         facts = [missing([self.cell])]
         if 0 < reached < len(self.costs):

@@ -79,10 +79,10 @@ def _table(
 
 
 def _check_declared(declared: str, where: str, separator: str) -> None:
-    """Raise UserError where the line `sep=;` that Excel reads tells of another separator."""
+    """Raise UserError where Excel's line `sep=;` declares another separator."""
     if declared != separator:
         raise UserError(
-            f"{where}: sep={declared} says that columns end with"
+            f"{where}: sep={declared} declares that columns end with"
             f" {_SEPARATORS.get(declared, repr(declared))}"
             f", of a file with {_SEPARATORS[separator]} between columns: {_way(declared)}"
         )
