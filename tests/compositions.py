@@ -24,8 +24,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.paper_tables import commands
 from zobench.paths import conf_dir
-from zobench.run.identity import identity
 from zobench.schema import register, resolved
+from zobench.settings import identity
 
 NEEDS = {
     "model=hf": ["model.path=x"],

@@ -20,7 +20,7 @@ from zobench.cli import run_command
 
 if TYPE_CHECKING:
     from tests.run.team import Team
-    from zobench.launch.forkserver import ForkServer
+    from zobench.launch.process import ForkServer
 
 settings.register_profile("zobench", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("zobench")
@@ -139,7 +139,7 @@ def data_pack() -> Path:
 @pytest.fixture(scope="session")
 def server() -> Iterator["ForkServer"]:
     """A process that forks runs, which find this checkout's code and tests."""
-    from zobench.launch.forkserver import ForkServer
+    from zobench.launch.process import ForkServer
 
     root = Path(__file__).resolve().parents[1]
     with pytest.MonkeyPatch.context() as patch:

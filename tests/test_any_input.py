@@ -87,7 +87,7 @@ def test_any_value_of_any_setting_is_taken_or_named(
 ) -> None:
     """Text, numbers, lists, quotes and brackets: a run would begin, or the key is in the error."""
     begun: list[object] = []
-    monkeypatch.setattr("zobench.launch.worker.launch", begun.append)
+    monkeypatch.setattr("zobench.launch.launch.launch", begun.append)
     keys = [key for key in keys_of(compose("optimizer=conmezo")) if "_target_" not in key]
 
     @settings(max_examples=examples)

@@ -7,7 +7,7 @@ import pytest
 
 from zobench.build import build, try_optimizer
 from zobench.errors import UserError
-from zobench.run.identity import identity
+from zobench.settings import identity
 
 Compose = Callable[..., dict[str, Any]]
 

@@ -150,16 +150,16 @@ def test_a_killed_child_is_reported(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A run that dies without a word is tried again; then it is failed, with the signal."""
-    import zobench.launch.job as launch
-    from zobench.launch.attempt import Ending, Order
+    from zobench.launch import job, process
 
-    def die(order: Order) -> Ending:
-        order.folder.path.mkdir(parents=True, exist_ok=True)
-        order.begin()
-        return Ending(-9, "killed", "killed by signal 9")
+    def die(server: process.ForkServer, run: job.Job) -> int:
+        del server
+        run.folder.path.mkdir(parents=True, exist_ok=True)
+        run.begin()
+        return -9
 
-    monkeypatch.setattr(launch, "carry_out", die)
-    monkeypatch.setattr(launch, "_commit", lambda: None)
+    monkeypatch.setattr(process.ForkServer, "run", die)
+    monkeypatch.setattr(job, "_commit", lambda: None)
     status, _, err = command(*TINY)
     assert status == 1 and err.count("killed by signal 9") == 2 and "retry 1 of 1" in err
     assert len(list((tmp_path / "runs").rglob("failure.json"))) == 1

@@ -10,7 +10,7 @@ import yaml
 
 from zobench.build import build, check
 from zobench.paths import conf_dir
-from zobench.ranges import check_ranges
+from zobench.settings import RunSettings
 
 Compose = Callable[..., dict[str, Any]]
 GROUPS = (
@@ -47,7 +47,7 @@ def test_every_option_composes_and_binds(compose: Compose, path: Path) -> None:
     option = option_of(path)
     settings = compose(option, *needs.get(option, ()))
     check(settings)
-    check_ranges(settings)
+    RunSettings.of(settings)
 
 
 OPTIMIZERS = sorted(p.stem for p in (conf_dir() / "optimizer").iterdir())

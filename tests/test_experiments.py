@@ -9,9 +9,9 @@ import pytest
 from tests.paper_tables import Grid, commands, paper_tables, texts
 from zobench.build import check
 from zobench.paths import conf_dir
-from zobench.ranges import check_ranges
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.runner import run
+from zobench.settings import RunSettings
 
 Compose = Callable[..., dict[str, Any]]
 EXPERIMENTS = sorted({p.stem for p in (conf_dir() / "experiment").iterdir()} - {*paper_tables()})
@@ -37,7 +37,7 @@ def test_the_jobs_of_every_experiment_run(
     for number, job in enumerate(Grid.of(*grid).corners):
         settings = compose(*grid, *job)
         check(settings)
-        check_ranges(settings)
+        RunSettings.of(settings)
         # tables of memory and time build models of many gigabytes
         if "model: {weights: random" in texts()[name]:
             job = [word for word in job if not word.startswith("model=")]

@@ -70,7 +70,7 @@ def test_one_command_launches_all_of_them_under_one_plan(
         begin(*given)
 
     monkeypatch.setattr(launch_log, "begin", begun)
-    monkeypatch.setattr("zobench.launch.worker.launch", jobs.append)
+    monkeypatch.setattr("zobench.launch.launch.launch", jobs.append)
     assert command("experiment=loren_variance", "seed=0,1")[0] == 0
     wanted = sum(len(Grid.of(*words)) for words in commands("loren_variance")) * 2 // 3
     assert plans == [wanted] and len(jobs) == wanted
@@ -83,7 +83,7 @@ def test_a_mistake_is_told_before_the_first_run(
 ) -> None:
     """Also one that only a later grid would come to."""
     jobs: list[Any] = []
-    monkeypatch.setattr("zobench.launch.worker.launch", jobs.append)
+    monkeypatch.setattr("zobench.launch.launch.launch", jobs.append)
     status, _, error = command("experiment=loren_variance", "rule.vectors=false")
     assert status == 1 and "rule.vectors" in error and not jobs
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.malformed import CASES, SMALL, Case
 from zobench.launch import job
-from zobench.launch.attempt import attempt
+from zobench.launch.process import attempt
 
 Command = Callable[..., tuple[int, str, str]]
 LEFT = {  # of a run that could not begin

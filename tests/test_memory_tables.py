@@ -42,7 +42,7 @@ def test_the_rows_are_measured_as_the_paper_measured_them(compose: Compose) -> N
     chosen = "experiment=mezo_memory", "model=opt_1_3b"
     tuned = compose(*chosen, "optimizer=adamw")
     assert (tuned["model"]["dtype"], tuned["train"]["precision"]) == ("float32", "bfloat16")
-    assert compose(*chosen, "optimizer=in_context")["task"]["demonstrations"] == 32
+    assert compose(*chosen, "evaluation=in_context")["task"]["demonstrations"] == 32
     plain = compose(*chosen, "optimizer=mezo")
     assert (plain["model"]["dtype"], plain["train"]["precision"]) == ("bfloat16", None)
     assert plain["train"]["batch_size"] == plain["evaluation"]["batch_size"] == 1
@@ -63,7 +63,7 @@ def test_the_published_numbers_are_there(compose: Compose, table: str) -> None:
 
 JOBS = [
     ("mezo_memory", "optimizer=zero_shot", "tuning=prefix"),
-    ("mezo_memory", "optimizer=in_context", "tuning=full"),
+    ("mezo_memory", "optimizer=zero_shot", "evaluation=in_context", "tuning=full"),
     ("mezo_memory", "optimizer=mezo", "tuning=full"),
     ("mezo_memory", "optimizer=adamw", "tuning=prefix"),
     ("loren_memory", "optimizer=mezo_svrg"),

@@ -10,7 +10,7 @@ import yaml
 from tests.paper_tables import Grid, commands, paper_tables, parents, texts
 from zobench.build import check
 from zobench.paths import conf_dir
-from zobench.ranges import check_ranges
+from zobench.settings import RunSettings
 
 Compose = Callable[..., dict[str, Any]]
 TABLES = paper_tables()
@@ -55,7 +55,7 @@ def test_first_and_last_run_compose_and_bind(compose: Compose, name: str, scale:
         for corner in Grid.of(*options).corners:
             settings = compose(*options, *corner)
             check(settings)
-            check_ranges(settings)
+            RunSettings.of(settings)
             assert settings["suite"] != "scratch" and settings["runs_root"].endswith(scale)
 
 

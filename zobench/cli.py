@@ -37,6 +37,7 @@ Do the rest with a sub-command:
   zobench replay FOLDER      weights from a run's ledger       zobench replay runs/S/RUN --step best
   zobench verify FOLDER      a result, checked by replaying    zobench verify runs/S/RUN
   zobench methods            what every method is and costs    zobench methods
+  zobench why KEY ...        where a setting is from           zobench why optimizer.lr
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
   zobench bench ...          steps against their forwards      zobench bench optimizers=[mezo,loren]
 
@@ -71,6 +72,7 @@ def run_command(arguments: Sequence[str]) -> int:
         "replay": _module("zobench.run.replay"),
         "verify": _module("zobench.run.verify"),
         "methods": _module("zobench.methods"),
+        "why": _module("zobench.why"),
         "pretrain": _pretrain,
         "bench": _module("zobench.bench.app"),
     }
@@ -121,11 +123,10 @@ def _launched(arguments: list[str]) -> int:
     from zobench.grids import command_lines
     from zobench.hydra_app import hydra_app
     from zobench.launch import launch_log
-    from zobench.launch.command import Command
-    from zobench.launch.job import Job, launch, summary
+    from zobench.launch.launch import launch, summary
     from zobench.launch.packs import launch_in_packs
+    from zobench.launch.signals import Command
     from zobench.launch.torchrun import only
-    from zobench.launch.worker import launch_here
     from zobench.run.ranks.group import started
     from zobench.run.stop import REQUEUE, Stopped
     from zobench.secret import refuse_in_arguments
@@ -139,10 +140,10 @@ def _launched(arguments: list[str]) -> int:
             return
         if started():
             alone.append(job)
-        elif most := job.settings["pack_runs"]:
+        elif most := job.settings.pack_runs:
             packs.setdefault(most, []).append(job)
         else:
-            launch_here(job)
+            launch(job)
 
     try:
         with Command() as command:
@@ -169,26 +170,26 @@ def _checked(config: Any) -> "Job | None":
     from omegaconf import open_dict
 
     from zobench.build import build, check, try_optimizer
-    from zobench.launch.job import GROUPS, Job, Outcome, report
+    from zobench.launch.job import GROUPS, Job, Outcome
+    from zobench.launch.launch import report
     from zobench.launchers import share
     from zobench.names import plain_name
-    from zobench.ranges import check_ranges
     from zobench.schema import resolved
     from zobench.secret import Secret, refuse_secrets
+    from zobench.settings import RunSettings
 
     hydra = HydraConfig.get()
-    choices = {k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k}
+    choices = _labelled({k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k})
     try:
-        settings = resolved(config)
-        refuse_secrets(settings)
+        plain = resolved(config)
+        refuse_secrets(plain)
         for group in GROUPS:
             plain_name(group, choices.get(group, ""))
-        check_ranges(settings)
-        check(settings)
-        try_optimizer(settings["optimizer"])
-        build(settings["logger"], "logger")  # what it refuses, before anything is begun
-        _check_launcher(settings["pack_runs"], hydra.launcher._target_)
-        settings |= share(settings, hydra.launcher)
+        settings = RunSettings.of(plain | share(plain, hydra.launcher))
+        check(plain)
+        try_optimizer(settings.optimizer)
+        build(settings.logger, "logger")  # what it refuses, before anything is begun
+        _check_launcher(settings.pack_runs, hydra.launcher._target_)
         with open_dict(config):
             config.seed = 0
         base = resolved(config)
@@ -203,7 +204,19 @@ def _checked(config: Any) -> "Job | None":
             name = hydra.job.override_dirname or name
         report(Outcome("failed", name, message))
         return None
-    return Job(settings, base, choices)
+    return Job.of(settings, base, choices)
+
+
+def _labelled(choices: dict[str, str]) -> dict[str, str]:
+    """The choices, in which a run is named by its evaluation, too, where that is not the usual one.
+
+    Of a run that is not trained the evaluation is the whole name, as in the papers' tables.
+    """
+    evaluation, optimizer = choices.get("evaluation", "standard"), choices.get("optimizer", "")
+    if evaluation == "standard":
+        return choices
+    named = evaluation if optimizer == "zero_shot" else f"{optimizer}-{evaluation}"
+    return {**choices, "optimizer": named}
 
 
 def _check_launcher(pack_runs: int | None, launcher: str) -> None:

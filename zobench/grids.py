@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
@@ -20,7 +20,13 @@ from zobench.cells import rows
 from zobench.hydra_app import jobs_in, ready, values_of
 from zobench.paths import conf_dir
 
-_GROUPS = ("optimizer", "tuning", "task", "model")  # what restricts; other keys are for all grids
+_GROUPS = (
+    "optimizer",
+    "evaluation",
+    "tuning",
+    "task",
+    "model",
+)  # what restricts; other keys are for all grids
 
 
 class Grid(NamedTuple):
@@ -72,14 +78,21 @@ def restricted(grids: list[Grid], group: str, typed: list[str]) -> list[Grid]:
     ]
 
 
+def search_path(config_dir: str | None) -> ConfigSearchPath:
+    """Where Hydra looks for configs: in the user's folder, if there is one, and in ours."""
+    path = create_config_search_path(str(conf_dir()))
+    if config_dir is not None:
+        place = f"file://{os.path.abspath(config_dir)}"
+        path.prepend("command-line", place, SearchPathQuery(provider="schema"))
+    return path
+
+
 def _composed(given: argparse.Namespace, more: list[str]) -> Grid:
     """A grid as Hydra will find it."""
-    path = create_config_search_path(str(conf_dir()))
-    if given.config_dir is not None:
-        place = f"file://{os.path.abspath(given.config_dir)}"
-        path.prepend("command-line", place, SearchPathQuery(provider="schema"))
     words = [*given.overrides, *more]
-    config: Any = ConfigLoaderImpl(path).load_configuration("config", words, RunMode.MULTIRUN)
+    config: Any = ConfigLoaderImpl(search_path(given.config_dir)).load_configuration(
+        "config", words, RunMode.MULTIRUN
+    )
     params = {str(key): str(value) for key, value in config.hydra.sweeper.params.items()}
     swept = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
     options = {override.get_key_element(): values_of(override) for override in swept}

@@ -10,8 +10,8 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from zobench.launch import launch_log
-from zobench.launch.failure import KILLED
-from zobench.launch.job import Outcome, report
+from zobench.launch.job import KILLED, Outcome
+from zobench.launch.launch import report
 from zobench.run.folder import RunFolder
 from zobench.run.gpus import visible_gpus
 

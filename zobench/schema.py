@@ -1,4 +1,4 @@
-"""The settings that zobench itself owns; a wrong key or type fails when the config is composed."""
+"""The root of a run's settings, and how Hydra's config becomes plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,113 +14,18 @@ from zobench.cells import Cells
 from zobench.errors import UserError
 from zobench.names import plain_name
 from zobench.paths import conf_dir
-
-
-@dataclass
-class Budget:
-    """What a run may spend: one of the three; 2000 steps where none is given."""
-
-    steps: int | None = None  # of the optimizer
-    forwards: int | None = None  # train.log_every and train.eval_every then count forwards, too
-    seconds: float | None = None  # of training; evaluations are not counted
-
-
-@dataclass
-class Train:
-    """On what a run trains, and how."""
-
-    batch_size: int = 16
-    final_lr: float = 1.0  # share of lr left at the last step, reached linearly; 1 is constant
-    warmup: int | None = None  # steps that lr takes to rise from 0, linearly
-    micro_batch_size: int | None = None  # evaluate a batch in parts: same loss, less memory
-    precision: str | None = None  # bfloat16: arithmetic under autocast, weights as they are
-    grad_clip: float | None = None  # largest gradient norm, by back-propagation only
-    checkpointing: bool | None = None  # recompute activations, by back-propagation only
-    select: str | None = None  # last: test the last weights; null: those with the lowest dev loss
-    nonfinite: str | None = None  # skip: leave out steps whose loss is not finite; stop, null: end
-    diverged_above: float | None = None  # end at a training loss of so many times the first line's
-    patience: int | None = None  # end after so many evaluations without a lower loss on dev
-    log_every: int = 20  # steps per line of metrics.jsonl
-    eval_every: int = 200  # steps between evaluations of dev
-    keep_weights: bool = True  # leave best.safetensors in the run folder
-    export: bool | None = None  # leave a folder for from_pretrained in the run folder
-
-
-@dataclass
-class Checkpoint:
-    """What a run that was killed goes on from where its ledger cannot be replayed."""
-
-    steps: int | None = None  # between two of them
-    minutes: float | None = 10.0  # between two of them
-    beside_ledger: bool = False  # also where it can: a long replay then begins at the last one
-
-
-@dataclass
-class Retries:
-    """How often a run is tried again within one launch, by kind of failure."""
-
-    killed: int = 1  # by a signal, from outside; it goes on from where it was
-    crash: int = 0
-    memory: int = 3  # each with batches in parts of half the size
-
-
-@dataclass
-class Ranks:
-    """Of one run in several processes, which torchrun starts."""
-
-    check_every: int | None = 100  # steps between comparisons of their weights' hashes
-
-
-@dataclass
-class Evaluation:
-    """How dev and test are evaluated."""
-
-    batch_size: int = 64
-
-
-@dataclass
-class Table:
-    """What `zobench table` shows of the suite unless told otherwise."""
-
-    rows: str = "optimizer"
-    columns: str = "task"
-    metric: str = "test/accuracy"
-    target: float | None = None  # also show the forwards until dev/accuracy reached it
-    select: str = "mean"  # dev chooses a cell's setting: one for all seeds, or (seed) one for each
-    baseline: str | None = None  # the row that the others are tested against, example by example
-
-
-@dataclass
-class Published:
-    """Which published numbers stand beside the suite's own: rows of `published.csv`.
-
-    A run's method, task and tuning are its choices, under the paper's names where `names` has them.
-    """
-
-    paper: str | None = None
-    table: str | None = None
-    model: str | None = None
-    setting: str | None = None  # exactly as in the file
-    metric: str = "accuracy"
-    names: dict[str, str] = field(default_factory=dict)  # our option: the paper's name
-
-
-@dataclass
-class Plot:
-    """What `zobench plot` shows of the suite unless told otherwise; null is the kind's own."""
-
-    kind: str | None = None  # curves, target, pareto or rates; null is curves
-    x: str | None = None  # a metric, or for curves also a setting: one point per value
-    y: str | None = None
-    lines: str | None = None  # null is optimizer
-    log: str | None = None  # axes with a logarithmic scale: none, x, y or both
-
-
-@dataclass
-class Diagnose:
-    """The search directions against the true gradient, which costs a backward pass each time."""
-
-    every: int | None = None  # steps between diagnoses; null is never
+from zobench.settings import (
+    Budget,
+    Checkpoint,
+    Diagnose,
+    Evaluation,
+    Plot,
+    Published,
+    Ranks,
+    Retries,
+    Table,
+    Train,
+)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.run.attempts import Attempts
-from zobench.launch.forkserver import ForkServer
+from zobench.launch.process import ForkServer
 from zobench.zo.ledger import recover
 
 Compose = Callable[..., dict[str, Any]]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tests.gpu.interpreted import triton_or_skip
 from zobench.errors import UserError
 from zobench.run import closure
-from zobench.run.closure import CountedLoss, step_of
+from zobench.run.closure import CountedLoss
+from zobench.run.steps import step_of
 from zobench.zo.arithmetic import REMAINDER, Arithmetic
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.fzoo import FZOO

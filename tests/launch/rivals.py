@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.run.attempts import Attempts, Compose
-from zobench.launch.attempt import Order
+from zobench.launch.job import Job
+from zobench.settings import RunSettings
 
 LEASE, HEARTBEAT = 0.6, 0.2  # seconds, of the processes here
 
@@ -31,9 +32,9 @@ class Rivals:
             command, stdin=pipe, stdout=pipe, text=True, env=os.environ | {"PYTHONPATH": paths}
         )
 
-    def start(self, order: Order) -> int:
+    def start(self, job: Job) -> int:
         """The process id of an attempt at the run."""
-        return self._ask({"order": order.plain()})
+        return self._ask({"job": job.as_json()})
 
     def wait(self, process: int) -> int:
         """How it has ended: its exit status, or -SIGSTOP where it stands still."""
@@ -69,9 +70,9 @@ class Contested(Attempts):
 
     def attempt(self, at: str, **replaced: Any) -> int:
         """An attempt by itself; its exit status."""
-        order = self.order(at, -1)
-        changed = {**order.described(), **replaced}
-        return self.rivals.wait(self.rivals.start(order._replace(settings=changed)))
+        job = self.job(at, -1)
+        changed = RunSettings.of({**job.settings.plain, **replaced})
+        return self.rivals.wait(self.rivals.start(job._replace(settings=changed)))
 
     def contest(self, first: int, second: int) -> tuple[int, int]:
         """Statuses of two attempts at `at-FIRST-SECOND`, begun one after the other.
@@ -80,25 +81,25 @@ class Contested(Attempts):
         reached instant `second`; that one stands still until the first has ended.
         """
         at = f"at-{first}-{second}"
-        one = self.rivals.start(self.order(at, first))
+        one = self.rivals.start(self.job(at, first))
         assert self.rivals.wait(one) == -signal.SIGSTOP
         time.sleep(LEASE)  # of an owner that is silent for less the lock is not even waited for
-        two = self.rivals.start(self.order(at, second))
+        two = self.rivals.start(self.job(at, second))
         reached = self.rivals.wait(two)
         ended = self.rivals.go_on(one)
         return ended, reached if reached != -signal.SIGSTOP else self.rivals.go_on(two)
 
-    def order(self, at: str, instant: int) -> Order:
+    def job(self, at: str, instant: int) -> Job:
         """The run, which stands still at an instant."""
         logger = {"_target_": self.killer, "at": instant, "by": "SIGSTOP"}
         choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "o"}
         meta = {"id": "0" * 8, "name": at, "suite": "s", "seed": 0, "choices": choices}
-        return Order(self.folder(at), self.settings | {"logger": logger}, meta)
+        return Job(self.folder(at), RunSettings.of(self.settings | {"logger": logger}), meta)
 
 
 def _forked(plain: list[Any]) -> int:
     """The process of an attempt, which never returns from here."""
-    from zobench.launch.attempt import attempt
+    from zobench.launch.process import attempt
 
     child = os.fork()
     if child:
@@ -107,7 +108,7 @@ def _forked(plain: list[Any]) -> int:
     os.dup2(2, 1)
     status = 1
     try:
-        status = attempt([Order.of(plain)]).status
+        status = attempt([Job.from_json(*plain)])[0].exit_status
     finally:
         os._exit(status)
 
@@ -117,16 +118,16 @@ def _serve() -> None:
 
     import zobench.run.runner  # noqa: F401
     from zobench.launch import run_lock
-    from zobench.launch.forkserver import import_for
+    from zobench.launch.process import import_for
     from zobench.schema import composed
 
     run_lock.LEASE, run_lock._HEARTBEAT = LEASE, HEARTBEAT
-    import_for(composed())
+    import_for(RunSettings.of(composed()))
     living = set()
     for line in sys.stdin:
         asked = json.loads(line)
-        if "order" in asked:
-            answer = _forked(asked["order"])
+        if "job" in asked:
+            answer = _forked(asked["job"])
             living.add(answer)
         else:
             _, status = os.waitpid(asked["wait"], os.WUNTRACED)

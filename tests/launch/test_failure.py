@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from zobench.errors import UserError
-from zobench.launch import attempt
-from zobench.launch.attempt import Order, note_begin
-from zobench.launch.failure import described, ended_by, tail_of
+from zobench.launch import process
+from zobench.launch.job import Job, described, ended_by, tail_of
+from zobench.launch.process import attempt, note_begin
 from zobench.run.checkpoint import _Summed
 from zobench.run.folder import RunFolder, read_json
+from zobench.settings import Budget, Evaluation, RunSettings, Train
 
 CUDA = "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later"
 CASES = {
@@ -23,6 +24,8 @@ CASES = {
     "disk": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "here"), "the disk is full: here"),
     "device": (RuntimeError(CUDA), "CUDA error: device-side assert triggered"),
 }
+
+SETTINGS = RunSettings({"seed": 0}, {}, {}, {}, {}, 0, Budget(), Train(), Evaluation())
 
 
 def failing(error: BaseException) -> object:
@@ -38,11 +41,10 @@ def test_a_failure_has_a_kind_and_one_line(
 ) -> None:
     """What the user can mend, what the machine lacks, and what is a defect are told apart."""
     error, begins = CASES[kind]
-    monkeypatch.setattr(attempt, "run", failing(error))
+    monkeypatch.setattr(process, "run", failing(error))
     folder = RunFolder(tmp_path)
-    folder.config.write_text("{}")
-    ending = attempt.attempt([Order(folder)])
-    assert ending.status == 1
+    [ending] = attempt([Job(folder, SETTINGS, {})])
+    assert ending.status == "failed"
     failure = read_json(folder.failure)
     assert failure["kind"] == ending.kind == kind
     assert failure["reason"] == ending.reason
@@ -56,12 +58,12 @@ def test_a_full_disk_is_named_whoever_meets_it() -> None:
     """The system's error, with its file; torch's and safetensors', which wrap it in their own."""
     with pytest.raises(OSError) as full, Path("/dev/full").open("wb", buffering=0) as file:
         file.write(b"x")
-    assert described(full.value).kind == "disk"
+    assert described(full.value)[0] == "disk"
     summed = _Summed()
     with Path("/dev/full").open("wb", buffering=0) as file, pytest.raises(Exception) as wrapped:
         summed.file = file
         torch.save({"x": torch.zeros(10)}, summed)  # type: ignore[arg-type]
-    assert described(wrapped.value).kind == "disk"
+    assert described(wrapped.value)[0] == "disk"
     rust = Exception("Error while serializing: I/O error: No space left on device (os error 28)")
     assert described(rust) == ("disk", "the disk is full")
     try:
@@ -77,17 +79,17 @@ def test_a_full_disk_is_named_whoever_meets_it() -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """Before anything of the run has begun."""
     tmp_path.chmod(0o500)
-    ending = attempt.attempt([Order(RunFolder(tmp_path / "run"))])
+    [ending] = attempt([Job(RunFolder(tmp_path / "run"), SETTINGS, {})])
     tmp_path.chmod(0o700)
-    assert (ending.kind, ending.status) == ("disk", 1)
+    assert (ending.kind, ending.status) == ("disk", "failed")
     assert str(tmp_path / "run") in ending.reason
 
 
 def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
     """Also to root: the run's folder is a file."""
     (tmp_path / "run").write_text("")
-    ending = attempt.attempt([Order(RunFolder(tmp_path / "run"))])
-    assert ending.status == 1 and str(tmp_path / "run") in ending.reason
+    [ending] = attempt([Job(RunFolder(tmp_path / "run"), SETTINGS, {})])
+    assert ending.status == "failed" and str(tmp_path / "run") in ending.reason
 
 
 def test_attempts_are_remembered_with_the_end_of_their_logs(
@@ -95,10 +97,9 @@ def test_attempts_are_remembered_with_the_end_of_their_logs(
 ) -> None:
     """Also one that was killed, which could not say so, and of which there is a beginning."""
     folder = RunFolder(tmp_path)
-    folder.config.write_text("{}")
     note_begin([folder])
-    monkeypatch.setattr(attempt, "run", failing(KeyError("x")))
-    attempt.attempt([Order(folder)])
+    monkeypatch.setattr(process, "run", failing(KeyError("x")))
+    attempt([Job(folder, SETTINGS, {})])
     killed, begun, failed = (json.loads(x) for x in folder.attempts.read_text().splitlines())
     assert killed["event"] == begun["event"] == "begun" and killed["pid"] == os.getpid()
     assert failed["event"] == "failed" and failed["kind"] == "crash"
@@ -115,5 +116,5 @@ def test_the_end_of_a_long_log_is_kept(tmp_path: Path) -> None:
 
 def test_killed_for_want_of_memory_is_told_from_killed() -> None:
     """The system counts its kills."""
-    assert ended_by(9, memory=True).kind == "memory"
+    assert ended_by(9, memory=True)[0] == "memory"
     assert ended_by(9, memory=False) == ("killed", "killed by signal 9")

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from zobench.launch.attempt import Order
-from zobench.launch.forkserver import ForkServer, carry_out, dismiss
+from tests.run.attempts import status_of as exit_status_of
+from zobench.launch.job import Job
+from zobench.launch.process import ForkServer, carry_out, dismiss
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.runner import run
 
@@ -35,8 +36,7 @@ def prepare(compose: Compose, tmp_path: Path) -> Callable[..., RunFolder]:
 
 
 def status_of(server: ForkServer, folder: RunFolder) -> int | None:
-    ending = server.run(Order(folder))
-    return ending and ending.status
+    return exit_status_of(server.run(Job.begun(folder.path)))
 
 
 def test_a_forked_run_has_the_bits_of_any_other(
@@ -68,8 +68,9 @@ def test_a_nursery_that_was_killed_is_replaced(
     killed = ForkServer()
     os.kill(killed._process.pid, signal.SIGKILL)
     killed._process.wait()
-    monkeypatch.setattr("zobench.launch.forkserver._server", killed)
-    first = carry_out(Order(prepare("first")))
-    assert (first.status, first.kind) == (-signal.SIGKILL, "killed")
-    assert carry_out(Order(prepare("second"))).status == 0
+    monkeypatch.setattr("zobench.launch.process._server", killed)
+    [first] = carry_out(Job.begun(prepare("first").path))
+    assert (first.status, first.kind) == ("failed", "killed")
+    [second] = carry_out(Job.begun(prepare("second").path))
+    assert second.status == "done"
     assert dismiss() == 0

@@ -10,8 +10,9 @@ import pytest
 
 from zobench.errors import UserError
 from zobench.launch import launch_log
-from zobench.launch.job import Retries
+from zobench.launch.launch import Retries
 from zobench.launch.launch_log import counts, duration, rows_of
+from zobench.settings import RunSettings
 
 PLAN: dict[str, Any] = {"time": 100.0, "suite": "s", "command": ["seed=0,1"], "runs": 4}
 
@@ -71,27 +72,23 @@ def test_the_plan_has_as_many_runs_as_there_will_be(
     planned: list[int] = []
     monkeypatch.setattr(launch_log, "begin", lambda *given: planned.append(given[-1]))
     composed: list[object] = []
-    monkeypatch.setattr("zobench.launch.worker.launch", composed.append)
+    monkeypatch.setattr("zobench.launch.launch.launch", composed.append)
     multi = () if overrides[0].startswith("experiment") else ("-m",)
     assert command(*multi, *overrides)[0] == 0
     assert planned == [runs] and len(composed) == runs
 
 
-def test_retries_are_counted_by_kind() -> None:
+def test_retries_are_counted_by_kind(compose: Callable[..., dict[str, Any]]) -> None:
     """Batches are halved for want of memory while there are halves; bad data are not retried."""
-    settings = {
-        "retries": {"killed": 1, "crash": 0, "memory": 9},
-        "train": {"batch_size": 4, "micro_batch_size": None},
-        "evaluation": {"batch_size": 2},
-        "optimizer": {"lr": 0.1},
-    }
-    retries = Retries(settings, 0)
+    sizes = ("train.batch_size=4", "evaluation.batch_size=2", "retries.memory=9")
+    settings = compose(*sizes)
+    retries = Retries(RunSettings.of(settings), 0)
     assert retries.again("killed") == "retry 1 of 1"
     assert [retries.again(kind) for kind in ("killed", "crash", "data", "disk")] == [None] * 4
     assert retries.again("memory") == "retry 1 of 9, batches in parts of half the size"
     assert retries.again("memory") is not None and retries.halved == 2
     assert retries.again("memory") is None and retries.halved == 2
-    captured = Retries(settings | {"optimizer": {"graph": True}}, 0)
+    captured = Retries(RunSettings.of(compose(*sizes, "optimizer.graph=true")), 0)
     assert captured.again("memory") is None
 
 

@@ -15,7 +15,7 @@ import torch
 
 from tests.run.attempts import Attempts
 from zobench.build import build
-from zobench.launch.forkserver import ForkServer
+from zobench.launch.process import ForkServer
 from zobench.models.language_model import load
 from zobench.models.loaded import LoadedModel
 from zobench.run import replay, verify

@@ -39,6 +39,7 @@ def test_each_row_tunes_minilm(
         *(f"task.data_dir={data_pack / 'sst2'}", f"optimizer={optimizer}", "logger=none"),
         *("task.sizes.train=64", "task.sizes.dev=16", "task.sizes.test=32", "threads=1"),
         *("budget.steps=2", "train.eval_every=2"),
+        *(("tuning=head",) if optimizer == "linear_probe" else ()),
     )
     folder = RunFolder(tmp_path / "run")
     choices = {"task": "sst2", "model": "minilm", "tuning": "full", "optimizer": optimizer}

@@ -24,7 +24,6 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     **{task: (task, ()) for task in ("sst2", "rte", "cb", "wsc", "trec", "snli", "mnli")},
     "sst2_bare": ("sst2", ()),
     "rte_bare": ("rte", ()),
-    "wsc_454": ("wsc", ()),
     "boolq": ("boolq", ("task.sizes.dev=8",)),
     "record": ("record", ("task.sizes.dev=8",)),
     "squad": ("squad", ("task.max_new_tokens=8",)),

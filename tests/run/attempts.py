@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.run.killer import COUNTS
-from zobench.launch.attempt import ALREADY, Order
-from zobench.launch.forkserver import ForkServer
+from zobench.launch.job import Job, Outcome
+from zobench.launch.process import ForkServer
 from zobench.run.folder import RunFolder, read_json
 
 Compose = Callable[..., dict[str, Any]]
@@ -36,10 +36,7 @@ class Attempts:
         choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "o"}
         meta = {"id": "0" * 8, "name": at, "suite": "s", "seed": 0, "choices": choices}
         folder.begin(self.settings | replaced, meta)
-        ending = self.server.run(Order(folder))
-        if ending is None:
-            return None
-        return 0 if ending.status == ALREADY else ending.status
+        return status_of(self.server.run(Job.begun(folder.path)))
 
     def killed(self, at: str, instant: int, by: str = "SIGKILL", **replaced: Any) -> int | None:
         """An attempt that ends at an instant."""
@@ -79,6 +76,11 @@ class Attempts:
         left = {path.name for path in mine.path.iterdir()}
         allowed = {path.name for path in theirs.path.iterdir()} - {COUNTS}
         assert left <= allowed | {"stderr.log"}, left - allowed
+
+
+def status_of(answer: list[Outcome] | int | None) -> int | None:
+    """The exit status of a process that carried out one run."""
+    return answer[0].exit_status if isinstance(answer, list) else answer
 
 
 def rows_of(folder: RunFolder) -> list[dict[str, Any]]:

@@ -101,10 +101,11 @@ def _forked(asked: dict[str, Any], rank: int) -> int:
 
 def _serve() -> None:
 
-    from zobench.launch.forkserver import import_for
+    from zobench.launch.process import import_for
     from zobench.schema import composed
+    from zobench.settings import RunSettings
 
-    import_for(composed())
+    import_for(RunSettings.of(composed()))
     sys.argv = ["zobench"]
     for line in sys.stdin:
         asked = json.loads(line)

@@ -20,6 +20,7 @@ from zobench.run import captured
 from zobench.run.captured import CapturedLoss, why_not
 from zobench.run.folder import RunFolder
 from zobench.run.runner import made_of, run
+from zobench.settings import RunSettings
 from zobench.tasks.batch import Batch
 from zobench.tasks.problem import Indices
 from zobench.zo.ledger import read
@@ -132,7 +133,7 @@ def test_a_run_that_goes_on_finds_what_it_would_have_found(
 def batch_of(compose: Compose, *words: str) -> tuple[Any, Any, Batch]:
     """A model, its problem, and a batch of three."""
     settings = compose("logger=none", *SIZES, *words)
-    made = made_of(settings, CPU)
+    made = made_of(RunSettings.of(settings), CPU)
     batch: Any = made.problem.batch([0, 1, 2])
     return made.model, made.problem, batch
 
@@ -177,7 +178,7 @@ def alone(compose: Compose, recorder: Recorder) -> Iterator[Callable[..., Any]]:
 
     def make(**options: Any) -> Any:
         settings = compose("logger=none", *SIZES)
-        made = made_of(settings, CPU)
+        made = made_of(RunSettings.of(settings), CPU)
         optimizer: Any = build_optimizer(settings["optimizer"], made.trainable, made.model)
         optimizer.engine.bare = True
         loss = CapturedLoss(made.problem.loss, optimizer.engine, recorder, **options)
@@ -255,7 +256,7 @@ def test_what_cannot_be_captured_is_refused_in_a_sentence(
 ) -> None:
     """Where it is asked for; where it is not, it is not done."""
     settings = compose("logger=none", *SIZES, *words)
-    made = made_of(settings, CPU)
+    made = made_of(RunSettings.of(settings), CPU)
     optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
     asked = made.problem.loss, made.model, lambda: made.problem.batch([0])
     if words:
@@ -272,7 +273,7 @@ def test_rows_of_one_length_at_a_time_and_texts_are_not_captured(
     """How often the model is called depends on the rows there."""
     monkeypatch.setattr(captured, "CUDA", "cpu")
     settings = compose("logger=none", *SIZES)
-    made = made_of(settings, CPU)
+    made = made_of(RunSettings.of(settings), CPU)
     asked = made.model, lambda: made.problem.batch([0])
     assert why_not(*asked) is None
     assert "ranks" in str(why_not(*asked, ranks=2))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from zobench.build import build
-from zobench.run.closure import CountedLoss, state_bytes, step_of
+from zobench.run.closure import CountedLoss, state_bytes
+from zobench.run.steps import step_of
 from zobench.tasks.batch import Batch, collate
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.zo.engine import Diverged

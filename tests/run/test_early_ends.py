@@ -11,7 +11,7 @@ import pytest
 
 from tests.run.attempts import SMALL, Attempts, rows_of
 from tests.run.spoiled import part, spoil
-from zobench.launch.forkserver import ForkServer
+from zobench.launch.process import ForkServer
 from zobench.run.closure import CountedLoss
 from zobench.run.early_ends import MOST_IN_A_ROW, Patience, check_rise
 from zobench.run.folder import RunFolder, read_json

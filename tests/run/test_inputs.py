@@ -21,6 +21,7 @@ from zobench.run.loggers.none import NoLogger
 from zobench.run.ranks.agreed import check_alike
 from zobench.run.resume import ResumePoint
 from zobench.run.runner import run
+from zobench.settings import RunSettings
 
 Compose = Callable[..., dict[str, Any]]
 Command = Callable[..., tuple[int, str, str]]
@@ -65,6 +66,7 @@ PARALLEL = {
 SHOTS = {f"16-13/{split}.csv": csv(ROWS) for split in ("train", "dev")} | {
     "16-42/test.csv": csv(ROWS)
 }
+LOAD = "zobench.models.language_model.load"
 # the files of a data folder, the settings, and those that are read
 KINDS: dict[str, tuple[dict[str, bytes], dict[str, Any], list[str]]] = {
     "jsonl": (BOTH, {}, [*BOTH]),
@@ -80,19 +82,23 @@ KINDS: dict[str, tuple[dict[str, bytes], dict[str, Any], list[str]]] = {
 class Known:
     """A run's folder whose meta.json knows what was read; `settings` are the run's."""
 
+    @property
+    def typed(self) -> RunSettings:
+        return RunSettings.of(self.settings)
+
     def __init__(self, place: Path, settings: dict[str, Any]) -> None:
         self.folder, self.settings = RunFolder(place), settings
         place.mkdir(exist_ok=True)
         task = build(settings["task"])
-        write_json(self.folder.meta, {"inputs": Seen(settings, task).inputs()})
+        write_json(self.folder.meta, {"inputs": Seen(RunSettings.of(settings), task).inputs()})
 
     def check(self) -> str:
         """What is said of the files as they are now, by both checks."""
         said = []
         task = build(self.settings["task"])
         for look in (
-            lambda: check_unchanged(self.folder, self.settings),
-            lambda: check_inputs(self.folder, self.settings, Seen(self.settings, task).inputs()),
+            lambda: check_unchanged(self.folder, self.typed),
+            lambda: check_inputs(self.folder, self.typed, Seen(self.typed, task).inputs()),
         ):
             try:
                 look()
@@ -111,7 +117,7 @@ def known(compose: Compose, tmp_path: Path) -> Callable[..., Known]:
         settings = compose(*CUSTOM)
         settings["task"]["data_dir"] = None if data_dir is None else str(data_dir)
         settings["task"]["source"] |= source or {}
-        settings["model"] = {"path": None, **model}
+        settings["model"] = {"path": None, "_target_": LOAD, **model}
         return Known(tmp_path / "run", settings)
 
     return of
@@ -181,7 +187,7 @@ def test_another_file_that_would_be_read_now_is_named(
 def one_look(one: Known) -> str:
     """What a relaunch of the finished run is told."""
     try:
-        check_unchanged(one.folder, one.settings)
+        check_unchanged(one.folder, one.typed)
     except UserError as error:
         return str(error)
     return ""
@@ -351,23 +357,23 @@ def test_rows_of_the_hub_are_known_to_a_run_that_goes_on(
 
     def now() -> dict[str, Any]:
         task = build(one.settings["task"])
-        seen = Seen(one.settings, task)
+        seen = Seen(one.typed, task)
         task.load()
         return seen.inputs()
 
     write_json(one.folder.meta, {"inputs": now()})
-    check_inputs(one.folder, one.settings, now())
+    check_inputs(one.folder, one.typed, now())
     for rows in (ROWS[::-1], [*ROWS[:-1], ROWS[0]]):
         served[0] = rows
         with pytest.raises(UserError, match=r"task\.source: owner/name test is not what it was"):
-            check_inputs(one.folder, one.settings, now())
+            check_inputs(one.folder, one.typed, now())
 
 
 def test_a_file_that_changes_while_it_is_read_is_named(compose: Compose, tmp_path: Path) -> None:
     """Which rows were seen is not known then."""
     place = put(tmp_path / "data", BOTH)
     settings = compose(*CUSTOM, f"task.data_dir={place}")
-    seen = Seen(settings, build(settings["task"]))
+    seen = Seen(RunSettings.of(settings), build(settings["task"]))
     (place / "test.jsonl").write_bytes(jsonl(ROWS[:10]))
     with pytest.raises(UserError, match=r"test\.jsonl has changed while it was read"):
         seen.inputs()
@@ -413,7 +419,7 @@ def test_ranks_that_have_other_files_are_refused(
     assert mine == {
         f"task.data_dir {name}": sha256(text).hexdigest() for name, text in BOTH.items()
     }
-    given: tuple[Any, ...] = (one.settings, ("base", inputs), {"train": 3}, ResumePoint())
+    given: tuple[Any, ...] = (one.typed, ("base", inputs), {"train": 3}, ResumePoint())
     group: Any = TwoRanks(mine)
     check_alike(group, *given)
     group = TwoRanks(mine | {"task.data_dir test.jsonl": "0"})

@@ -247,7 +247,9 @@ def test_a_run_tests_and_keeps_the_fitted_head(
 ) -> None:
     """Dev and test are evaluated once, after the fit, and best.safetensors is what was tested."""
     small = [f"task.sizes.{split}=60" for split in ("train", "dev", "test")]
-    settings = compose("optimizer=linear_probe", "logger=none", f"runs_root={tmp_path}", *small)
+    settings = compose(
+        "optimizer=linear_probe", "tuning=head", "logger=none", f"runs_root={tmp_path}", *small
+    )
     folder = RunFolder(tmp_path / "run")
     choices = {"task": "t", "model": "tiny", "tuning": "head", "optimizer": "linear_probe"}
     folder.begin(settings, {"id": "0", "name": "n", "suite": "s", "seed": 0, "choices": choices})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.run.attempts import Attempts
-from zobench.launch.forkserver import ForkServer
+from zobench.launch.process import ForkServer
 from zobench.run.folder import read_json, write_json
 from zobench.run.stop import REQUEUE
 from zobench.zo.ledger import Ledger, recover

@@ -24,7 +24,9 @@ from zobench.zo.samplers.base import ReplayClass
 Compose = Callable[..., dict[str, Any]]
 SHORT = ("budget.steps=12", "train.eval_every=4", "train.log_every=2", "threads=1")
 SMALL = ("task.sizes.train=48", "task.sizes.dev=32", "task.sizes.test=40")
-UNTRAINED = ("zero_shot", "in_context", "calibrated", "linear_probe")
+UNTRAINED = ("zero_shot", "linear_probe")
+ROWS = [(path.stem, "standard") for path in sorted((conf_dir() / "optimizer").iterdir())]
+ROWS += [("zero_shot", "in_context"), ("zero_shot", "calibrated"), ("mezo", "calibrated")]
 DESIGN_KEYS = [
     *("train/loss", "dev/loss", "dev/accuracy", "test/accuracy", "memory/peak_gib"),
     *("memory/state_gib", "cost/forwards", "cost/tokens", "time/step_s", "time/eval_s"),
@@ -50,13 +52,14 @@ def rows_of(folder: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("optimizer", sorted(p.stem for p in (conf_dir() / "optimizer").iterdir()))
+@pytest.mark.parametrize(("optimizer", "evaluation"), ROWS)
 def test_every_row_leaves_a_complete_folder(
-    prepare: Callable[..., RunFolder], optimizer: str
+    prepare: Callable[..., RunFolder], optimizer: str, evaluation: str
 ) -> None:
     """Every key of the design is in metrics.jsonl and in result.json; counts are the method's."""
-    cut = ["task.truncation=left"] if optimizer == "in_context" else []
-    folder = prepare(f"optimizer={optimizer}", *cut)
+    more = ["task.truncation=left"] if evaluation == "in_context" else []
+    more += ["tuning=head"] if optimizer == "linear_probe" else []
+    folder = prepare(f"optimizer={optimizer}", f"evaluation={evaluation}", *more)
     result = run(folder)
     assert read_json(folder.result) == result
     assert result["status"] == "done"

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from zobench.errors import UserError
 from zobench.launch import packs
 from zobench.launch.__main__ import main
-from zobench.launch.attempt import Ending, Order
-from zobench.launch.job import Job
+from zobench.launch.job import Job, Outcome
 from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.run.loggers.base import Afterwards
 from zobench.run.replay import Replayed, differing
 from zobench.run.runner import run
 from zobench.run.together import run_together, sharing_key
+from zobench.settings import RunSettings
 from zobench.zo.batched_runs import BatchedRuns
 from zobench.zo.ledger import read
 
@@ -159,16 +159,16 @@ def test_times_are_shared_out(compose: Compose, tmp_path: Path) -> None:
 
 def test_who_goes_together(compose: Compose) -> None:
     """Seeds, rates and methods may differ; what one batch cannot hold goes alone."""
-    first = sharing_key(compose(*OPTIONS))
+    first = sharing_key(RunSettings.of(compose(*OPTIONS)))
     assert first is not None
     for own in (("seed=1",), ("optimizer=loren",), ("optimizer.lr=1e-4", "suite=other")):
-        assert sharing_key(compose(*OPTIONS, *own)) == first
+        assert sharing_key(RunSettings.of(compose(*OPTIONS, *own))) == first
     for other in ("train.batch_size=8", "tuning.r=4", "budget.steps=7", "task.loss=answer"):
-        assert sharing_key(compose(*OPTIONS, other)) not in (first, None)
+        assert sharing_key(RunSettings.of(compose(*OPTIONS, other))) not in (first, None)
     seconds = ("budget.steps=null", "budget.seconds=3")
     graph = ("optimizer.graph=true",)
     for own in (("train.micro_batch_size=2",), ("diagnose.every=2",), seconds, graph):
-        assert sharing_key(compose(*OPTIONS, *own)) is None
+        assert sharing_key(RunSettings.of(compose(*OPTIONS, *own))) is None
 
 
 @pytest.mark.parametrize(
@@ -225,16 +225,16 @@ def test_a_sweep_is_trained_in_packs(command: Command, monkeypatch: pytest.Monke
     """As many processes as packs; a run that is done is skipped, one of another kind goes alone."""
     sizes: list[int] = []
 
-    def finish(*orders: Order) -> Ending:
-        sizes.append(len(orders))
+    def finish(*jobs: Job) -> list[Outcome]:
+        sizes.append(len(jobs))
         result = {"status": "done", "reason": None, "best_step": 1, "test": {"accuracy": 1.0}}
-        for order in orders:
-            order.folder.path.mkdir(parents=True)
-            write_json(order.folder.result, result)
-        return Ending(0)
+        for job in jobs:
+            job.folder.path.mkdir(parents=True)
+            write_json(job.folder.result, result)
+        return [Outcome("done", job.folder.path.name) for job in jobs]
 
     monkeypatch.setattr(packs, "carry_out", finish)
-    monkeypatch.setattr("zobench.launch.job.carry_out", finish)
+    monkeypatch.setattr("zobench.launch.launch.carry_out", finish)
     sweep = ("-m", *OPTIONS, "seed=0,1,2", "pack_runs=2")
     status, said, _ = command(*sweep)
     assert status == 0 and "3 runs: 3 done" in said and sizes == [2, 1]
@@ -251,18 +251,19 @@ def test_a_run_that_its_pack_leaves_without_a_result_is_launched_alone(
     """A pack that runs out of memory costs its time, and no result."""
     sizes: list[int] = []
 
-    def die_or_finish(*orders: Order) -> Ending:
-        sizes.append(len(orders))
+    def die_or_finish(*jobs: Job) -> list[Outcome]:
+        sizes.append(len(jobs))
         result = {"status": "done", "reason": None, "best_step": 1, "test": {"accuracy": 1.0}}
-        orders[0].folder.path.mkdir(parents=True, exist_ok=True)
-        write_json(orders[0].folder.result, result)
-        return Ending(1, "memory", "out of memory") if len(orders) > 1 else Ending(0)
+        jobs[0].folder.path.mkdir(parents=True, exist_ok=True)
+        write_json(jobs[0].folder.result, result)
+        lost = Outcome("failed", "run", "out of memory", "memory")
+        return [lost for _ in jobs] if len(jobs) > 1 else [Outcome("done", "run")]
 
     monkeypatch.setattr(packs, "carry_out", die_or_finish)
-    monkeypatch.setattr("zobench.launch.job.carry_out", die_or_finish)
+    monkeypatch.setattr("zobench.launch.launch.carry_out", die_or_finish)
     monkeypatch.setenv("ZOBENCH_RUNS", str(tmp_path))
     made = [compose(*OPTIONS, f"seed={n}") | {"runs_root": str(tmp_path)} for n in range(3)]
-    packs.launch_in_packs([Job(own, made[0], CHOICES) for own in made], 8)
+    packs.launch_in_packs([Job.of(RunSettings.of(own), made[0], CHOICES) for own in made], 8)
     assert sizes == [3, 1, 1]
     said = capsys.readouterr().err
     assert said.count("alone, since its pack has no result: out of memory") == 2

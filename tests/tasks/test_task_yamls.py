@@ -18,7 +18,7 @@ FIXTURES = ASSETS_DIR / "fixtures"
 OWN = ("custom", "custom_answer")  # the user's data, hence no example
 # sizes, where they are not MeZO's 1000, 500, 1000
 SIZES = {
-    **dict.fromkeys(("cb", "copa", "copa_bare", "winogrande", "wsc_454"), (1000, 100, 1000)),
+    **dict.fromkeys(("cb", "copa", "copa_bare", "winogrande"), (1000, 100, 1000)),
     "loren_cb": (512, 50, 256),
 }
 MAX_LENGTH = {"lm_bff_mnli": 256, "lm_bff_snli": 256, "lm_bff_rte": 256}
@@ -27,7 +27,6 @@ ROWS = {
     "sst2_bare": "sst2",
     "rte_bare": "rte",
     "copa_bare": "copa",
-    "wsc_454": "wsc",
     "loren_qnli": "lm_bff_qnli",
     "loren_cola": "lm_bff_cola",
     **{f"lm_bff_{name}": name for name in ("sst2", "mnli", "snli", "rte")},
@@ -224,7 +223,6 @@ def test_cola_is_read_without_a_header(compose: Compose, tmp_path: Path) -> None
         ("rte", "rte", (1000, 500, 277)),
         ("cb", "cb", (150, 100, 56)),
         ("wsc", "wsc", (54, 500, 104)),
-        ("wsc_454", "wsc", (454, 100, 104)),
         ("trec", "trec", (1000, 500, 500)),
         ("gsm8k", "gsm8k", (1000, 500, 1000)),
         ("squad", "squad", (1000, 500, 1000)),

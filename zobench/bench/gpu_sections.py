@@ -20,8 +20,8 @@ from zobench.bench.rounds import synchronize
 from zobench.bench.subject import Subject, subject_of
 from zobench.build import build_optimizer
 from zobench.paths import PACKAGE_DIR
-from zobench.run.closure import step_of
 from zobench.run.meter import Meter
+from zobench.run.steps import step_of
 from zobench.schema import composed
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer

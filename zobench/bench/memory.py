@@ -19,8 +19,9 @@ def measure(mode: str) -> dict[str, float]:
     """Peak resident GiB of loading and of STEPS steps or evaluations, and GiB of the weights."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    from zobench.run.closure import CountedLoss, step_of
+    from zobench.run.closure import CountedLoss
     from zobench.run.meter import Meter
+    from zobench.run.steps import step_of
     from zobench.tasks.batch import Batch, collate
     from zobench.tasks.encoding import Candidate, Encoded
     from zobench.tasks.losses import ChoiceLoss

@@ -11,7 +11,8 @@ from zobench.bench.plain import PlainMeZO
 from zobench.bench.subject import Subject
 from zobench.build import build_optimizer
 from zobench.run.captured import why_not
-from zobench.run.closure import CountedLoss, state_bytes, step_of
+from zobench.run.closure import CountedLoss, state_bytes
+from zobench.run.steps import step_of
 from zobench.zo.optimizer import ZOOptimizer
 
 FORWARD, LAUNCHED, PLAIN = "forward", "forward, launched", "plain MeZO"

@@ -6,20 +6,27 @@ Several folders are runs side by side (`zobench.run.together`).
 import sys
 from pathlib import Path
 
-from zobench.launch.attempt import ALREADY, Order, attempt
-from zobench.run.folder import RunFolder
+from zobench.errors import UserError
+from zobench.launch.job import Job
+from zobench.launch.process import attempt
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0 for results, 1 for a failure, 75 for what was asked to stop."""
-    folders = [RunFolder(Path(path)) for path in argv]
-    if not folders or not all(folder.config.is_file() for folder in folders):
+    """Exit status 0 for results, 1 for a failure, 75 for what was asked to stop or is elsewhere."""
+    paths = [Path(path) for path in argv]
+    if not paths or not all((path / "config.yaml").is_file() for path in paths):
         print("usage: python -m zobench.launch FOLDER ... (with a config.yaml)", file=sys.stderr)
         return 2
-    ending = attempt([Order(folder) for folder in folders])
-    if ending.reason:
-        print(f"{ending.reason}\n  log: {folders[0].log}", file=sys.stderr)
-    return 0 if ending.status == ALREADY else ending.status
+    try:
+        jobs = [Job.begun(path) for path in paths]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    outcomes = attempt(jobs)
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        if outcome.reason:
+            print(f"{outcome}\n  log: {job.folder.log}", file=sys.stderr)
+    return max(outcome.exit_status for outcome in outcomes)
 
 
 if __name__ == "__main__":

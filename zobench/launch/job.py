@@ -1,141 +1,137 @@
-"""One run from the outside: skip it, or start it in a process of its own, and say how it ended."""
+"""A run to be launched, and how it ended."""
 
-import os
+import contextlib
+import errno
 import platform
 import subprocess
-import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zobench.errors import UserError
-from zobench.launch import launch_log
-from zobench.launch.attempt import ALREADY, BUSY, Ending, Order
-from zobench.launch.failure import DATA, KILLED, MEMORY, Failure
-from zobench.launch.forkserver import carry_out
-from zobench.launch.run_lock import LOST, Busy, claimed
-from zobench.paths import PACKAGE_DIR
-from zobench.run.folder import HALVED, RunFolder, can_be_smaller, read_json
-from zobench.run.identity import identity
-from zobench.run.inputs import check_unchanged
-from zobench.run.ranks.group import started
-from zobench.run.stop import REQUEUE
+import torch
 
+from zobench.errors import UserError
+from zobench.paths import PACKAGE_DIR
+from zobench.run.device import NoDevice
+from zobench.run.folder import HALVED, RunFolder, read_json, write_json
+from zobench.run.ranks.group import Lost
+from zobench.run.stop import REQUEUE
+from zobench.secret import redacted
+from zobench.settings import RunSettings, identity
+
+DATA, MEMORY, DISK = "data", "memory", "disk"
+DEVICE, CRASH, KILLED = "device", "crash", "killed"
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.EIO: "the disk failed",
+    errno.ESTALE: "the network file system lost the file",
+}
+_SAID = {  # by libraries that have no exception of their own for it
+    "No space left on device": _DISK[errno.ENOSPC],
+    "Disk quota exceeded": _DISK[errno.EDQUOT],
+    "Read-only file system": _DISK[errno.EROFS],
+}
+_TAIL = 20  # lines
 GROUPS = ("task", "model", "tuning", "optimizer")  # whose choices name a run
 
 
-class Outcome(NamedTuple):
-    """How one run of a launch ended.
+class Job(NamedTuple):
+    """A run to be launched: its folder, its settings, and what else meta.json notes."""
 
-    status: done, skipped, diverged, failed, stopped (to go on later) or elsewhere (another process
-    is at it). kind: of a failure.
+    folder: RunFolder
+    settings: RunSettings
+    meta: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, settings: RunSettings, base: Mapping[str, Any], choices: Mapping[str, str]
+    ) -> "Job":
+        """A run that Hydra has composed.
+
+        Args:
+            settings: of the run.
+            base: the same settings under seed 0, whose hash names what the seeds of a cell share.
+            choices: the option taken in each config group, for names and labels.
+        """
+        own = identity(settings.plain)
+        name = "-".join([*(choices[group] for group in GROUPS), f"s{settings.seed}", own])
+        meta: dict[str, Any] = {"id": own, "setting": identity(base), "name": name}
+        meta |= {"suite": settings.suite, "seed": settings.seed}
+        meta |= {"choices": dict(choices), **_environment()}
+        return cls(RunFolder(Path(settings.runs_root) / settings.suite / name), settings, meta)
+
+    @classmethod
+    def begun(cls, path: Path) -> "Job":
+        """The run whose config.yaml the folder holds; UserError where that is damaged."""
+        folder = RunFolder(path)
+        meta = read_json(folder.meta) if folder.meta.is_file() else {}
+        return cls(folder, folder.fitting(), meta)
+
+    def halved(self, times: int) -> "Job":
+        """The same run, its batches in parts that are halved so many times."""
+        return self._replace(meta={**self.meta, HALVED: times}) if times else self
+
+    def begin(self) -> None:
+        """Make the folder as it is before the run, or before it goes on; a result stays."""
+        if not self.folder.result.is_file():
+            self.folder.begin(self.settings.plain, self.meta)
+
+    def as_json(self) -> list[Any]:
+        """What `from_json` of another process takes."""
+        return [str(self.folder.path.resolve()), self.settings.plain, self.meta]
+
+    @classmethod
+    def from_json(cls, path: str, plain: Mapping[str, Any], meta: Mapping[str, Any]) -> "Job":
+        return cls(RunFolder(Path(path)), RunSettings.of(plain), meta)
+
+
+class Outcome(NamedTuple):
+    """How a run, or one attempt at it, ended.
+
+    status: done, skipped (it was done before), diverged, failed, stopped (to go on later) or
+    elsewhere (another process is at it). run: its name. kind: of a failure; data (settings or data,
+    which no retry mends), memory (of the GPU or the machine), disk (full, read-only or failing),
+    device (a GPU that is gone or broken), crash, or killed (from outside). reason: one line.
     """
 
     status: str
-    folder: str
-    reason: str
+    run: str
+    reason: str = ""
     kind: str = ""
 
     @property
     def good(self) -> bool:
         return self.status in ("done", "skipped")
 
+    @property
+    def exit_status(self) -> int:
+        """Of a process that carried out this run alone."""
+        return {"failed": 1, "stopped": REQUEUE, "elsewhere": REQUEUE}.get(self.status, 0)
+
     def __str__(self) -> str:
         said = f"{self.kind}: {self.reason}" if self.kind else self.reason
-        return f"{self.status}: {self.folder}: {said}"
+        return f"{self.status}: {self.run}: {said}"
+
+    def row(self) -> dict[str, Any]:
+        """As `.launches` and the summary of a command note it."""
+        row = {"status": self.status, "folder": self.run, "reason": self.reason}
+        return row | ({"kind": self.kind} if self.kind else {})
 
 
-class Job(NamedTuple):
-    """A run to be launched.
-
-    base: the same settings under seed 0, whose hash names what the seeds of a cell share.
-    choices: the option taken in each config group, for names and labels.
-    """
-
-    settings: Mapping[str, Any]
-    base: Mapping[str, Any]
-    choices: Mapping[str, str]
-
-    @property
-    def folder(self) -> RunFolder:
-        parts = [self.choices[group] for group in GROUPS]
-        name = "-".join([*parts, f"s{self.settings['seed']}", identity(self.settings)])
-        return RunFolder(Path(self.settings["runs_root"]) / self.settings["suite"] / name)
-
-    def order(self, halved: int = 0) -> Order:
-        """The run to be carried out, with batches halved so many times."""
-        seed, suite = self.settings["seed"], self.settings["suite"]
-        meta: dict[str, Any] = {"id": identity(self.settings), "setting": identity(self.base)}
-        meta |= {"name": self.folder.path.name, "suite": suite, "seed": seed}
-        meta |= {"choices": dict(self.choices), **_environment()}
-        return Order(self.folder, self.settings, meta | ({HALVED: halved} if halved else {}))
-
-
-def launch(job: Job) -> Outcome:
-    """Run the settings unless their result exists. Failed and unfinished runs go on.
-
-    A result of other data or another model than there is now is neither taken nor replaced.
-    """
-    folder = job.folder
-    launch_log.note({"run": folder.path.name, "status": "begun"})
-    try:
-        if folder.result.is_file():
-            check_unchanged(folder, job.settings)
-        outcome = existing(folder) if folder.finished else _tried(job)
-    except UserError as error:  # a damaged file of an earlier attempt, or other data than it had
-        outcome = Outcome("failed", folder.path.name, str(error), DATA)
-    report(outcome, folder)
-    return outcome
-
-
-def _tried(job: Job) -> Outcome:
-    """Attempts at the run, as many as `retries` allows."""
-    folder = job.folder
-    before = read_json(folder.meta) if folder.meta.is_file() else {}
-    retries = Retries(job.settings, before.get(HALVED, 0))
-    while True:
-        outcome = outcome_of(folder, carry_out(job.order(retries.halved)))
-        again = None if started() else retries.again(outcome.kind)  # other ranks have ended
-        if again is None:
-            return outcome
-        print(f"{outcome}\n  {again}", file=sys.stderr, flush=True)
-
-
-def outcome_of(folder: RunFolder, ending: Ending) -> Outcome:
-    """What became of a run whose process has ended."""
-    name, status = folder.path.name, ending.status
-    if status == ALREADY:
-        return existing(folder)
-    if status in (BUSY, LOST):
-        return Outcome("elsewhere", name, ending.reason or "another process took it over")
-    if folder.result.is_file():
-        return _of_result(folder)
-    if status == REQUEUE:
-        return stopped(folder)
-    if ending.kind and status >= 0:
-        return Outcome("failed", name, ending.reason, ending.kind)
-    failure = Failure(ending.kind or KILLED, ending.reason or f"exited with status {status}")
-    _noted(folder, failure)
-    return Outcome("failed", name, failure.reason, failure.kind)
-
-
-def _noted(folder: RunFolder, failure: Failure) -> None:
-    """Write the failure of a process that could not, unless another is at the run by now."""
-    if not folder.config.is_file():
-        return  # it had not begun
-    try:
-        with claimed(folder.path):
-            if not folder.result.is_file():
-                failure.write(folder)
-    except (Busy, OSError):
-        return
+def ended(folder: RunFolder) -> Outcome:
+    """What the result says that the folder has."""
+    result = folder.ended()
+    return Outcome(result["status"], folder.path.name, result["reason"] or "")
 
 
 def existing(folder: RunFolder) -> Outcome:
     """What a result that was there before says."""
-    outcome = _of_result(folder)
+    outcome = ended(folder)
     return outcome._replace(status="skipped") if outcome.status == "done" else outcome
 
 
@@ -144,36 +140,86 @@ def stopped(folder: RunFolder) -> Outcome:
     return Outcome("stopped", folder.path.name, "asked to stop; launched again, it goes on")
 
 
-def _of_result(folder: RunFolder) -> Outcome:
-    result = folder.ended()
-    return Outcome(result["status"], folder.path.name, result["reason"] or "")
+def elsewhere(folder: RunFolder, reason: str = "another process took it over") -> Outcome:
+    """A run that another process is at."""
+    return Outcome("elsewhere", folder.path.name, reason)
 
 
-def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
-    """Say how a run ended, and note it for the summary of the command that it belongs to.
-
-    Without a folder the settings themselves were at fault, and nothing was written.
-    """
-    log = str(folder.log) if folder else None
-    launch_log.note({"run": outcome.folder if folder else None, **_row(outcome), "log": log})
-    if folder is None:
-        print(f"error: {outcome.reason}", file=sys.stderr, flush=True)
-    elif outcome.good:
-        test = folder.ended()["test"]
-        good = f"accuracy {100 * test['accuracy']:.1f} %" if "accuracy" in test else None
-        shown = good or f"loss {test['loss']:.4g}"
-        print(f"{outcome.folder}: {outcome.status}, test {shown}", flush=True)
-    else:
-        print(f"{outcome}\n  log: {log}", file=sys.stderr, flush=True)
-    if path := os.environ.get(launch_log.VARIABLE):
-        counts = launch_log.counts(launch_log.rows_of(Path(path)))
-        if counts.planned > 1:
-            print(counts, flush=True)
+def failed(folder: RunFolder, error: BaseException) -> Outcome:
+    """A run, or the making of its folder, that has raised."""
+    kind, reason = described(error)
+    return Outcome("failed", folder.path.name, reason, kind)
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
-    row = {"status": outcome.status, "folder": outcome.folder, "reason": outcome.reason}
-    return row | ({"kind": outcome.kind} if outcome.kind else {})
+def note_failure(folder: RunFolder, outcome: Outcome) -> None:
+    """Write failure.json, with the end of the log; nothing where the disk does not take it."""
+    about = {"kind": outcome.kind, "reason": outcome.reason}
+    tail = tail_of(folder.log)
+    with contextlib.suppress(OSError):  # the process that launched the run is told otherwise
+        write_json(folder.failure, {**about, "log": str(folder.log), "tail": tail})
+
+
+def described(error: BaseException) -> tuple[str, str]:
+    """Kind and one-line reason of what a run has raised."""
+    text = redacted(" ".join(str(error).split()))
+    if (disk := _disk(error)) is not None:
+        return DISK, disk
+    if isinstance(error, Lost):
+        return KILLED, text
+    if isinstance(error, UserError):
+        return (DEVICE if isinstance(error, NoDevice) else DATA), text
+    refused = "can't allocate memory" in text  # torch's words for a CPU's; it has no type for it
+    if refused or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return MEMORY, text.split(" Including ")[0][:300] or "out of memory"
+    if isinstance(error, RuntimeError) and ("CUDA error" in text or "NVIDIA" in text):
+        # later lines are advice on debugging
+        return DEVICE, redacted(str(error).strip().splitlines()[0][:300])
+    return CRASH, f"{type(error).__name__}: {text}"[:300]
+
+
+def _disk(error: BaseException) -> str | None:
+    """What is wrong with the disk, and at which file, if that is behind the error."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            at = f": {cause.filename}" if cause.filename else ""
+            return _DISK[cause.errno] + at
+        for words, meaning in _SAID.items():
+            if words in str(cause):
+                return meaning
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def tail_of(log: Path) -> list[str]:
+    """The last lines of a log; none where there is no log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 10_000))
+            return file.read().decode(errors="replace").splitlines()[-_TAIL:]
+    except OSError:
+        return []
+
+
+def kernel_kills() -> int:
+    """How many processes of this control group the kernel has killed for memory so far."""
+    try:
+        lines = Path("/sys/fs/cgroup/memory.events").read_text().splitlines()
+    except OSError:
+        return 0
+    counts: dict[str, Any] = dict(line.split() for line in lines)
+    return int(counts.get("oom_kill", 0))
+
+
+def ended_by(number: int, memory: bool) -> tuple[str, str]:
+    """A process that ended by a signal, which the kernel sends where memory is short."""
+    if memory:
+        return MEMORY, "the system killed it for want of memory"
+    return KILLED, f"killed by signal {number}"
 
 
 def _environment() -> dict[str, Any]:
@@ -199,52 +245,3 @@ def _commit() -> str | None:
     except FileNotFoundError:
         return None
     return answer.stdout.strip() or None
-
-
-def summary(rows: Sequence[Mapping[str, Any]]) -> int:
-    """The exit status of one command, of its launch's rows; of a sweep also its bad runs, again.
-
-    1 for a failed run, 75 where some were only stopped, or are carried out elsewhere.
-    """
-    ends = [row for row in rows[1:] if row["status"] != "begun"]
-    bad = [row for row in ends if row["status"] not in ("done", "skipped") and not _there_now(row)]
-    if len(ends) > 1:
-        for row in bad:
-            outcome = Outcome(row["status"], row["folder"], row["reason"], row.get("kind", ""))
-            log = f"\n  log: {row['log']}" if row["log"] else ""
-            print(f"{outcome}{log}", file=sys.stderr)
-    later = [row for row in bad if row["status"] in ("stopped", "elsewhere")]
-    return 1 if len(bad) > len(later) else REQUEUE if bad else 0
-
-
-def _there_now(row: Mapping[str, Any]) -> bool:
-    """Whether a run that another process was at has a good result by now."""
-    if row["status"] != "elsewhere":
-        return False
-    folder = RunFolder(Path(row["log"]).parent)
-    return folder.finished and existing(folder).good
-
-
-class Retries:
-    """Counts the failures of one run against `retries`, by kind; a kind not there is never retried.
-
-    What was out of memory is tried with batches in parts of half the size, if there are halves.
-    """
-
-    def __init__(self, settings: Mapping[str, Any], halved: int) -> None:
-        self.halved = halved  # how often the parts of batches have been
-        self._settings, self._tried = settings, Counter[str]()
-
-    def again(self, kind: str) -> str | None:
-        """How the next attempt is called, `attempt 1 of 2`; None where there is none."""
-        most = self._settings["retries"].get(kind, 0)
-        if self._tried[kind] >= most:
-            return None
-        smaller = ""
-        if kind == MEMORY:
-            if not can_be_smaller(self._settings, self.halved):
-                return None
-            self.halved += 1
-            smaller = ", batches in parts of half the size"
-        self._tried[kind] += 1
-        return f"retry {self._tried[kind]} of {most}{smaller}"

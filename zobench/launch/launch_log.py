@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zobench.errors import UserError
-from zobench.launch.failure import described
+from zobench.launch.job import described
 
 VARIABLE = "ZOBENCH_LAUNCH"  # environment variable: the file, for the processes of one command
 FOLDER = ".launches"
@@ -68,7 +68,7 @@ def note(row: dict[str, Any]) -> None:
             with Path(path).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"time": time.time(), **row}) + "\n")
         except OSError as error:
-            raise UserError(f"runs_root: {described(error).reason}") from error
+            raise UserError(f"runs_root: {described(error)[1]}") from error
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from zobench.launch import launch_log
-from zobench.launch.attempt import Ending
-from zobench.launch.forkserver import carry_out
-from zobench.launch.job import Job, launch, outcome_of, report
-from zobench.run.stop import REQUEUE
+from zobench.launch.job import Job
+from zobench.launch.launch import launch, report
+from zobench.launch.process import carry_out
 from zobench.run.together import sharing_key
 
 
@@ -23,21 +22,13 @@ def launch_in_packs(jobs: Sequence[Job], most: int) -> None:
             continue
         for job in pack:
             launch_log.note({"run": job.folder.path.name, "status": "begun"})
-        ending = carry_out(*(job.order() for job in pack))
-        for job in pack:
-            folder = job.folder
-            if folder.finished or ending.status == REQUEUE:
-                report(outcome_of(folder, ending), folder)
+        for job, outcome in zip(pack, carry_out(*pack), strict=True):
+            if job.folder.finished or outcome.status == "stopped":
+                report(outcome, job.folder)
             else:
-                print(f"{folder.path.name}: alone, {_why(ending)}", file=sys.stderr)
+                why = f"since its pack has no result: {outcome.reason}"
+                print(f"{outcome.run}: alone, {why}", file=sys.stderr)
                 launch(job)
-
-
-def _why(ending: Ending) -> str:
-    """Why its pack has no result for a run."""
-    if ending.reason:
-        return f"since its pack has no result: {ending.reason}"
-    return f"since its pack ended with status {ending.status}"
 
 
 def _packs(jobs: Sequence[Job], most: int) -> Iterator[Sequence[Job]]:

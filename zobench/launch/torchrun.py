@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from zobench.errors import UserError
-from zobench.launch.attempt import FAILED, Ending, Order, attempt, carried_out, logging_to
+from zobench.launch.process import carried_out, logging_to
 from zobench.run.folder import RunFolder
-from zobench.run.ranks.group import Group, Lost, here, joined, started
-from zobench.run.stop import REQUEUE
+from zobench.run.ranks.group import Group, Lost, joined, started
 
 
 def lead_or_follow(lead: Callable[[], int]) -> int:
@@ -27,17 +26,6 @@ def lead_or_follow(lead: Callable[[], int]) -> int:
             group.leave()
 
 
-def carry_out_here(order: Order) -> Ending:
-    """Carry out a run in this process, as the first rank, with the others."""
-    group = joined()
-    for old in order.folder.path.glob("stderr-rank*.log"):
-        old.unlink()
-    ending = attempt([order], here())
-    if ending.status in (FAILED, REQUEUE):
-        group.sound = False  # the others have ended, or will notice that this one has
-    return ending
-
-
 def _follow(group: Group) -> int:
     """Do the runs that the first rank names, up to one that fails; how the last one ended."""
     try:
@@ -45,9 +33,9 @@ def _follow(group: Group) -> int:
             folder = RunFolder(Path(named))
             log = folder.path / f"stderr-rank{group.rank}.log"
             with logging_to(log), _quiet():
-                status = carried_out([folder], group).status
-            if status:
-                return status
+                [outcome] = carried_out([folder], group)
+            if outcome.exit_status:
+                return outcome.exit_status
             log.unlink()
         group.leave()
     except Lost as lost:

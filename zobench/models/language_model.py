@@ -130,8 +130,8 @@ def load(
     return LoadedModel(model.eval(), tokenizer, interface, capture)
 
 
-def preload(settings: Mapping[str, Any]) -> None:
-    """Import what `load` imports for a run's settings: most of the seconds that it takes.
+def preload(model: Mapping[str, Any]) -> None:
+    """Import what `load` imports for these settings of a model: most of the seconds that it takes.
 
     With the architecture's own module, where the model is a folder or described in the settings.
     """
@@ -144,11 +144,10 @@ def preload(settings: Mapping[str, Any]) -> None:
         AutoTokenizer,
     )
 
-    model = settings["model"]
     path, described = model.get("path"), model.get("architecture")
     with suppress(Exception):  # what is wrong with a model is its run's to report
         if not described:
-            described = json.loads((place_of(path) / "config.json").read_text())
+            described = json.loads((place_of(str(path)) / "config.json").read_text())
         configuration = CONFIG_MAPPING[described["model_type"]].__module__
         import_module(configuration.replace(".configuration_", ".modeling_"))
 

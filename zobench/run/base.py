@@ -10,17 +10,18 @@ from zobench.build import build
 from zobench.errors import UserError
 from zobench.models.loaded import LoadedModel
 from zobench.run.device import device_named
+from zobench.settings import RunSettings
 from zobench.zo.fingerprint import digest
 
 
-def device_for(settings: Mapping[str, Any], place: int | None = None) -> torch.device:
+def device_for(settings: RunSettings, place: int | None = None) -> torch.device:
     """The run's device, after its threads are set; place: as in `device_named`."""
-    if settings["threads"]:
-        torch.set_num_threads(settings["threads"])
-    return device_named(settings["device"], place, settings.get("runs_per_gpu", 1))
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    return device_named(settings.device, place, settings.runs_per_gpu)
 
 
-def base_of(settings: Mapping[str, Any], device: torch.device) -> LoadedModel:
+def base_of(settings: RunSettings, device: torch.device) -> LoadedModel:
     """What the loader returns, its model tuned and on the device."""
     loaded, model = tuned_of(settings)
     if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
@@ -28,11 +29,11 @@ def base_of(settings: Mapping[str, Any], device: torch.device) -> LoadedModel:
     return loaded._replace(model=model)
 
 
-def tuned_of(settings: Mapping[str, Any]) -> tuple[LoadedModel, Any]:
+def tuned_of(settings: RunSettings) -> tuple[LoadedModel, Any]:
     """The model as it is loaded, and as it is tuned; the global random state is the seed's."""
-    torch.manual_seed(settings["seed"])  # for dropout; ZO noise and data order have their own keys
-    loaded: LoadedModel = build(settings["model"], "model")
-    return loaded, build(settings["tuning"], "tuning")(loaded.model)
+    torch.manual_seed(settings.seed)  # for dropout; ZO noise and data order have their own keys
+    loaded: LoadedModel = build(settings.model, "model")
+    return loaded, build(settings.tuning, "tuning")(loaded.model)
 
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:

@@ -1,6 +1,5 @@
-"""The only place that knows whether an optimizer back-propagates."""
+"""What a step evaluates: the loss of a batch, counted, in parts or captured as a CUDA graph."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ from torch import Tensor
 from zobench.errors import UserError
 from zobench.run.captured import kept_still, put_into, shape_of, tensors_of
 from zobench.tasks.problem import AnyBatch
-from zobench.zo.engine import Diverged
 from zobench.zo.graph import StepGraph, check_graph
 from zobench.zo.optimizer import ZOOptimizer
 
@@ -82,52 +80,6 @@ class CountedLoss:
             return self._loss(self._model, batch)
 
 
-def step_of(
-    optimizer: torch.optim.Optimizer,
-    loss: CountedLoss,
-    anchor: Callable[[int], AnyBatch] | None = None,
-    grad_clip: float | None = None,
-    sound: bool = False,
-) -> Callable[[AnyBatch], float]:
-    """One optimizer step as a function of the batch, returning the loss.
-
-    anchor: the n-th batch of the training set, for optimizers that look at more than the step's.
-    grad_clip: the largest norm of a gradient by back-propagation. A batch in parts is
-    back-propagated part by part, so that one part's activations are alive at a time.
-    sound: also look at the norm of a gradient, which a finite loss does not make finite.
-    The step raises Diverged, with the weights as before it, when a loss is not finite.
-    """
-
-    def zeroth_order(batch: AnyBatch) -> float:
-        assert isinstance(optimizer, ZOOptimizer)
-        engine = optimizer.engine
-        others = (lambda n: loss(anchor(n), engine.at_once)) if anchor else None
-        return optimizer.step(lambda: loss(batch, engine.at_once), others)
-
-    def first_order(batch: AnyBatch) -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss.count(batch)
-        whole = 0.0
-        for share, part in shares_of(batch):
-            value = share * loss.part(part)
-            whole += float(value.detach())
-            if not math.isfinite(whole):
-                raise Diverged(f"the loss is {whole}")
-            value.backward()
-        if grad_clip is not None or sound:
-            trained = [p for group in optimizer.param_groups for p in group["params"]]
-            most = math.inf if grad_clip is None else grad_clip
-            norm = torch.nn.utils.clip_grad_norm_(trained, most)
-            if sound and not norm.isfinite():
-                raise Diverged(f"the norm of the gradient is {float(norm)}")
-        optimizer.step()
-        return whole
-
-    if isinstance(optimizer, ZOOptimizer) and optimizer.graph:
-        return GraphedSteps(optimizer, loss)
-    return zeroth_order if isinstance(optimizer, ZOOptimizer) else first_order
-
-
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes that the optimizer keeps between steps beside the weights, gradients included."""
     tensors = [v for state in optimizer.state.values() for v in state.values()]
@@ -161,7 +113,7 @@ def check_captured(
 
 
 class GraphedSteps:
-    """A step as a function of the batch, as `closure.step_of` gives it.
+    """A step as a function of the batch, as `steps.step_of` gives it.
 
     A batch is copied to where the graph of its shape looks for it. All graphs share their memory.
     Raises UserError where the optimizer's steps cannot be captured.

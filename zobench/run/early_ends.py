@@ -5,7 +5,6 @@ import math
 from zobench.run.journal import Journal, value_of
 from zobench.zo.engine import Diverged
 
-POLICIES = (None, "stop", "skip")
 MOST_IN_A_ROW = 20  # skipped; the next one ends the run
 
 

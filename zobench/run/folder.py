@@ -13,13 +13,12 @@ import yaml
 from zobench.errors import UserError
 from zobench.run.durable import write_durably
 from zobench.run.fence import fence_of
-from zobench.run.identity import identity
+from zobench.settings import RunSettings, identity
 from zobench.tasks.problem import Answer
 
 _ENDED = {"reason", "best_step", "test"}  # some of the keys of result.json
-_TARGETS = ("model", "tuning", "task", "optimizer")  # parts of the settings that are built
-_SECTIONS = ("train", "budget", "evaluation")
 HALVED = "halved"  # key of meta.json: how often the run's batches were halved for want of memory
+_NO_SETTINGS = (UserError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
 _KEPT = ("base", "inputs", "wandb", HALVED)  # keys of meta.json that later attempts look at
 
 
@@ -87,36 +86,24 @@ class RunFolder:
             raise damaged(self.result)
         return result
 
-    def fitting(self) -> dict[str, Any]:
+    def fitting(self) -> RunSettings:
         """The settings with batches that fit into the memory there is.
 
         Raises UserError for a file that no run could have been made of.
         """
         meta = read_json(self.meta) if self.meta.is_file() else {}
         settings = self.settings()
-        if not _is_whole(settings):
-            raise damaged(self.config)
-        return smaller(settings, meta.get(HALVED, 0))
+        try:
+            json.dumps(settings, default=str)  # a YAML alias can make it hold itself
+            return RunSettings.of(settings).halved(meta.get(HALVED, 0))
+        except _NO_SETTINGS as error:
+            raise damaged(self.config) from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """The file holds all of the content or what it held before, whatever happens."""
     data = content.encode() if isinstance(content, str) else content
     write_durably(path, lambda file: file.write(data))
-
-
-def _is_whole(settings: Mapping[str, Any]) -> bool:
-    """Whether what every run reads of its settings is there, and of its type."""
-    try:
-        json.dumps(settings, default=str)  # a YAML alias can make it hold itself
-        parts = [settings[part] for part in (*_TARGETS, *_SECTIONS)]
-        size, seed = settings["evaluation"]["batch_size"], settings["seed"]
-        targets = all("_target_" in settings[part] for part in _TARGETS)
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return False
-    counts = [size] if settings.get("threads") is None else [size, settings["threads"]]
-    numbers = all(type(number) is int and number > 0 for number in counts)
-    return numbers and targets and type(seed) is int and all(isinstance(p, dict) for p in parts)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -134,30 +121,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def damaged(path: Path) -> UserError:
     """A file of a run that something else than zobench has written to, or a failing disk."""
     return UserError(f"{path}: damaged; repair it, or remove the run's folder to begin anew")
-
-
-def smaller(settings: Mapping[str, Any], times: int) -> dict[str, Any]:
-    """The settings with parts of batches halved so many times, down to single examples.
-
-    A step's batch stays what it is, evaluated in parts whose mean is exact; numbers may differ in
-    their last bits.
-    """
-    if not times:
-        return dict(settings)
-    train, evaluation = settings["train"], settings["evaluation"]
-    part = train["micro_batch_size"] or train["batch_size"]
-    return {
-        **settings,
-        "train": {**train, "micro_batch_size": max(1, part >> times)},
-        "evaluation": {**evaluation, "batch_size": max(1, evaluation["batch_size"] >> times)},
-    }
-
-
-def can_be_smaller(settings: Mapping[str, Any], times: int) -> bool:
-    """Whether halving once more changes anything; what is captured on a GPU takes no parts."""
-    if settings["optimizer"].get("graph"):
-        return False
-    return smaller(settings, times + 1) != smaller(settings, times)
 
 
 def write_predictions(path: Path, answers: Sequence[Answer]) -> None:

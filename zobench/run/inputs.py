@@ -21,6 +21,7 @@ from zobench.errors import UserError
 from zobench.models.files import files_of, is_from_hub
 from zobench.paths import place_of
 from zobench.run.folder import RunFolder, damaged, read_json, write_json
+from zobench.settings import RunSettings
 from zobench.targets import located, targets_in
 
 # the settings that name them
@@ -41,7 +42,7 @@ class Seen:
     meanwhile, and what finding the files raises.
     """
 
-    def __init__(self, settings: Mapping[str, Any], task: Any) -> None:
+    def __init__(self, settings: RunSettings, task: Any) -> None:
         self._settings, self._task = settings, task
         self._before = {path: _stamps(path) for *_, path in self._files()}
 
@@ -68,7 +69,7 @@ class Seen:
         return [(key, name, path) for key, files in by_key.items() for name, path in files.items()]
 
 
-def check_inputs(folder: RunFolder, settings: Mapping[str, Any], now: Inputs) -> None:
+def check_inputs(folder: RunFolder, settings: RunSettings, now: Inputs) -> None:
     """Raise UserError unless the files and rows are those that the run began with.
 
     One that began before zobench noted them is not looked at.
@@ -79,7 +80,7 @@ def check_inputs(folder: RunFolder, settings: Mapping[str, Any], now: Inputs) ->
 
 
 def check_unchanged(
-    folder: RunFolder, settings: Mapping[str, Any], parts: tuple[str, ...] = (DATA, MODEL, CODE)
+    folder: RunFolder, settings: RunSettings, parts: tuple[str, ...] = (DATA, MODEL, CODE)
 ) -> None:
     """Raise UserError where a run that is there has read other files than it would read now.
 
@@ -128,33 +129,33 @@ def _known(folder: RunFolder) -> Inputs:
     return inputs
 
 
-def _files_now(key: str, settings: Mapping[str, Any]) -> dict[str, Path]:
+def _files_now(key: str, settings: RunSettings) -> dict[str, Path]:
     """What would be read, by name; nothing where the place itself is gone."""
     if key != DATA:
         return _model_files(settings) if key == MODEL else _code_files(settings)
-    place = settings["task"].get("data_dir")
+    place = settings.task.get("data_dir")
     if place is not None and not place_of(place).exists():
         return {}
-    return _data_files(settings, _task(json.dumps(settings["task"], sort_keys=True)))
+    return _data_files(settings, _task(json.dumps(settings.task, sort_keys=True)))
 
 
-def _data_files(settings: Mapping[str, Any], task: Any) -> dict[str, Path]:
+def _data_files(settings: RunSettings, task: Any) -> dict[str, Path]:
     """By its path from the data folder; without one, and for a single file, by its own name."""
-    given = settings["task"].get("data_dir")
+    given = settings.task.get("data_dir")
     place = None if given is None or not place_of(given).is_dir() else place_of(given)
     paths: Sequence[Path] = getattr(task, "input_files", list)()
     return {p.name if place is None else os.path.relpath(p, place): p for p in paths}
 
 
-def _model_files(settings: Mapping[str, Any]) -> dict[str, Path]:
-    return {path.name: path for path in files_of(settings["model"])}
+def _model_files(settings: RunSettings) -> dict[str, Path]:
+    return {path.name: path for path in files_of(settings.model)}
 
 
-def _code_files(settings: Mapping[str, Any]) -> dict[str, Path]:
+def _code_files(settings: RunSettings) -> dict[str, Path]:
     """The Python files of the user's own that the settings name."""
     found = {}
     for part in _PARTS:
-        for key, target in targets_in(settings[part], part):
+        for key, target in targets_in(getattr(settings, part), part):
             module = sys.modules[located(target, key).__module__]
             if module.__file__ and not f"{module.__name__}.".startswith(_LIBRARIES):
                 found[f"{module.__name__}.py"] = Path(module.__file__)
@@ -169,13 +170,13 @@ def _task(node: str) -> Any:
 
 def _compare(
     folder: RunFolder,
-    settings: Mapping[str, Any],
+    settings: RunSettings,
     key: str,
     known: Mapping[str, Mapping[str, Any]],
     now: Mapping[str, Mapping[str, Any]],
 ) -> None:
     part, _, setting = key.partition(".")
-    given = settings[part].get(setting) if setting else None
+    given = getattr(settings, part).get(setting) if setting else None
     named = f"{key}={given}" if isinstance(given, str) else key
     more, less = sorted(now.keys() - known.keys()), sorted(known.keys() - now.keys())
     if key == MODEL and isinstance(given, str) and is_from_hub(given):

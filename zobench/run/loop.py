@@ -25,6 +25,7 @@ from zobench.run.progress import RunProgress
 from zobench.run.ranks.agreed import Agreed
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop, Stopped
+from zobench.settings import Train
 from zobench.tasks.problem import Answer
 from zobench.zo.engine import Diverged
 from zobench.zo.optimizer import ZOOptimizer
@@ -72,9 +73,10 @@ class Loop:
     def __init__(
         self,
         folder: RunFolder,
-        settings: Mapping[str, Any],
+        train: Train,
         steps: Steps,
         *,
+        eval_batch: int,
         model: Any,
         best: Best,
         journal: Journal,
@@ -87,13 +89,13 @@ class Loop:
         self.folder, self.model, self.problem = folder, model, steps.problem
         self.fence = fence_of(folder.path)
         self.steps, self.optimizer = steps, steps.optimizer
-        self.train, self.eval_batch = settings["train"], settings["evaluation"]["batch_size"]
+        self.train, self.eval_batch = train, eval_batch
         self.budget, self.meter = steps.budget, meter
         self.journal, self.progress = journal, progress
         self.best, self.checkpoints, self.diagnosis, self.stop = best, checkpoints, diagnosis, stop
         self.drift = Drift(self.optimizer)
-        self.skips = Skips(self.train["nonfinite"])
-        self.patience = Patience(self.train["patience"])
+        self.skips = Skips(train.nonfinite)
+        self.patience = Patience(train.patience)
         self.final: dict[str, float] = {}
         self.train_loss: float | None = None
         self.losses: list[float] = []  # since the last line
@@ -116,7 +118,7 @@ class Loop:
             raise
         if not self.best.dev:
             reason = reason or "no loss on dev was finite"
-        self.best.restore(keep=self.train["keep_weights"])
+        self.best.restore(keep=self.train.keep_weights)
         with self.meter.phase("eval"):
             answers: list[Answer] = []
             test = self.problem.evaluate(self.model, "test", self.eval_batch, answers)
@@ -140,7 +142,7 @@ class Loop:
 
     def _stretch(self) -> Generator[StepRequest, float, None]:
         """The steps up to the next that something else is due after; all of one kind."""
-        first, eval_every = self.steps_taken, self.train["eval_every"]
+        first, eval_every = self.steps_taken, self.train.eval_every
         stop = self.budget.within(first + eval_every - first % eval_every)
         replayed = self.steps.replayed(first)
         if replayed:
@@ -155,7 +157,7 @@ class Loop:
                 self.losses += [loss] if math.isfinite(loss) else []
                 if self._interrupted(step + 1):
                     break
-                if (step + 1) % self.train["log_every"] == 0 and step + 1 < stop:
+                if (step + 1) % self.train.log_every == 0 and step + 1 < stop:
                     self._log_losses(step + 1)
         if replayed and not self.steps.replayed(self.steps_taken):
             recall_costs(self)
@@ -203,8 +205,8 @@ class Loop:
             costs = {"diagnose/seconds": self.meter.seconds("diagnose")} | self._costs()
             self.journal.write(taken, self.diagnosis.findings | costs)
             self.diagnosis.findings = {}
-        ends = self.budget.over(taken) or taken % self.train["eval_every"] == 0
-        if ends or taken % self.train["log_every"] == 0:
+        ends = self.budget.over(taken) or taken % self.train.eval_every == 0
+        if ends or taken % self.train.log_every == 0:
             self._log_losses(taken)
         if ends:
             self.stop.meet(taken, compare=True)
@@ -234,7 +236,7 @@ class Loop:
             self.journal.write(step, found | self._costs())
             self.progress.update(step, self.train_loss)
             self.losses.clear()
-            check_rise(self.train_loss, self.train["diverged_above"], self.journal)
+            check_rise(self.train_loss, self.train.diverged_above, self.journal)
 
     def _save(self) -> None:
         """Leave what a later attempt goes on from."""

@@ -1,11 +1,12 @@
 """What a person sees of a running run: a bar on a terminal, lines elsewhere."""
 
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from zobench.settings import Budget
 
 
 class Clock(Protocol):
@@ -17,9 +18,9 @@ class Clock(Protocol):
 class BudgetClock:
     """budget: `steps`, or where that is null `seconds` of the meter's phase `train`."""
 
-    def __init__(self, budget: Mapping[str, Any], meter: Clock) -> None:
-        self.steps: int | None = budget["steps"]
-        self.total: float = budget["seconds"] if self.steps is None else self.steps
+    def __init__(self, budget: Budget, meter: Clock) -> None:
+        self.steps = budget.steps
+        self.total: float = (budget.seconds or 0.0) if budget.steps is None else budget.steps
         self._meter = meter
 
     def spent(self, step: int) -> float:

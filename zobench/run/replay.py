@@ -15,6 +15,7 @@ from zobench.run.best import step_in
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.inputs import MODEL, check_unchanged
 from zobench.run.resume import why_not_replayed
+from zobench.settings import RunSettings
 from zobench.tuning.saving import save
 from zobench.zo.engine import Diverged
 from zobench.zo.fingerprint import fingerprint
@@ -37,7 +38,7 @@ class Replayed:
         self.model: Any = self.loaded.model
         check_base(read_json(folder.meta), digest_of(self.model))
         trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(self.settings["optimizer"], trained, self.model)
+        self.optimizer = build_optimizer(self.settings.optimizer, trained, self.model)
         self.why_not = why_not_replayed(self.optimizer)
         self.step = 0
         if self.why_not is None:
@@ -45,7 +46,7 @@ class Replayed:
                 self.ledger = recover(folder.ledger)
             except (OSError, ValueError) as error:
                 raise UserError(f"{folder.ledger}: {error}") from error
-            if self.ledger.seed != self.settings["seed"] % 2**64:
+            if self.ledger.seed != self.settings.seed % 2**64:
                 raise UserError(f"{folder.ledger}: of seed {self.ledger.seed}, not of this run")
 
     def to(self, step: int) -> None:
@@ -83,14 +84,14 @@ class Replayed:
             )
 
 
-def settings_in(folder: RunFolder) -> dict[str, Any]:
+def settings_in(folder: RunFolder) -> RunSettings:
     """The settings of a run that has begun; UserError for any other folder, and as `check`."""
     if not folder.config.is_file() or not folder.meta.is_file():
         raise UserError(f"{folder.path}: no run folder: it has no config.yaml and meta.json")
     if "base" not in read_json(folder.meta):
         raise UserError(f"{folder.path}: the run never began, or zobench was older then")
     settings = folder.fitting()
-    check({part: node for part, node in settings.items() if part != "logger"})  # not built here
+    check({part: node for part, node in settings.plain.items() if part != "logger"})
     return settings
 
 

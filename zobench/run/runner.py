@@ -35,6 +35,7 @@ from zobench.run.resume import resume_point_of, why_not_replayed
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop
 from zobench.run.zero_shot import ZeroShot
+from zobench.settings import Budget, Checkpoint, RunSettings, Train
 from zobench.tasks.problem import Problem
 from zobench.tuning.saving import save
 from zobench.zo.ledger import Ledger
@@ -72,31 +73,30 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
     meter = Meter(device)
     with meter.phase("load"):
         made = made_of(settings, device)
-        optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
-    check_gradient(settings["train"], made.problem, optimizer)
+        optimizer = build_optimizer(settings.optimizer, made.trainable, made.model)
+    check_gradient(settings.train, made.problem, optimizer)
     if group is not None:
-        check_ranks(settings, optimizer)
-    train = settings["train"]
-    check_captured(optimizer, train["micro_batch_size"], train["nonfinite"])
+        check_ranks(settings.model, optimizer)
+    check_captured(optimizer, settings.train.micro_batch_size, settings.train.nonfinite)
     ranks = 1 if group is None else group.size
     some = partial(made.problem.batch, [0])
     loss = captured(made.problem.loss, made.model, some, made.capture, optimizer, ranks)
     if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
         with meter.phase("fit"):
-            optimizer.fit(made.model, made.problem, settings["evaluation"]["batch_size"])
-    if settings["train"]["checkpointing"]:
+            optimizer.fit(made.model, made.problem, settings.evaluation.batch_size)
+    if settings.train.checkpointing:
         _checkpoint_activations(made.model)
     logger: Logger = (
-        build(settings["logger"], "logger") if group is None or group.first else NoLogger()
+        build(settings.logger, "logger") if group is None or group.first else NoLogger()
     )
     with own_folder(folder, group) as own:
         parts = (made, optimizer, meter, logger, stop or Stop(), group, loss)
         return done(recorded(own, settings, *parts))
 
 
-def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
+def made_of(settings: RunSettings, device: torch.device) -> Made:
     """Load model and data, the model to the device."""
-    task = build(settings["task"], "task")
+    task = build(settings.task, "task")
     seen = Seen(settings, task)
     loaded = base_of(settings, device)
     model = loaded.model
@@ -108,7 +108,7 @@ def made_of(settings: Mapping[str, Any], device: torch.device) -> Made:
 
 def recorded(
     folder: RunFolder,
-    settings: Mapping[str, Any],
+    settings: RunSettings,
     made: Made,
     optimizer: torch.optim.Optimizer,
     meter: Meter,
@@ -122,16 +122,19 @@ def recorded(
     stop: None for one of several runs in a process, which end where they are. group: as in `run`.
     loss: the problem's, where its forwards are captured.
     """
-    budget = {"steps": 0} if isinstance(optimizer, ZeroShot) else settings["budget"]
+    budget = Budget(steps=0) if isinstance(optimizer, ZeroShot) else settings.budget
     lines, first = stop is None, group is None or group.first
     asked = stop or Stop()
-    agreed = None if group is None else Agreed(group, asked, meter, made.trainable, settings)
+    agreed = None
+    if group is not None:
+        every, trained = settings.ranks.check_every, made.trainable
+        agreed = Agreed(group, asked, meter, trained, every, settings.seed)
     noted = made.problem
     if agreed is not None:
         made = made._replace(problem=shared(made.problem, agreed, made.model, optimizer))
     clock = BudgetClock(budget, agreed or meter)
-    checkpoints = _checkpoints(folder, settings["checkpoint"], optimizer)
-    resume = resume_point_of(folder, settings["seed"], optimizer, checkpoints)
+    checkpoints = _checkpoints(folder, settings.checkpoint, optimizer)
+    resume = resume_point_of(folder, settings.seed, optimizer, checkpoints)
     device, meta = meter.device, read_json(folder.meta)
     base = made.base or digest_of(made.model)
     if resume.end:
@@ -151,32 +154,33 @@ def recorded(
     write_json(folder.meta, meta)
     journal = Journal(folder.metrics, logger)
     write_atomically(folder.mirroring, "")
-    logger.begin(folder, settings, meta, journal.rows)
+    logger.begin(folder, settings.plain, meta, journal.rows)
     try:
         with ExitStack() as stack:
             stack.enter_context(journal)
             progress = stack.enter_context(RunProgress(meta["name"], clock, lines=lines))
             ledger = None
             if isinstance(optimizer, ZOOptimizer):
-                ledger = Ledger(folder.ledger, settings["seed"], resume.ledger, renewed)
+                ledger = Ledger(folder.ledger, settings.seed, resume.ledger, renewed)
                 stack.enter_context(ledger)
             whole = loss or made.problem.loss
             about = (made.model, made.problem, optimizer, clock, resume, whole, ledger)
             loop = Loop(
                 folder,
-                settings,
-                Steps(settings, *about),
+                settings.train,
+                Steps(settings.train, settings.seed, *about),
+                eval_batch=settings.evaluation.batch_size,
                 model=made.model,
-                best=_best(folder, made.model, settings["train"]["select"], group),
+                best=_best(folder, made.model, settings.train.select, group),
                 journal=journal,
                 meter=meter,
                 progress=progress,
                 checkpoints=checkpoints,
-                diagnosis=_diagnosis(settings["diagnose"]["every"], optimizer),
+                diagnosis=_diagnosis(settings.diagnose.every, optimizer),
                 stop=agreed or asked,
             )
             result = yield from loop.work()
-        if settings["train"]["export"] and first:
+        if settings.train.export and first:
             _export(folder, made)
         write_json(folder.result, result)
     except BaseException as error:
@@ -184,26 +188,24 @@ def recorded(
         if isinstance(error, Apart):
             cut_back(folder, error.agreed)
         raise
-    _end(folder, settings, logger, result)
+    _end(folder, settings.train, logger, result)
     return result
 
 
-def _told(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _told(folder: RunFolder, settings: RunSettings) -> dict[str, Any]:
     """The result of a run that has it, after the logger has heard of it."""
     result = folder.ended()
     if folder.mirroring.exists():
-        logger: Logger = build(settings["logger"], "logger")
+        logger: Logger = build(settings.logger, "logger")
         rows = Journal(folder.metrics, logger).rows
-        logger.begin(folder, settings, read_json(folder.meta), rows)
-        _end(folder, settings, logger, result)
+        logger.begin(folder, settings.plain, read_json(folder.meta), rows)
+        _end(folder, settings.train, logger, result)
     return result
 
 
-def _end(
-    folder: RunFolder, settings: Mapping[str, Any], logger: Logger, result: Mapping[str, Any]
-) -> None:
+def _end(folder: RunFolder, train: Train, logger: Logger, result: Mapping[str, Any]) -> None:
     """The result is written: what only a later attempt would need goes, and the logger hears."""
-    if not settings["train"]["keep_weights"]:
+    if not train.keep_weights:
         fence_of(folder.path).remove(folder.weights)
     Checkpoints(folder.path, None, None).clear()
     logger.end(result)
@@ -228,22 +230,20 @@ def _export(folder: RunFolder, made: Made) -> None:
 
 
 def _checkpoints(
-    folder: RunFolder, wanted: Mapping[str, Any], optimizer: torch.optim.Optimizer
+    folder: RunFolder, wanted: Checkpoint, optimizer: torch.optim.Optimizer
 ) -> Checkpoints | None:
     """None where the ledger does without them, unless they are wanted beside it."""
     if isinstance(optimizer, ZeroShot):
         return None
-    if why_not_replayed(optimizer) is None and not wanted["beside_ledger"]:
+    if why_not_replayed(optimizer) is None and not wanted.beside_ledger:
         return None
-    return Checkpoints(folder.path, wanted["steps"], wanted["minutes"])
+    return Checkpoints(folder.path, wanted.steps, wanted.minutes)
 
 
-def check_gradient(
-    train: Mapping[str, Any], problem: Problem, optimizer: torch.optim.Optimizer
-) -> None:
+def check_gradient(train: Train, problem: Problem, optimizer: torch.optim.Optimizer) -> None:
     """Raise UserError where the optimizer needs what the task has not, or the other way round."""
     first_order = not isinstance(optimizer, ZOOptimizer | ZeroShot)
-    if not first_order and (train["checkpointing"] or train["grad_clip"]):
+    if not first_order and (train.checkpointing or train.grad_clip):
         raise UserError(
             "train.checkpointing, train.grad_clip: this optimizer does not back-propagate"
         )

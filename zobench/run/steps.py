@@ -1,6 +1,7 @@
 """One step of a run: its batch, its rate and the optimizer's part; or all that from the ledger."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy.typing as npt
 import torch
 
 from zobench.errors import UserError
-from zobench.run.closure import CountedLoss, Parts, step_of
+from zobench.run.closure import CountedLoss, GraphedSteps, Parts, shares_of
 from zobench.run.progress import BudgetClock
 from zobench.run.resume import ResumePoint
-from zobench.tasks.problem import ByLength, Problem
+from zobench.settings import Train
+from zobench.tasks.problem import AnyBatch, ByLength, Problem
+from zobench.zo.engine import Diverged
 from zobench.zo.feedback import Request
 from zobench.zo.fingerprint import fingerprint
 from zobench.zo.ledger import Ledger
@@ -28,7 +31,8 @@ class Steps:
 
     def __init__(
         self,
-        settings: Mapping[str, Any],
+        train: Train,
+        seed: int,
         model: Any,
         problem: Problem,
         optimizer: torch.optim.Optimizer,
@@ -37,14 +41,14 @@ class Steps:
         loss: Callable[[Any, Any], torch.Tensor],
         ledger: Ledger | None = None,
     ) -> None:
-        self.train, self.seed = settings["train"], settings["seed"]
+        self.train, self.seed = train, seed
         self.problem, self.optimizer, self.budget, self.resume = problem, optimizer, budget, resume
         self.ledger = ledger
-        precision = self.train["precision"]
+        precision = self.train.precision
         autocast = None if precision is None else getattr(torch, precision)
         self.loss = CountedLoss(model, loss, autocast)
         self.anchor = partial(self.batch, stream=1)  # in an order of its own
-        clip, sound = self.train["grad_clip"], self.train["nonfinite"] == "skip"
+        clip, sound = self.train.grad_clip, self.train.nonfinite == "skip"
         self.live = step_of(optimizer, self.loss, self.anchor, clip, sound)
         self._rates = [group.get("lr") for group in optimizer.param_groups]
 
@@ -53,9 +57,9 @@ class Steps:
 
         Neighbours in length share a part, which leaves little to pad.
         """
-        size, wanted = self.problem.sizes["train"], self.train["batch_size"]
+        size, wanted = self.problem.sizes["train"], self.train.batch_size
         indices = batch_of(step, size=size, batch_size=wanted, seed=self.seed, stream=stream)
-        numbers, part = indices.tolist(), self.train["micro_batch_size"] or wanted
+        numbers, part = indices.tolist(), self.train.micro_batch_size or wanted
         if part >= len(numbers):
             return self.problem.batch(numbers)
         if isinstance(self.problem, ByLength):
@@ -91,8 +95,8 @@ class Steps:
 
     def prepare(self, step: int) -> None:
         """Set the learning rate for a step that somebody is about to take, on its batch."""
-        share = 1.0 + (self.train["final_lr"] - 1.0) * self.budget.share(step)
-        share *= min(1.0, (step + 1) / ((self.train["warmup"] or 0) + 1))
+        share = 1.0 + (self.train.final_lr - 1.0) * self.budget.share(step)
+        share *= min(1.0, (step + 1) / ((self.train.warmup or 0) + 1))
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             if rate is not None:
                 group["lr"] = rate * share
@@ -128,6 +132,54 @@ class Steps:
         if isinstance(self.optimizer, ZOOptimizer):
             return self.optimizer.engine.forwards
         return self.loss.forwards
+
+
+def step_of(
+    optimizer: torch.optim.Optimizer,
+    loss: CountedLoss,
+    anchor: Callable[[int], AnyBatch] | None = None,
+    grad_clip: float | None = None,
+    sound: bool = False,
+) -> Callable[[AnyBatch], float]:
+    """One optimizer step as a function of the batch, returning the loss.
+
+    The only place that knows whether an optimizer back-propagates.
+
+    anchor: the n-th batch of the training set, for optimizers that look at more than the step's.
+    grad_clip: the largest norm of a gradient by back-propagation. A batch in parts is
+    back-propagated part by part, so that one part's activations are alive at a time.
+    sound: also look at the norm of a gradient, which a finite loss does not make finite.
+    The step raises Diverged, with the weights as before it, when a loss is not finite.
+    """
+
+    def zeroth_order(batch: AnyBatch) -> float:
+        assert isinstance(optimizer, ZOOptimizer)
+        engine = optimizer.engine
+        others = (lambda n: loss(anchor(n), engine.at_once)) if anchor else None
+        return optimizer.step(lambda: loss(batch, engine.at_once), others)
+
+    def first_order(batch: AnyBatch) -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss.count(batch)
+        whole = 0.0
+        for share, part in shares_of(batch):
+            value = share * loss.part(part)
+            whole += float(value.detach())
+            if not math.isfinite(whole):
+                raise Diverged(f"the loss is {whole}")
+            value.backward()
+        if grad_clip is not None or sound:
+            trained = [p for group in optimizer.param_groups for p in group["params"]]
+            most = math.inf if grad_clip is None else grad_clip
+            norm = torch.nn.utils.clip_grad_norm_(trained, most)
+            if sound and not norm.isfinite():
+                raise Diverged(f"the norm of the gradient is {float(norm)}")
+        optimizer.step()
+        return whole
+
+    if isinstance(optimizer, ZOOptimizer) and optimizer.graph:
+        return GraphedSteps(optimizer, loss)
+    return zeroth_order if isinstance(optimizer, ZOOptimizer) else first_order
 
 
 def batch_of(

@@ -18,11 +18,11 @@ from zobench.build import build, build_optimizer
 from zobench.errors import UserError
 from zobench.run.base import device_for, tuned_of
 from zobench.run.folder import RunFolder
-from zobench.run.identity import canonical
 from zobench.run.loggers.base import Afterwards
 from zobench.run.loop import StepRequest, Work
 from zobench.run.meter import Meter
 from zobench.run.runner import Made, check_gradient, made_of, recorded
+from zobench.settings import RunSettings, canonical
 from zobench.tasks.side_by_side import side_by_side
 from zobench.zo.batched_runs import BatchedRuns, copies_of
 from zobench.zo.engine import Diverged
@@ -91,15 +91,15 @@ def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
     for folder, own, clock, meter in zip(folders, settings, clocks, meters, strict=True):
         with clock.turn(), meter.phase("load"):
             weights = _first_weights(own, settings[0], made, device)
-            optimizer = _optimizer(own["optimizer"], weights)
-        check_gradient(own["train"], made.problem, optimizer)
-        logger = Afterwards(build(own["logger"], "logger"))
+            optimizer = _optimizer(own.optimizer, weights)
+        check_gradient(own.train, made.problem, optimizer)
+        logger = Afterwards(build(own.logger, "logger"))
         its = made._replace(trainable=list(weights.items()), base=None)
         work = recorded(folder, own, its, optimizer, meter, logger)
         members.append(Member(clock, weights, optimizer, work))
     if not made.problem.differentiable:
         raise UserError("pack_runs: this task's loss is not one computation on tensors")
-    rows = sum(own["optimizer"].get("pack") or 1 for own in settings)
+    rows = sum(own.optimizer.get("pack") or 1 for own in settings)
     try:
         batched = BatchedRuns[Place](
             made.model, [member.optimizer for member in members], max(rows, 2)
@@ -113,10 +113,10 @@ def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
 
 
 def _first_weights(
-    own: Mapping[str, Any], first: Mapping[str, Any], made: Made, device: torch.device
+    own: RunSettings, first: RunSettings, made: Made, device: torch.device
 ) -> dict[str, torch.nn.Parameter]:
     """What trains, as the run alone would find it: drawn by its own tuning's seed."""
-    model = made.model if own["tuning"] == first["tuning"] else tuned_of(own)[1]
+    model = made.model if own.tuning == first.tuning else tuned_of(own)[1]
     return copies_of(model, device)
 
 
@@ -173,17 +173,17 @@ def _results(
 _SHARED = ("model", "task", "train", "evaluation", "budget", "device", "threads")
 
 
-def sharing_key(settings: Mapping[str, Any]) -> str | None:
+def sharing_key(settings: RunSettings) -> str | None:
     """What the settings share with those that they can be trained beside; None for none.
 
     A tuning's seed may differ, since it draws the first values of what trains. Left to itself is a
     run that counts seconds, evaluates batches in parts, looks at gradients or captures its steps.
     """
-    train, budget = settings["train"], settings["budget"]
-    if budget["steps"] is None or train["micro_batch_size"] or settings["diagnose"]["every"]:
+    in_parts = settings.train.micro_batch_size
+    if settings.budget.steps is None or in_parts or settings.diagnose.every:
         return None
-    if settings["optimizer"].get("graph"):
+    if settings.optimizer.get("graph"):
         return None
-    shared = {part: settings[part] for part in _SHARED}
-    shared["tuning"] = {k: v for k, v in settings["tuning"].items() if k != "seed"}
+    shared = {part: settings.plain[part] for part in _SHARED}
+    shared["tuning"] = {k: v for k, v in settings.tuning.items() if k != "seed"}
     return json.dumps(canonical(shared), sort_keys=True)

@@ -35,7 +35,7 @@ class Verification:
         check_unchanged(folder, settings_in(folder))
         self.replayed = Replayed(folder)
         loaded, device = self.replayed.loaded, self.replayed.device
-        self.problem: Problem = build(self.replayed.settings["task"]).prepare(loaded, device)
+        self.problem: Problem = build(self.replayed.settings.task).prepare(loaded, device)
         self.found: list[str] = []
 
     def carry_out(self) -> str:
@@ -91,7 +91,7 @@ class Verification:
                     self.found.append(f"{self.folder.predictions.name}:{number + 1}: {then}: {now}")
 
     def _evaluate(self, split: str, answers: list[Answer] | None = None) -> dict[str, float]:
-        size = self.replayed.settings["evaluation"]["batch_size"]
+        size = self.replayed.settings.evaluation.batch_size
         return self.problem.evaluate(self.replayed.model, split, size, answers)
 
     def _scores(self, part: str, then: Mapping[str, Any], now: Mapping[str, float]) -> None:

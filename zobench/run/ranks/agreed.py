@@ -10,12 +10,12 @@ from torch import Tensor
 
 from zobench.errors import UserError
 from zobench.run.base import seed_dropout
-from zobench.run.identity import identity
 from zobench.run.inputs import Inputs, digests_in
 from zobench.run.meter import Meter
 from zobench.run.ranks.group import Group
 from zobench.run.resume import ResumePoint
 from zobench.run.stop import Stop, Stopped
+from zobench.settings import Node, RunSettings, identity
 from zobench.zo.fingerprint import fingerprint
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.samplers.base import ReplayClass
@@ -45,11 +45,12 @@ class Agreed:
         stop: Stop,
         meter: Meter,
         trained: Sequence[tuple[str, Tensor]],
-        settings: Mapping[str, Any],
+        check_every: int | None,
+        seed: int,
     ) -> None:
         self.group, self._stop, self._meter = group, stop, meter
         self._weights = [tensor for _, tensor in trained]
-        self._every, self._seed = settings["ranks"]["check_every"], settings["seed"]
+        self._every, self._seed = check_every, seed
         self._name: str | None = None
         self._seconds = 0.0
         self._compared = 0
@@ -129,9 +130,9 @@ def _number(name: str | None) -> int:
     return 0 if name is None else int(signal.Signals[name])
 
 
-def check_ranks(settings: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+def check_ranks(model: Node, optimizer: torch.optim.Optimizer) -> None:
     """Raise UserError where one process alone can carry out the run."""
-    if settings["model"].get("device_map") is not None:
+    if model.get("device_map") is not None:
         raise UserError("model.device_map: under torchrun each rank has one device; leave it out")
     if not isinstance(optimizer, ZOOptimizer):
         return
@@ -150,7 +151,7 @@ def check_ranks(settings: Mapping[str, Any], optimizer: torch.optim.Optimizer) -
 
 def check_alike(
     group: Group,
-    settings: Mapping[str, Any],
+    settings: RunSettings,
     made_of: tuple[str, Inputs],
     sizes: Mapping[str, int],
     resume: ResumePoint,
@@ -162,7 +163,8 @@ def check_alike(
     base, inputs = made_of
     parts = ("settings", "weights before training", "sizes of the data", "steps done before")
     names = (*parts, "files of data and model")
-    mine = (identity(settings), base, dict(sizes), (resume.start, resume.end), digests_in(inputs))
+    done = (resume.start, resume.end)
+    mine = (identity(settings.plain), base, dict(sizes), done, digests_in(inputs))
     for name, *values in zip(names, *group.all(mine), strict=True):
         odd = [rank for rank, value in enumerate(values) if value != values[0]]
         if odd:

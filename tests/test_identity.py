@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zobench.run.identity import identity
+from zobench.settings import identity
 
 Settings = dict[str, Any]
 Path = tuple[str | int, ...]

@@ -1,0 +1,330 @@
+"""The settings that zobench itself owns: their sections, what values they take, those of a run."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+from zobench.build import check
+from zobench.errors import UserError
+from zobench.names import plain_name
+
+Node = Mapping[str, Any]  # a class (`_target_`) and its arguments
+
+
+@dataclass
+class Budget:
+    """What a run may spend: one of the three; 2000 steps where none is given."""
+
+    steps: int | None = None  # of the optimizer
+    forwards: int | None = None  # train.log_every and train.eval_every then count forwards, too
+    seconds: float | None = None  # of training; evaluations are not counted
+
+
+@dataclass
+class Train:
+    """On what a run trains, and how."""
+
+    batch_size: int = 16
+    final_lr: float = 1.0  # share of lr left at the last step, reached linearly; 1 is constant
+    warmup: int | None = None  # steps that lr takes to rise from 0, linearly
+    micro_batch_size: int | None = None  # evaluate a batch in parts: same loss, less memory
+    precision: str | None = None  # bfloat16: arithmetic under autocast, weights as they are
+    grad_clip: float | None = None  # largest gradient norm, by back-propagation only
+    checkpointing: bool | None = None  # recompute activations, by back-propagation only
+    select: str | None = None  # last: test the last weights; null: those with the lowest dev loss
+    nonfinite: str | None = None  # skip: leave out steps whose loss is not finite; stop, null: end
+    diverged_above: float | None = None  # end at a training loss of so many times the first line's
+    patience: int | None = None  # end after so many evaluations without a lower loss on dev
+    log_every: int = 20  # steps per line of metrics.jsonl
+    eval_every: int = 200  # steps between evaluations of dev
+    keep_weights: bool = True  # leave best.safetensors in the run folder
+    export: bool | None = None  # leave a folder for from_pretrained in the run folder
+
+
+@dataclass
+class Checkpoint:
+    """What a run that was killed goes on from where its ledger cannot be replayed."""
+
+    steps: int | None = None  # between two of them
+    minutes: float | None = 10.0  # between two of them
+    beside_ledger: bool = False  # also where it can: a long replay then begins at the last one
+
+
+@dataclass
+class Retries:
+    """How often a run is tried again within one launch, by kind of failure."""
+
+    killed: int = 1  # by a signal, from outside; it goes on from where it was
+    crash: int = 0
+    memory: int = 3  # each with batches in parts of half the size
+
+
+@dataclass
+class Ranks:
+    """Of one run in several processes, which torchrun starts."""
+
+    check_every: int | None = 100  # steps between comparisons of their weights' hashes
+
+
+@dataclass
+class Evaluation:
+    """How dev and test are evaluated."""
+
+    batch_size: int = 64
+
+
+@dataclass
+class Table:
+    """What `zobench table` shows of the suite unless told otherwise."""
+
+    rows: str = "optimizer"
+    columns: str = "task"
+    metric: str = "test/accuracy"
+    target: float | None = None  # also show the forwards until dev/accuracy reached it
+    select: str = "mean"  # dev chooses a cell's setting: one for all seeds, or (seed) one for each
+    baseline: str | None = None  # the row that the others are tested against, example by example
+
+
+@dataclass
+class Published:
+    """Which published numbers stand beside the suite's own: rows of `published.csv`.
+
+    A run's method, task and tuning are its choices, under the paper's names where `names` has them.
+    """
+
+    paper: str | None = None
+    table: str | None = None
+    model: str | None = None
+    setting: str | None = None  # exactly as in the file
+    metric: str = "accuracy"
+    names: dict[str, str] = field(default_factory=dict)  # our option: the paper's name
+
+
+@dataclass
+class Plot:
+    """What `zobench plot` shows of the suite unless told otherwise; null is the kind's own."""
+
+    kind: str | None = None  # curves, target, pareto or rates; null is curves
+    x: str | None = None  # a metric, or for curves also a setting: one point per value
+    y: str | None = None
+    lines: str | None = None  # null is optimizer
+    log: str | None = None  # axes with a logarithmic scale: none, x, y or both
+
+
+@dataclass
+class Diagnose:
+    """The search directions against the true gradient, which costs a backward pass each time."""
+
+    every: int | None = None  # steps between diagnoses; null is never
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The resolved settings of one run.
+
+    plain: all of them as plain data, which config.yaml holds and the run's id is made of; the
+    other fields are what zobench reads, with their types.
+    """
+
+    plain: Mapping[str, Any]
+    model: Node
+    tuning: Node
+    task: Node
+    optimizer: Node
+    seed: int
+    budget: Budget
+    train: Train
+    evaluation: Evaluation
+    logger: Node = field(default_factory=dict)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    retries: Retries = field(default_factory=Retries)
+    ranks: Ranks = field(default_factory=Ranks)
+    diagnose: Diagnose = field(default_factory=Diagnose)
+    suite: str = "scratch"
+    runs_root: str = "runs"
+    device: str = "auto"
+    runs_per_gpu: int = 1
+    threads: int | None = None
+    pack_runs: int | None = None
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "RunSettings":
+        """Split plain settings; a setting that an older run does not have is the default.
+
+        Raises:
+            UserError: for one that is missing, unknown, of the wrong type or out of its range.
+        """
+        own = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
+        for name in _NEEDED - own.keys():
+            raise UserError(f"{name}: cannot be left out of the settings")
+        for name in _NODES:
+            if not isinstance(own[name], Mapping) or "_target_" not in own[name]:
+                raise UserError(f"{name}: expected a mapping with a _target_")
+        scalars = {name: value for name, value in own.items() if not isinstance(value, Mapping)}
+        check({"settings": {**scalars, "_target_": f"{__name__}.RunSettings", "_partial_": True}})
+        for name in SECTIONS.keys() & own.keys():
+            own[name] = _typed(SECTIONS[name], own[name], name)
+        settings = cls(plain=plain, **own)
+        _check_numbers(plain)
+        _check_sizes(settings.task)
+        _check_ranges(settings)
+        return settings
+
+    def halved(self, times: int) -> "RunSettings":
+        """The settings with parts of batches halved so many times, down to single examples.
+
+        A step's batch stays what it is, evaluated in parts whose mean is exact; numbers may differ
+        in their last bits.
+        """
+        if not times:
+            return self
+        part = self.train.micro_batch_size or self.train.batch_size
+        train = {**self.plain["train"], "micro_batch_size": max(1, part >> times)}
+        size = max(1, self.evaluation.batch_size >> times)
+        evaluation = {**self.plain["evaluation"], "batch_size": size}
+        return RunSettings.of({**self.plain, "train": train, "evaluation": evaluation})
+
+    def can_be_halved(self, times: int) -> bool:
+        """Whether halving once more changes anything; what is captured on a GPU takes no parts."""
+        if self.optimizer.get("graph"):
+            return False
+        return self.halved(times + 1) != self.halved(times)
+
+
+SECTIONS: Mapping[str, type] = {
+    "budget": Budget,
+    "train": Train,
+    "checkpoint": Checkpoint,
+    "retries": Retries,
+    "ranks": Ranks,
+    "evaluation": Evaluation,
+    "diagnose": Diagnose,
+}
+_NODES = ("model", "tuning", "task", "optimizer")
+_NEEDED = {*_NODES, "seed", "budget", "train", "evaluation"}
+_HASHED = ("model", "tuning", "task", "optimizer", "train", "evaluation", "seed")
+_MOST = 2**63 - 1  # what an int64 holds
+
+
+def _typed(section: type, given: Any, key: str) -> Any:
+    """The section's dataclass; UserError for keys and types that it does not have."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"{key}={given}: expected a mapping")
+    check({key: {**given, "_target_": f"{__name__}.{section.__name__}"}})
+    return section(**given)
+
+
+def _at_least(least: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value >= least, f"must be at least {least}"
+
+
+def _or_null(allowed: Callable[[Any], bool], words: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value is None or allowed(value), f"{words}, or null"
+
+
+def _above(bound: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value > bound, f"must be above {bound}"
+
+
+def _not_negative(value: Any) -> bool:
+    return bool(value >= 0)
+
+
+_RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "train.final_lr": (_not_negative, "must not be negative"),
+    "train.batch_size": _at_least(1),
+    "train.log_every": _at_least(1),
+    "train.eval_every": _at_least(1),
+    "evaluation.batch_size": _at_least(1),
+    "train.micro_batch_size": _or_null(*_at_least(1)),
+    "train.warmup": _or_null(_not_negative, "must not be negative"),
+    "train.precision": (lambda name: name in (None, "bfloat16"), "choose bfloat16 or null"),
+    "train.select": (
+        lambda name: name in (None, "last"),
+        "choose last, or null for the best on dev",
+    ),
+    "train.nonfinite": (
+        lambda name: name in (None, "stop", "skip"),
+        "choose stop, skip, or null for stop",
+    ),
+    "train.diverged_above": _or_null(*_above(1)),
+    "train.patience": _or_null(*_at_least(1)),
+    "train.grad_clip": _or_null(*_above(0)),
+    "checkpoint.steps": _or_null(*_above(0)),
+    "checkpoint.minutes": _or_null(*_above(0)),
+    "ranks.check_every": _or_null(*_at_least(1)),
+    "retries.killed": (_not_negative, "must not be negative"),
+    "retries.crash": (_not_negative, "must not be negative"),
+    "retries.memory": (_not_negative, "must not be negative"),
+    "diagnose.every": _or_null(*_at_least(1)),
+    "runs_per_gpu": _at_least(1),
+    "threads": _or_null(*_at_least(1)),
+    "pack_runs": _or_null(*_at_least(2)),
+}
+
+
+def _check_ranges(settings: RunSettings) -> None:
+    """Raise UserError for a setting of ours that no run could work with."""
+    for key, (allowed, words) in _RANGES.items():
+        value = attrgetter(key)(settings)
+        if not allowed(value):
+            raise UserError(f"{key}={value}: {words}")
+    plain_name("suite", settings.suite)
+
+
+def _check_numbers(node: Any, key: str = "") -> None:
+    """Raise UserError naming the key of a number that is not finite, too large, or a bad seed."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            _check_numbers(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            _check_numbers(value, f"{key}.{place}")
+    elif isinstance(node, float) and not math.isfinite(node):
+        raise UserError(f"{key}={node}: must be a finite number")
+    elif isinstance(node, int) and abs(node) > _MOST:
+        raise UserError(f"{key}={node}: too large, the most is {_MOST}")
+    elif isinstance(node, int) and key.endswith("seed") and node < 0:
+        raise UserError(f"{key}={node}: must not be negative")
+
+
+def _check_sizes(task: Mapping[str, Any]) -> None:
+    """Raise UserError for a number of examples that is none; null is all there are."""
+    sizes = task.get("sizes")
+    if not isinstance(sizes, Mapping):
+        return
+    for split, size in sizes.items():
+        least = 1 if split == "train" else 0
+        if size is not None and (type(size) is not int or size < least):
+            raise UserError(f"task.sizes.{split}={size}: must be a whole number from {least} up")
+
+
+def identity(plain: Mapping[str, Any]) -> str:
+    """A run's id: eight hex digits, the hash of the settings that can change its numbers.
+
+    Nulls are dropped, so a new optional setting does not rename older runs.
+    """
+    parts = canonical({part: plain[part] for part in _HASHED})
+    # Where older runs have their steps; what a budget in forwards pays for is in them, too.
+    parts["train"] |= canonical({key: plain["budget"][key] for key in ("steps", "seconds")})
+    arithmetic = parts["optimizer"].get("arithmetic")
+    if isinstance(arithmetic, dict) and arithmetic.get("rounding") == "compensated":
+        arithmetic["walk"] = "scratch"  # which older runs took
+    if diagnosed := canonical(plain["diagnose"]):
+        parts["diagnose"] = diagnosed
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha1(text.encode()).hexdigest()[:8]
+
+
+def canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: canonical(v) for k, v in value.items() if v is not None}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # lr=1 and lr=1.0 are one setting
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    return value

@@ -1,0 +1,212 @@
+"""`zobench why KEY`: which file, row of a table or override a composed setting is from."""
+
+import argparse
+import copy
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
+from omegaconf import OmegaConf, open_dict
+
+from zobench.cells import Cells
+from zobench.errors import UserError
+from zobench.grids import search_path
+from zobench.hydra_app import ready
+from zobench.paths import PACKAGE_DIR
+from zobench.schema import resolved
+
+_REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([\w.]+)\}")  # an interpolation that is nothing else
+_COMPUTED = {  # settings that follow from others after they are composed (zobench.schema.resolved)
+    "optimizer.lr": "lr_factor",
+    "budget.steps": "budget.forwards",
+    "train.log_every": "budget.forwards",
+    "train.eval_every": "budget.forwards",
+}
+
+
+class Source(NamedTuple):
+    """A place that sets a value: a file, a row of a table, or the command line."""
+
+    value: Any
+    place: str
+
+
+class Composition:
+    """What Hydra composes of a command line, and what of it each file holds."""
+
+    def __init__(self, overrides: Sequence[str], config_dir: str | None = None) -> None:
+        loader = ConfigLoaderImpl(search_path(config_dir))
+        words = list(overrides)
+        self.config: Any = loader.load_configuration("config", words, RunMode.MULTIRUN)
+        own = copy.deepcopy(self.config)
+        with open_dict(own):
+            del own["hydra"]
+        self.settings = resolved(own)
+        self._files: list[tuple[str, str, Any]] = []  # package, place and content, in their order
+        sources = [*loader.get_sources(), Cells("zobench", "cells://")]
+        for default in loader.compute_defaults_list("config", words, RunMode.MULTIRUN).defaults:
+            path = str(default.config_path)
+            source = next(source for source in sources if source.is_config(path))
+            found = source.load_config(path)
+            if not path.startswith("hydra/"):
+                place = _place(found.path, path, source.scheme())
+                self._files.append((default.package or "", place, found.config))
+        self._typed = [word.lstrip("+").partition("=")[::2] for word in words]
+
+    def keys(self, below: str) -> list[str]:
+        """The keys of all single values at or below a key; UserError where there is none."""
+        everything = {**_leaves(self.settings), **_leaves(_plain(self.config, _GROUPS))}
+        found = [key for key in everything if key == below or key.startswith(f"{below}.")]
+        if below and not found:
+            close = difflib.get_close_matches(below, everything, 3)
+            hint = f"; there is {', '.join(close)}" if close else ""
+            raise UserError(f"{below}: no such setting{hint}")
+        return found or list(everything)
+
+    def value(self, key: str) -> Any:
+        """What a run has there."""
+        found = _select(self.settings, key)
+        return _select(_plain(self.config, _GROUPS), key) if found is _NOTHING else found
+
+    def sources(self, key: str) -> list[Source]:
+        """All that set a key, of which the last one counts."""
+        found = []
+        for package, place, content in self._files:
+            inner = key if not package else key.removeprefix(f"{package}.")
+            if package and inner == key:
+                continue
+            value = _select(OmegaConf.to_container(content, resolve=False), inner)
+            if value is not _NOTHING and value != "???":
+                found.append(Source(value, place))
+        found += [Source(value, "command line") for name, value in self._typed if name == key]
+        return found
+
+    def history(self, key: str, indent: int = 1) -> Iterator[str]:
+        """A line for each place that set the key, and what it refers to."""
+        found = self.sources(key)
+        for value, place in found:
+            yield f"{'  ' * indent}{_shown(value):<12} {place}"
+        if found and (other := _reference(found[-1].value)):
+            yield from self.history(other, indent + 1)
+        if not found:
+            for parent, rest in _parents(key):
+                above = self.sources(parent)
+                if above and (other := _reference(above[-1].value)):
+                    yield f"{'  ' * indent}{parent} is {above[-1].value}, by {above[-1].place}"
+                    yield from self.history(f"{other}.{rest}", indent + 1)
+                    break
+        cause = _COMPUTED.get(key)
+        if cause and self._counts(cause):
+            yield f"{'  ' * indent}then computed from {cause}:"
+            yield from self.history(cause, indent + 1)
+
+    def place(self, key: str) -> str:
+        """The last place that set a key, or what the value is computed from."""
+        if (cause := _COMPUTED.get(key)) and self._counts(cause):
+            return f"computed from {cause}"
+        found = self.sources(key)
+        for parent, rest in () if found else _parents(key):
+            above = self.sources(parent)
+            if above and (other := _reference(above[-1].value)):
+                return self.place(f"{other}.{rest}")
+        return found[-1].place if found else "not set"
+
+    def swept(self, key: str) -> str | None:
+        """The values that the experiment's grid goes through."""
+        params = self.config.hydra.sweeper.params or {}
+        return None if key not in params else str(params[key])
+
+    def _counts(self, cause: str) -> bool:
+        return OmegaConf.select(self.config, cause) not in (None, 1.0)
+
+
+_GROUPS = ("sampler", "estimator", "rule", "arithmetic", "data", "lr_factor")
+_NOTHING = object()
+
+
+def _plain(config: Any, names: Sequence[str]) -> dict[str, Any]:
+    """What `resolved` leaves out, as it was composed."""
+    kept = {name: config[name] for name in names if name in config}
+    return {
+        name: OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
+        for name, value in kept.items()
+    }
+
+
+def _select(node: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return _NOTHING
+        node = node[part]
+    return node
+
+
+def _leaves(node: Any, key: str = "") -> dict[str, Any]:
+    if not isinstance(node, Mapping) or not node:
+        return {key: node}
+    inner = [_leaves(value, f"{key}.{name}" if key else str(name)) for name, value in node.items()]
+    return {name: value for leaves in inner for name, value in leaves.items()}
+
+
+def _parents(key: str) -> Iterator[tuple[str, str]]:
+    """`a.b.c` as (a.b, c), (a, b.c)."""
+    parts = key.split(".")
+    for at in range(len(parts) - 1, 0, -1):
+        yield ".".join(parts[:at]), ".".join(parts[at:])
+
+
+def _reference(value: Any) -> str | None:
+    found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    return found and found[1]
+
+
+def _place(path: str | None, name: str, scheme: str) -> str:
+    if scheme == "structured":
+        return "default (zobench/settings.py)"
+    file = Path(str(path).partition("://")[2])
+    file = file if scheme == "cells" else file / f"{name}.yaml"
+    if file.is_relative_to(PACKAGE_DIR.parent):
+        file = file.relative_to(PACKAGE_DIR.parent)
+    group, _, row = name.rpartition("/")
+    return f"{file}, {group}: {row}" if scheme == "cells" else str(file)
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def main(arguments: list[str]) -> int:
+    """Command line of `zobench why`: the history of a setting, or the source of each below it."""
+    parser = argparse.ArgumentParser(
+        prog="zobench why",
+        description="Say where a setting of a run comes from: every file, row of a table and"
+        " override that sets it, in their order, of which the last counts. Of a section the last"
+        " one of each setting; without KEY of all.",
+        epilog="example: zobench why optimizer.lr experiment=mezo_opt13b optimizer=mezo",
+    )
+    parser.add_argument("key", metavar="KEY", nargs="?", default="", help="such as optimizer.lr")
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="as a run gets them")
+    parser.add_argument("--config-dir", "-cd", help="folder of your own configs")
+    given = parser.parse_intermixed_args(arguments)
+    key, overrides = given.key, given.overrides
+    if "=" in key:
+        key, overrides = "", [key, *overrides]
+    ready([*overrides, *(["--config-dir", given.config_dir] if given.config_dir else [])])
+    composition = Composition(overrides, given.config_dir and os.path.abspath(given.config_dir))
+    keys = composition.keys(key)
+    if keys == [key]:
+        print(f"{key} = {_shown(composition.value(key))}")
+        print("\n".join(composition.history(key)))
+        if (values := composition.swept(key)) is not None:
+            print(f"the grid goes through {values}")
+        return 0
+    lines = [f"{name} = {_shown(composition.value(name))}" for name in keys]
+    width = min(50, max(map(len, lines)))
+    for name, line in zip(keys, lines, strict=True):
+        print(f"{line:<{width}}  {composition.place(name)}")
+    return 0
