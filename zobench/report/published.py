@@ -1,4 +1,4 @@
-"""Published numbers: the rows of `published.csv` that correspond to a run of ours."""
+"""PublishedNumbers numbers: the rows of `published.csv` that correspond to a run of ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def load() -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedNumbers:
     """The numbers that a suite names: null keys match any; `names`: ours to the paper's."""
 
     paper: str
@@ -99,7 +99,7 @@ def _first(rows: pd.DataFrame, key: str, values: tuple[str, ...]) -> pd.DataFram
     return rows[rows[key] == next((value for value in values if value in there), values[0])]
 
 
-def published_of(suite: Suite) -> Published | None:
+def published_of(suite: Suite) -> PublishedNumbers | None:
     """The runs' `published:` settings: None without a paper, UserError if there are two."""
     found: dict[str, dict[str, Any]] = {}
     for config in suite.configs.values():
@@ -115,7 +115,7 @@ def published_of(suite: Suite) -> Published | None:
             f"the runs of suite '{suite.name}' disagree about published.{keys[0]}: "
             f"{first.get(keys[0])}, {other.get(keys[0])}; remove the runs of one of them"
         )
-    return Published(
+    return PublishedNumbers(
         paper=first["paper"],
         metric=first.get("metric") or "accuracy",
         names=first.get("names") or {},

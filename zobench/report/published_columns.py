@@ -1,4 +1,4 @@
-"""Published numbers next to ours, their source, and the difference: two columns per cell."""
+"""PublishedNumbers numbers next to ours, their source, and the difference: two columns per cell."""
 
 import math
 import re
@@ -9,7 +9,7 @@ import pandas as pd
 
 from zobench.report.cells import Cell
 from zobench.report.numbers import order
-from zobench.report.published import Published
+from zobench.report.published import PublishedNumbers
 from zobench.report.runs import Suite
 from zobench.report.significance import Facet, Place
 
@@ -33,7 +33,7 @@ def published_columns(
     suite: Suite,
     cells: Mapping[Place, Cell],
     averages: Mapping[Place, float],
-    published: Published | None,
+    published: PublishedNumbers | None,
     metric: str,
 ) -> list[Facet]:
     """The published numbers that the suite names and ours minus them; empty without a paper.
@@ -73,7 +73,7 @@ def published_columns(
     return [Facet("published", texts, records, notes), Facet("difference", shown, {}, [])]
 
 
-def _row(published: Published, cell: Cell, task: str | None = None) -> pd.Series | None:
+def _row(published: PublishedNumbers, cell: Cell, task: str | None = None) -> pd.Series | None:
     """The published number of a cell; None where its runs are of several methods or the like."""
     kinds = cell.runs.reindex(columns=["optimizer", "task", "tuning", "model"], fill_value="-")
     kinds = kinds.drop_duplicates()

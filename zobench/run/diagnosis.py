@@ -163,7 +163,7 @@ def _add(sums: list[float], vector: Tensor, gradient: Tensor) -> None:
     sums[1] += float(vector @ vector)
 
 
-class Drift:
+class DriftSeries:
     """Findings of the optimizer's drift meter; one line the first time that updates are too small.
 
     There are none for weights of 32 bits, with remainders or left clean, or moved otherwise than by

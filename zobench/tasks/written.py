@@ -51,7 +51,7 @@ def bounded(*widths: Any) -> None:
         raise jinja2.TemplateRuntimeError(f"a width of {large[0]:.0e} is more than {MOST:,}")
 
 
-class _Cells(Mapping[str, Any]):
+class _WrittenValues(Mapping[str, Any]):
     """The values of a mapping, each of which is a text, a number or a date where it is read."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -76,7 +76,7 @@ def percent(text: str, values: Any) -> str:
             raise jinja2.TemplateRuntimeError("a width of * is not read; give the number")
         bounded(*(int(size[:20]) for size in (width, precision) if size))
     if isinstance(values, Mapping) and "%(" in text:
-        return text % _Cells(values)
+        return text % _WrittenValues(values)
     if isinstance(values, tuple):
         return text % tuple(map(written, values))
     return text % (written(values),)

@@ -26,7 +26,7 @@ _NoiseOf = Callable[[Slot], Dense]
 
 
 @dataclass
-class _Law:
+class _StepLaw:
     """z = scale * W + free * n and m = W - inside * n at step `step`; rho stands for ||m||.
 
     walk is what ||m|| would be if the coefficients had nothing to do with the directions.
@@ -88,7 +88,7 @@ class Cone(Sampler):
         self.is_mezo = math.isclose(theta, math.pi / 2)
         self.cos, self.sin = math.cos(theta), math.sin(theta)
         self.exact, self.random_start = norm == "exact", init == "normal"
-        self._law = _Law()
+        self._law = _StepLaw()
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         super().bind(slots, seed)
@@ -124,7 +124,7 @@ class Cone(Sampler):
         if self.exact:
             self._turn(decay, (last, fold))
             decay, fold, rho = 1.0, 0.0, self._norm()
-        law = _Law(step, rho=rho, walk=walk)
+        law = _StepLaw(step, rho=rho, walk=walk)
         if rho > 1e-8:  # else nothing is known yet, and z is plain noise
             law.scale = math.sqrt(self.dimension) * self.cos / rho
             law.inside, law.free = self.sin / law.scale, 0.0
@@ -178,4 +178,4 @@ class Cone(Sampler):
         return asdict(self._law)
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        self._law = _Law(**state)  # type: ignore[arg-type]
+        self._law = _StepLaw(**state)  # type: ignore[arg-type]
