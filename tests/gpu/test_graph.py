@@ -140,7 +140,7 @@ def test_16_bit_weights_that_do_not_drift_are_moved_alike(rounding: str) -> None
 def test_nothing_in_a_step_waits_for_the_device(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
-    """No tensor becomes a number of the host between the first launch and the last, both walks."""
+    """No tensor becomes a number of the host between the first launch and the last, both ways."""
     model = model_in(dtype)
     graph = StepGraph(optimizer_of(model, "momentum"), loss_of(model))
     graph._refresh()
@@ -162,7 +162,7 @@ def test_nothing_in_a_step_waits_for_the_device(
 def test_a_loss_that_is_not_finite_changes_nothing(way: str, dtype: torch.dtype) -> None:
     """Diverged is raised when the losses are read, with weights and state as before the step.
 
-    The walk in place comes back as it does from every step: to the bit but at binade borders.
+    In-place displacement is undone as in every step: to the bit but at binade borders.
     """
     model = model_in(dtype)
     optimizer = optimizer_of(model, way)

@@ -161,20 +161,20 @@ def examples(count: int) -> list[Example]:
 
 def test_demonstrations_are_answered_and_differ_from_example_to_example() -> None:
     """MeZO draws a new set for each; the same seed draws the same sets."""
-    train, asked = examples(20), examples(5)
-    shown = with_demonstrations(asked, train, 3, seed=0)
+    train, own = examples(20), examples(5)
+    shown = with_demonstrations(own, train, 3, seed=0)
     answered = {f"prompt {n}{(' no', ' yes')[n % 2]}" for n in range(20)}
     sets = []
-    for before, after in zip(asked, shown, strict=True):
+    for before, after in zip(own, shown, strict=True):
         *demonstrations, question = after.prompt.split("\n\n")
         assert question == before.prompt
         assert len(set(demonstrations)) == 3 and set(demonstrations) <= answered
         assert (after.choices, after.gold) == (before.choices, before.gold)
         sets.append(frozenset(demonstrations))
     assert len(set(sets)) > 1
-    assert with_demonstrations(asked, train, 3, seed=0) == shown
-    assert with_demonstrations(asked, train, 3, seed=1) != shown
-    assert with_demonstrations(asked, train, 0, seed=0) == asked
+    assert with_demonstrations(own, train, 3, seed=0) == shown
+    assert with_demonstrations(own, train, 3, seed=1) != shown
+    assert with_demonstrations(own, train, 0, seed=0) == own
 
 
 def test_demonstrations_come_from_train_alone(loaded: Any) -> None:

@@ -34,7 +34,7 @@ def verbal(prompt: str, *words: str) -> Texts:
     return prompt, [prompt + word for word in words]
 
 
-def asked(question: str) -> str:
+def as_question(question: str) -> str:
     question = question if question.endswith("?") else question + "?"
     return question[0].upper() + question[1:]
 
@@ -74,7 +74,7 @@ OFFICIAL: dict[str, Callable[[Values], Texts]] = {
         f'Suppose {r["premise"]} Can we infer that "{r["hypothesis"]}"? Yes, No, or Maybe?\n',
         *("Yes", "No", "Maybe"),
     ),
-    "boolq": lambda r: verbal(f"{r['passage']} {asked(r['question'])}\n", "Yes", "No"),
+    "boolq": lambda r: verbal(f"{r['passage']} {as_question(r['question'])}\n", "Yes", "No"),
     "wsc": lambda r: verbal(
         f'{r["text"]}\nIn the previous sentence, does the pronoun "{r["span2_text"].lower()}" refer'
         f" to {r['span1_text']}? Yes or No?\n",

@@ -134,8 +134,8 @@ def test_a_copy_is_where_the_walk_goes_from_clean_weights(dtype: torch.dtype) ->
         net.load_state_dict(clean.state_dict())
         for slot in engine.slots:
             slot.rounding = NEAREST
-        walk = InPlace(engine.slots, engine.sampler, Planner(engine.slots, engine.sampler))
-        with walk.evaluating(Request(point)):
+        displacement = InPlace(engine.slots, engine.sampler, Planner(engine.slots, engine.sampler))
+        with displacement.evaluating(Request(point)):
             pass  # the weights stay there
         for slot, stack in zip(engine.slots, copies, strict=True):
             assert stack is not None and torch.equal(stack[number], slot.parameter)

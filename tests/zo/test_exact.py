@@ -1,4 +1,4 @@
-"""Exact 16 bits: a weight and its remainder walk in place as the float32 that they are."""
+"""Exact 16 bits: a weight and its remainder are displaced in place as one float32."""
 
 import copy
 import itertools
@@ -85,7 +85,7 @@ def far(now: Tensor, then: Tensor) -> float:
     return float((now.double() - then.double()).norm() / then.double().norm())
 
 
-def told(optimizer: ZOOptimizer, net: nn.Module, number: int, size: float = EPS) -> None:
+def scripted_step(optimizer: ZOOptimizer, net: nn.Module, number: int, size: float = EPS) -> None:
     """A step whose losses are made up and depend on the step and their place alone."""
     places = itertools.count(1)
 
@@ -110,7 +110,7 @@ def test_the_pair_goes_where_float32_goes(row: str, dtype: torch.dtype) -> None:
         optimizer = optimizer_of(net, row)
         starts.append(weights_of(optimizer))
         for number in range(6):
-            told(optimizer, net, number)
+            scripted_step(optimizer, net, number)
         ends.append(weights_of(optimizer))
     assert torch.equal(*starts)
     if dtype is torch.bfloat16:
@@ -231,8 +231,8 @@ def test_a_skipped_step_leaves_rounding_alone(row: str, dtype: torch.dtype) -> N
         if number in (0, 2):
             with pytest.raises(Diverged):
                 skipping.step(*[lambda _=0: loss_of(nets[0]) * torch.nan] * 2)
-        told(skipping, nets[0], number)
-        told(other, nets[1], number)
+        scripted_step(skipping, nets[0], number)
+        scripted_step(other, nets[1], number)
     assert far(weights_of(skipping), weights_of(other)) <= 1e-6
     assert skipping.steps == other.steps == 4
     if row not in OWN_LAW:
@@ -292,7 +292,7 @@ def test_a_packed_point_is_where_the_pair_goes(dtype: torch.dtype) -> None:
     net = network(dtype)
     optimizer = optimizer_of(net)
     for number in range(3):
-        told(optimizer, net, number)
+        scripted_step(optimizer, net, number)
     engine, key = optimizer.engine, Key(0, 9, 0)
     engine.sampler.begin_step(9)
     copies = [stacked(slot, engine.sampler, [{key: EPS}]) for slot in engine.slots]

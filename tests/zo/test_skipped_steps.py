@@ -66,7 +66,7 @@ def assert_same(one: ZOOptimizer, other: ZOOptimizer) -> None:
 def test_a_skipped_step_leaves_no_trace(row: str) -> None:
     """A run that skips steps is, to the bit, the run that never had them: weights, law and rule.
 
-    With the scratch walk, which overwrites no weight: in place they come back to rounding
+    With displaced copies no weight is overwritten: in place they are restored to rounding
     (test_exact.py).
     """
     nets = network(torch.bfloat16), network(torch.bfloat16)
@@ -87,7 +87,7 @@ def test_a_skipped_step_leaves_no_trace(row: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @each
 def test_a_record_skips_again(row: str, dtype: torch.dtype) -> None:
-    """Replayed records of steps taken and skipped give the bits of the run, the walk's included."""
+    """Replayed records of steps taken and skipped give the bits of the run, with its rounding."""
     nets = network(dtype), network(dtype)
     live, replayed = (optimizer_of(net, row) for net in nets)
     if live.engine.sampler.replay_class is ReplayClass.DATA:
@@ -116,11 +116,11 @@ def test_a_replay_counts_what_was_evaluated_whatever_the_pack() -> None:
         record = members[0].record
         assert record is not None and record.packed and record.skipped
         assert len(record.losses) == members[0].engine.forwards
-        asked: list[Request] = []
+        seen: list[Request] = []
         alone = members_of(net, 1)[1][0]
         with pytest.raises(Diverged):
-            alone.replay(record, asked.extend)
-        assert len(asked) == len(record.losses)
+            alone.replay(record, seen.extend)
+        assert len(seen) == len(record.losses)
 
 
 @pytest.mark.parametrize(
