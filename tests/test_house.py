@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 HYDRA = ("hydra", "omegaconf")
 HYDRA_PLACES = (
     *("cli.py", "hydra_app.py", "launchers.py", "schema.py", "build.py", "explain.py"),
-    *("cells.py", "grids.py", "bench/app.py"),
+    *("cells.py", "grids.py", "why.py", "bench/app.py"),
 )
 # who -> what it must not import
 ARROWS = {
@@ -97,6 +97,13 @@ def test_heavy_imports_happen_where_they_are_used() -> None:
 def test_files_hold_one_idea() -> None:
     """No file of the package is longer than 400 lines."""
     assert max(len(path.read_text().splitlines()) for path in FILES) <= 400
+
+
+def test_the_house_does_not_grow_rooms() -> None:
+    """Files of settings, and files between the command line and a step."""
+    assert sum(path.is_file() for path in conf_dir().rglob("*")) <= 300
+    run = [path for path in FILES if path.relative_to(PACKAGE).parts[0] in ("run", "launch")]
+    assert len(run) <= 50
 
 
 def test_no_method_imports_another() -> None:
