@@ -168,7 +168,7 @@ def test_without_a_paper_nothing_is_published(tmp_path: Path) -> None:
     write_run(tmp_path, 1, task="sst2", choices={"tuning": "full"}, published=T1)
     assert "| published |" in table(tmp_path, SUITE)
     answer = table(tmp_path, SUITE, metric="dev/loss")
-    assert "| published |" not in answer and "no published numbers: mezo's" in answer
+    assert "| published |" not in answer and "no published numbers: those of mezo" in answer
 
 
 def test_runs_must_agree_on_what_is_published(tmp_path: Path) -> None:

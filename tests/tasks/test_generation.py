@@ -171,5 +171,5 @@ def test_settings_that_make_no_task_are_refused(
 def test_only_a_decoder_generates(loaded: Any) -> None:
     """A masked model or a classification head is refused in one sentence."""
     masked = SimpleNamespace(**{**vars(loaded), "interface": Interface.MASKED})
-    with pytest.raises(UserError, match="takes a decoder"):
+    with pytest.raises(UserError, match="needs a decoder"):
         task().prepare(masked, CPU)
