@@ -84,7 +84,7 @@ def test_hydra_and_wandb_have_their_places() -> None:
         if any(name.split(".")[0] in HYDRA for name in names):
             assert place in HYDRA_PLACES
         if any(name.split(".")[0] == "wandb" for name in names):
-            assert place.startswith("run/loggers/") or place == "report/account.py"
+            assert place.startswith("run/loggers/") or place == "report/wandb_login.py"
 
 
 def test_heavy_imports_happen_where_they_are_used() -> None:
@@ -154,3 +154,16 @@ def test_nothing_is_unpickled_evaluated_or_trusted() -> None:
         assert not names & {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}, path
         assert not re.search(r"(?<![.\w])(eval|exec)\(|yaml\.unsafe_load\(|allow_pickle", text)
         assert "trust_remote_code=True" not in text and "shell=True" not in text
+
+
+def test_the_glossary_has_room_for_twenty_words() -> None:
+    """Private words are in docs/architecture.md: at most 20, each of them once."""
+    page = (
+        (Path(__file__).parents[1] / "docs" / "architecture.md")
+        .read_text()
+        .partition("## Words\n")[2]
+    )
+    words = re.findall(r"^\| \*\*(.+?)\*\* \| .+ \|$", page, re.MULTILINE)
+    assert 0 < len(words) == len(set(words)) <= 20
+    assert len(words) == len(re.findall(r"^\| ", page, re.MULTILINE)) - 1  # but the header
+    assert "*Rename" not in page

@@ -40,7 +40,7 @@ def ready(arguments: list[str]) -> None:
     _make_importable(arguments)
 
 
-class Plan(Callback):
+class LogLaunch(Callback):
     """Notes what a command is going to launch before it does (conf/config.yaml names it).
 
     runs: of all grids of the command, which are launched one after another; null is of this one.

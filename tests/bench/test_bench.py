@@ -252,7 +252,7 @@ BAD = [
     ("device=tpu9", "device=tpu9: choose"),
     ("tuning=lorra", "tuning/lorra"),
     ("optimizers=[mezoo]", r"optimizer/mezoo[\s\S]*Available options"),
-    ("optimizers=[mezo,mezo]", "mezo stands there twice"),
+    ("optimizers=[mezo,mezo]", "mezo is listed twice"),
     ("optimizers=[zero_shot]", "zero_shot takes no steps"),
     ("optimizers=['sampler=cone']", "each is the name of an optimizer"),
     ("optimizers=['mezo optimizer.lrr=1']", r"optimizer\.lrr: no such setting"),

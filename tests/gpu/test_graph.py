@@ -64,8 +64,8 @@ def model_in(dtype: torch.dtype) -> nn.Sequential:
 
 
 def loss_of(model: nn.Module) -> Callable[[], Tensor]:
-    asked = torch.tensor([1, 4, 4, 7], device=DEVICE)
-    return lambda: model(asked).float().square().mean()
+    ids = torch.tensor([1, 4, 4, 7], device=DEVICE)
+    return lambda: model(ids).float().square().mean()
 
 
 def optimizer_of(model: nn.Module, way: str, **more: Any) -> ZOOptimizer:
@@ -140,7 +140,7 @@ def test_16_bit_weights_that_do_not_drift_are_moved_alike(rounding: str) -> None
 def test_nothing_in_a_step_waits_for_the_device(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
-    """No tensor becomes a number of the host between the first launch and the last, both walks."""
+    """No tensor becomes a number of the host between the first launch and the last, both ways."""
     model = model_in(dtype)
     graph = StepGraph(optimizer_of(model, "momentum"), loss_of(model))
     graph._refresh()
@@ -162,7 +162,7 @@ def test_nothing_in_a_step_waits_for_the_device(
 def test_a_loss_that_is_not_finite_changes_nothing(way: str, dtype: torch.dtype) -> None:
     """Diverged is raised when the losses are read, with weights and state as before the step.
 
-    The walk in place comes back as it does from every step: to the bit but at binade borders.
+    In-place displacement is undone as in every step: to the bit but at binade borders.
     """
     model = model_in(dtype)
     optimizer = optimizer_of(model, way)
@@ -186,8 +186,8 @@ def test_a_loss_that_is_not_finite_changes_nothing(way: str, dtype: torch.dtype)
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        ({"sampler": Sphere()}, "sampler Sphere decides anew at every step"),
-        ({"estimator": FZOO()}, "estimator FZOO has to see its losses while the step goes on"),
+        ({"sampler": Sphere()}, "sampler Sphere decides at every step"),
+        ({"estimator": FZOO()}, "estimator FZOO reads its losses within the step"),
         ({"rule": Adam()}, "rule Adam cannot be captured"),
         ({"rule": Momentum(per_query=True)}, "rule Momentum cannot be captured"),
     ],
@@ -203,7 +203,7 @@ def test_what_cannot_be_captured_is_refused(parts: dict[str, Any], sentence: str
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenBatch:
     """A batch as tasks have them: tensors, and how many tokens it counts for."""
 
     rows: Tensor
@@ -213,7 +213,9 @@ class Asked:
 def test_batches_of_several_shapes_are_taken_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is copied to where its shape's graph looks; losses, weights, counts as by launches."""
     monkeypatch.setattr(closure, "check_captured", lambda _: None)
-    batches = [Asked(torch.tensor(r, device=DEVICE), len(r)) for r in ([1, 4], [0, 8, 2], [7, 7])]
+    batches = [
+        TokenBatch(torch.tensor(r, device=DEVICE), len(r)) for r in ([1, 4], [0, 8, 2], [7, 7])
+    ]
     found = []
     for graph in (None, True):
         model = model_in(torch.float32)

@@ -27,7 +27,7 @@ import json, re, sys, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from zobench.zo.passes import triton_kernel
-kernel = triton_kernel.carry_out
+kernel = triton_kernel.triton_pass
 kinds = dict.fromkeys(["starts", "targets", "terms"], "*i64")
 kinds |= dict.fromkeys(["number", "steps"], "i32")
 kinds |= {"table": "*fp32", "live": "*fp64", "dotted": "*fp32"}

@@ -84,10 +84,10 @@ def test_scores_are_plain_transformers_row_by_row(
     """Thirty rows: each candidate's mean log-likelihood, one row at a time, in float32."""
     node = compose(*overrides(task), "task.truncation=left", "task.max_length=96")["task"]
     problem = build(node, "task").prepare(packaged, CPU)
-    questions, model = problem.questions["test"], packaged.model
+    questions, model = problem.eval_examples["test"], packaged.model
     assert len(questions) == SIZES["test"]
     with torch.no_grad():
-        scores = problem.reading.evaluated(model, problem.reading.batch(questions, CPU), 8)
+        scores = problem.encoder.evaluated(model, problem.encoder.batch(questions, CPU), 8)
         for question, row in zip(questions, scores, strict=True):
             for candidate, score in zip(question.candidates, row, strict=False):
                 log_p = model(input_ids=torch.tensor([candidate.context])).logits[0].log_softmax(-1)

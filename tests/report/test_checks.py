@@ -65,7 +65,7 @@ def test_steps_of_a_row_and_forwards_of_a_column_are_compared(tmp_path: Path) ->
     write_run(tmp_path, optimizer="adamw", task="a", more={"budget": {"steps": 100}}, forwards=100)
     answer = table(tmp_path, SUITE)
     assert answer.splitlines()[0].endswith("; forwards (named by row below)")
-    assert "rows spent different numbers of forwards: adamw 100; mezo 200 to 600" in answer
+    assert "rows used different numbers of forwards: adamw 100; mezo 200 to 600" in answer
     assert "steps: " not in table(tmp_path, SUITE, rows="budget.steps", columns="task")
 
 

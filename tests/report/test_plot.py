@@ -102,7 +102,7 @@ def test_a_curve_has_the_last_known_x_and_a_gap_for_null() -> None:
     ]
     wanted = pd.DataFrame({"x": [0.0, 2.0, 4.0], "y": [3.0, math.nan, 1.0]})
     pd.testing.assert_frame_equal(curve(rows, "cost/forwards", "dev/loss"), wanted)
-    with pytest.raises(UserError, match=r"dev/loss falls .*choose step, cost/forwards"):
+    with pytest.raises(UserError, match=r"dev/loss decreases .*choose step, cost/forwards"):
         curve(rows, "dev/loss", "step")
 
 
@@ -214,7 +214,7 @@ def test_the_selection_is_the_tables(rates: list[tuple[float | None, int]]) -> N
             assert line.points["mean"].iloc[-1] == pytest.approx(0.9 - (rate - 1) / 10)
             assert len(line.cells[0].values) == int(cell["n"])
         else:
-            with pytest.raises(UserError, match=r"nothing to plot.*no dev numbers tell them apart"):
+            with pytest.raises(UserError, match=r"nothing to plot.*no dev numbers to select by"):
                 plot(root, SUITE)
 
 

@@ -18,10 +18,10 @@ from matplotlib.text import Annotation, Text
 from tests.report.suites import SUITE, write_run
 from zobench.report.cells import Cell
 from zobench.report.plot import KINDS, plot
+from zobench.report.plots.options import FigureOptions
 from zobench.report.plots.pareto import front, spots
 from zobench.report.plots.rates import chosen, diverged
 from zobench.report.plots.target import Bar, bars
-from zobench.report.plots.wanted import Wanted
 from zobench.report.runs import read_suite
 from zobench.report.table import table
 
@@ -30,7 +30,7 @@ FAST, SLOW, NEVER = (
     ((0, 0.5), (100, 0.6), (300, 0.9)),
     ((0, 0.5), (400, 0.8)),
 )
-TARGET = Wanted("cost/forwards", "dev/accuracy", "optimizer", "none", 0.9)
+TARGET = FigureOptions("cost/forwards", "dev/accuracy", "optimizer", "none", 0.9)
 
 
 def costs(folder: Path, gib: float) -> None:
@@ -90,10 +90,10 @@ def test_forwards_to_the_target_are_the_tables(tmp_path: Path) -> None:
         write_run(tmp_path, seed, accuracies=curve)
         write_run(tmp_path, seed, lr=1.0, dev=0.1, test=1.0, accuracies=((0, 1.0),))
     [bar] = bars(read_suite(tmp_path, SUITE), TARGET)
-    assert bar.spent == [100, 300, 300] and bar.median == 300
+    assert bar.costs == [100, 300, 300] and bar.median == 300
     text = table(tmp_path, SUITE, target="0.9", format="csv")
     [line] = pd.read_csv(io.StringIO(text)).to_dict("records")
-    assert line["forwards_to_0.9"] == pytest.approx(np.mean(bar.spent))
+    assert line["forwards_to_0.9"] == pytest.approx(np.mean(bar.costs))
     assert line["setting"] == bar.cell.setting
 
 
@@ -114,15 +114,15 @@ def test_rows_that_never_got_there_say_so(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.one_of(st.floats(1, 99), st.just(math.inf)), min_size=1, max_size=7))
-def test_the_median_counts_those_that_never_got_there(spent: list[float]) -> None:
+def test_the_median_counts_those_that_never_got_there(costs: list[float]) -> None:
     """It is infinite when half or more did not, and else what numpy says of large numbers."""
     cell = Cell("", "", "", 1, pd.DataFrame(), pd.Series(dtype=float), [])
-    late = sum(s == math.inf for s in spent)
-    found = Bar(cell, spent, 100).median
-    if 2 * late >= len(spent):
+    late = sum(s == math.inf for s in costs)
+    found = Bar(cell, costs, 100).median
+    if 2 * late >= len(costs):
         assert found == math.inf
     else:
-        assert found == pytest.approx(np.median([min(s, 1e9) for s in spent]))
+        assert found == pytest.approx(np.median([min(s, 1e9) for s in costs]))
 
 
 POINTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12)
@@ -150,8 +150,8 @@ def test_pareto_shows_what_dev_selects(tmp_path: Path) -> None:
         write_run(tmp_path, seed, test=1.0, dev=0.5, lr=1.0)
         costs(write_run(tmp_path, seed, optimizer="adamw", test=0.65, dev=0.9), 4.0)
     write_run(tmp_path, optimizer="lozo", status="failed")
-    wanted = Wanted("memory/peak_gib", "test/accuracy", "optimizer", "none", 0.9)
-    found, without = spots(read_suite(tmp_path, SUITE), wanted)
+    options = FigureOptions("memory/peak_gib", "test/accuracy", "optimizer", "none", 0.9)
+    found, without = spots(read_suite(tmp_path, SUITE), options)
     adamw, mezo = found
     assert (mezo.x, mezo.y, mezo.front) == (1.0, pytest.approx(0.7), True)
     assert mezo.y_std == pytest.approx(np.std((0.6, 0.8), ddof=1))
@@ -187,7 +187,7 @@ def test_a_suite_may_select_for_each_seed(tmp_path: Path) -> None:
             write_run(tmp_path, seed, lr=lr, dev=dev, accuracies=curve, preset={"select": "seed"})
     suite = read_suite(tmp_path, SUITE)
     [bar] = bars(suite, TARGET)
-    assert bar.spent == [100, 100]
+    assert bar.costs == [100, 100]
     picked = chosen(suite, "optimizer.lr", "dev/accuracy", "optimizer")
     assert picked == {("", "mezo"): [1e-3, 1e-2]}
 

@@ -11,17 +11,17 @@ import pytest
 from tests.report.suites import SUITE, write_run
 from tests.report.test_table import cells
 from zobench.errors import UserError
-from zobench.report.against import MARKS
-from zobench.report.published import FILE, Published, load
+from zobench.report.published import FILE, PublishedNumbers, load
+from zobench.report.published_columns import MARKS
 from zobench.report.table import table
 
 T1 = {"paper": "mezo", "table": "T1", "setting": "1000-train"}
 
 
-def mezo(**changes: Any) -> Published:
+def mezo(**changes: Any) -> PublishedNumbers:
     """MeZO's numbers on OPT-13B, or what else is wanted."""
     asked: dict[str, Any] = {"model": None, "metric": "accuracy", "names": {}, **T1, **changes}
-    return Published(**asked)
+    return PublishedNumbers(**asked)
 
 
 def test_the_file_is_sound() -> None:
@@ -168,7 +168,7 @@ def test_without_a_paper_nothing_is_published(tmp_path: Path) -> None:
     write_run(tmp_path, 1, task="sst2", choices={"tuning": "full"}, published=T1)
     assert "| published |" in table(tmp_path, SUITE)
     answer = table(tmp_path, SUITE, metric="dev/loss")
-    assert "| published |" not in answer and "no published numbers: mezo's" in answer
+    assert "| published |" not in answer and "no published numbers: those of mezo" in answer
 
 
 def test_runs_must_agree_on_what_is_published(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from zobench.errors import UserError
-from zobench.report import account, sync
+from zobench.report import sync, wandb_login
 
 FAKE = '''
 """Stands for W&B: notes what it is asked to upload, and leaves W&B's mark unless told to fail."""
@@ -129,7 +129,7 @@ def test_an_unknown_suite_is_named_and_no_runs_are_no_error(
 LOGINS = """
 import os
 from zobench.errors import UserError
-from zobench.report.account import require_login
+from zobench.report.wandb_login import require_login
 for key in ("", "short", "0" * 40):
     os.environ["WANDB_API_KEY"] = key
     try:
@@ -145,7 +145,7 @@ def test_a_key_is_a_login_and_nobody_is_asked(tmp_path: Path) -> None:
     The server's address is one where nothing answers, so asking it would fail.
     """
     environment = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
-    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(account.__file__).parents[2])}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(wandb_login.__file__).parents[2])}
     environment |= {"WANDB_MODE": "offline", "WANDB_BASE_URL": "http://127.0.0.1:9"}
     done = subprocess.run(
         [sys.executable, "-c", LOGINS],
@@ -178,5 +178,5 @@ def test_a_variable_that_wandb_does_not_take_is_named(
     """In one line, before anything is uploaded."""
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"^{name}: ") as refused:
-        account.require_login()
+        wandb_login.require_login()
     assert "\n" not in str(refused.value) and "ValidationError" not in str(refused.value)

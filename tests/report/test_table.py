@@ -161,7 +161,7 @@ def test_budget_and_seeds_are_stated(tmp_path: Path) -> None:
     answer = table(tmp_path, SUITE)
     assert "seeds: 0\n" in answer
     assert "budget: budget.steps 200; forwards 400 to 1200" in answer
-    assert "rows spent different numbers of forwards: loren 1200; mezo 400" in answer
+    assert "rows used different numbers of forwards: loren 1200; mezo 400" in answer
     write_run(tmp_path, 1, optimizer="mezo", forwards=400)
     assert "seeds differ: 0 (loren synthetic_reviews); 0, 1 (mezo" in table(tmp_path, SUITE)
 

@@ -30,9 +30,9 @@ def not_finite(rank: int) -> None:
     def spoil(steps: Steps) -> None:
         if rank == 1:
             problem: Any = steps.problem
-            whole = problem._by_example.said
+            whole = problem._by_example.outputs
             nan = lambda model, batch: whole(model, batch) * torch.nan  # noqa: E731
-            object.__setattr__(problem._by_example, "said", nan)
+            object.__setattr__(problem._by_example, "outputs", nan)
 
     _before_a_step(spoil)
 

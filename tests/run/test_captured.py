@@ -278,7 +278,7 @@ def test_rows_of_one_length_at_a_time_and_texts_are_not_captured(
     assert why_not(*asked) is None
     assert "ranks" in str(why_not(*asked, ranks=2))
     problem: Any = made.problem
-    problem.reading.alone = True
+    problem.encoder.alone = True
     assert "one length at a time" in str(why_not(*asked))
     assert "not tensors" in str(why_not(made.model, lambda: Indices((0,))))
 

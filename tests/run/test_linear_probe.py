@@ -134,10 +134,10 @@ def test_the_model_answers_as_scikit_learn_predicts(
     problem = prepared(given, task(classes, source=source, sizes=sizes))
     layer = head_of(given.model, given.interface)
     train = features(given.model, layer, problem, 8)
-    plain = inputs_one_by_one(given, problem.lessons["train"])
+    plain = inputs_one_by_one(given, problem.loss_examples["train"])
     torch.testing.assert_close(train.inputs, plain, rtol=0, atol=1e-5)
-    assert train.classes.tolist() == [e.gold for e in problem.lessons["train"]]
-    asked = problem.questions["test"]
+    assert train.classes.tolist() == [e.gold for e in problem.loss_examples["train"]]
+    asked = problem.eval_examples["test"]
     test = inputs_one_by_one(given, asked).double().numpy()
     probe(given.model, max_iter=FEW).fit(given.model, problem, 8)
     with threadpool_limits(1):
@@ -150,7 +150,7 @@ def test_the_model_answers_as_scikit_learn_predicts(
             use_legacy_attributes=False,
         ).fit(train.inputs.double().numpy(), train.classes.numpy())
     with torch.no_grad():
-        scores = problem.reading.scores(given.model.eval(), problem.reading.batch(asked, CPU))
+        scores = problem.encoder.scores(given.model.eval(), problem.encoder.batch(asked, CPU))
     expected = torch.from_numpy(theirs.predict_proba(test)).float()
     torch.testing.assert_close(scores.softmax(1), expected, rtol=0, atol=1e-3)
     assert scores.argmax(1).tolist() == theirs.predict(test).tolist()
@@ -168,7 +168,7 @@ def test_only_the_rows_of_the_label_words_change(
     given = loaded(kind, kind_of_head, tokenizer)
     problem = prepared(given, task())
     before = copy.deepcopy(given.model.state_dict())
-    words = [c.target[0] for c in problem.questions["dev"][0].candidates]
+    words = [c.target[0] for c in problem.eval_examples["dev"][0].candidates]
     layer = head_of(given.model, given.interface)
     own = [n for n, p in given.model.named_parameters() if any(p is q for q in layer.parameters())]
     probe(given.model, max_iter=FEW).fit(given.model, problem, 8)

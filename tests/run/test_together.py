@@ -22,7 +22,7 @@ from zobench.run.replay import Replayed, differing
 from zobench.run.runner import run
 from zobench.run.together import run_together, sharing_key
 from zobench.settings import RunSettings
-from zobench.zo.fleet import Fleet
+from zobench.zo.batched_runs import BatchedRuns
 from zobench.zo.ledger import read
 
 Compose = Callable[..., dict[str, Any]]
@@ -115,9 +115,9 @@ def test_runs_that_were_interrupted_go_on_together_or_alone(
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    whole = Fleet.step
+    whole = BatchedRuns.step
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Fleet, "step", interrupted)
+        patch.setattr(BatchedRuns, "step", interrupted)
         run_together(folders)
     before = [list(read(folder.ledger)) for folder in folders]
     assert {len(records) for records in before} == {4}

@@ -92,8 +92,8 @@ def test_calibration_takes_the_choices_prior_away(loaded: Any) -> None:
     def score(prompt: str, choice: str) -> torch.Tensor:
         return log_p(loaded, prompt, choice).sum() - log_p(loaded, "It was", choice).sum()
 
-    examples = problem.questions["test"]
-    batch = problem.reading.batch(examples, CPU)
+    examples = problem.eval_examples["test"]
+    batch = problem.encoder.batch(examples, CPU)
     scores = problem._scores(loaded.model, examples, batch, 4)
     for row, example in zip(scores, calibrated.load().test, strict=True):
         expected = torch.stack([score(example.prompt, choice) for choice in example.choices])
@@ -161,28 +161,28 @@ def examples(count: int) -> list[Example]:
 
 def test_demonstrations_are_answered_and_differ_from_example_to_example() -> None:
     """MeZO draws a new set for each; the same seed draws the same sets."""
-    train, asked = examples(20), examples(5)
-    shown = with_demonstrations(asked, train, 3, seed=0)
+    train, own = examples(20), examples(5)
+    shown = with_demonstrations(own, train, 3, seed=0)
     answered = {f"prompt {n}{(' no', ' yes')[n % 2]}" for n in range(20)}
     sets = []
-    for before, after in zip(asked, shown, strict=True):
+    for before, after in zip(own, shown, strict=True):
         *demonstrations, question = after.prompt.split("\n\n")
         assert question == before.prompt
         assert len(set(demonstrations)) == 3 and set(demonstrations) <= answered
         assert (after.choices, after.gold) == (before.choices, before.gold)
         sets.append(frozenset(demonstrations))
     assert len(set(sets)) > 1
-    assert with_demonstrations(asked, train, 3, seed=0) == shown
-    assert with_demonstrations(asked, train, 3, seed=1) != shown
-    assert with_demonstrations(asked, train, 0, seed=0) == asked
+    assert with_demonstrations(own, train, 3, seed=0) == shown
+    assert with_demonstrations(own, train, 3, seed=1) != shown
+    assert with_demonstrations(own, train, 0, seed=0) == own
 
 
 def test_demonstrations_come_from_train_alone(loaded: Any) -> None:
     """No dev or test example is shown with its answer; training prompts stay bare."""
     problem: ChoiceProblem = task(demonstrations=2, truncation="left").prepare(loaded, CPU)
     bare = task().prepare(loaded, CPU)
-    assert problem.lessons == bare.lessons
-    assert problem.questions["test"] != bare.questions["test"]
+    assert problem.loss_examples == bare.loss_examples
+    assert problem.eval_examples["test"] != bare.eval_examples["test"]
 
 
 @pytest.mark.parametrize(

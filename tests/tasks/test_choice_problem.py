@@ -13,10 +13,10 @@ from torch import Tensor
 
 from zobench.interface import Interface
 from zobench.tasks.choice_problem import ChoiceProblem
+from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import Candidate, Encoded, encode
 from zobench.tasks.example import Example
 from zobench.tasks.losses import ChoiceLoss
-from zobench.tasks.reading import Reading
 
 WORDS = ("the", "film", "was", "long", "It", "great", "terrible", "music", "a", "?", "quite")
 
@@ -29,9 +29,9 @@ def evaluate(model: Any, examples: Sequence[Encoded], batch_size: int) -> dict[s
         tokenizer=SimpleNamespace(pad_token_id=1),
         interface=Interface.CAUSAL,
     )
-    reading = Reading(loaded, None, "error")
+    encoder = Encoder(loaded, None, "error")
     splits = {"train": [], "dev": examples, "test": []}
-    problem = ChoiceProblem(splits, splits, ChoiceLoss(), reading, torch.device("cpu"))
+    problem = ChoiceProblem(splits, splits, ChoiceLoss(), encoder, torch.device("cpu"))
     return problem.evaluate(model, "dev", batch_size)
 
 
@@ -68,7 +68,7 @@ class Told(torch.nn.Module):
         )
 
 
-def told(gold: int, last: int) -> Encoded:
+def scored(gold: int, last: int) -> Encoded:
     """An example whose choices are the tokens 0 and 1, after the token `last`."""
     return Encoded((Candidate((last,), (0,)), Candidate((last,), (1,))), gold)
 
@@ -87,7 +87,7 @@ def test_the_result_does_not_depend_on_the_batch_size(
 @given(st.permutations(range(11)))
 def test_the_result_does_not_depend_on_the_order(order: Sequence[int]) -> None:
     """And the examples themselves stay in the order they were in."""
-    known = [told(gold=n % 2, last=n % 4) for n in range(11)]
+    known = [scored(gold=n % 2, last=n % 4) for n in range(11)]
     table = {n: [0.1 * n, 0.4 - 0.1 * n] for n in range(4)}
     shuffled = [known[i] for i in order]
     kept = list(shuffled)
@@ -99,7 +99,7 @@ def test_the_result_does_not_depend_on_the_order(order: Sequence[int]) -> None:
 def test_loss_and_accuracy_by_hand() -> None:
     """Cross-entropy over the choices, mean over examples; shares of right answers."""
     model = Told({5: [2.0, 0.0], 6: [0.0, 1.0], 7: [0.0, 3.0]})
-    known = [told(0, 5), told(1, 6), told(0, 7)]
+    known = [scored(0, 5), scored(1, 6), scored(0, 7)]
     found = evaluate(model, known, 2)
     losses = [math.log1p(math.exp(-2.0)), math.log1p(math.exp(-1.0)), math.log1p(math.exp(3.0))]
     assert found["loss"] == pytest.approx(sum(losses) / 3, abs=1e-6)
@@ -111,7 +111,7 @@ def test_loss_and_accuracy_by_hand() -> None:
 def test_nan_is_a_wrong_answer(gold: int, bad: list[float]) -> None:
     """Whichever choice is right; its neighbours keep theirs, and the loss says NaN."""
     model = Told({5: bad, 6: [1.0, 0.0]})
-    known = [told(gold, 5), told(0, 6), told(0, 6), told(0, 6)]
+    known = [scored(gold, 5), scored(0, 6), scored(0, 6), scored(0, 6)]
     for batch_size in (1, 4):
         found = evaluate(model, known, batch_size)
         assert found["accuracy"] == 0.75

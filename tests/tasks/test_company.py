@@ -17,11 +17,11 @@ from torch import Tensor
 from tests.kinds import BOS, EOS, MASK, PAD, VOCABULARY, model_of
 from zobench.errors import UserError
 from zobench.interface import Interface
+from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.evaluation import evaluating, in_batches, in_data_order
-from zobench.tasks.reading import Reading
 from zobench.tasks.side_by_side import side_by_side
-from zobench.tasks.writing import Company, Writer
+from zobench.tasks.writing import Grouping, Writer
 
 CPU = torch.device("cpu")
 DECODERS = (
@@ -61,8 +61,8 @@ def rows() -> list[tuple[int, ...]]:
     return [tuple(row) for row in drawn]
 
 
-def reading_of(model: Any, interface: Interface) -> Reading:
-    return Reading(
+def encoder_of(model: Any, interface: Interface) -> Encoder:
+    return Encoder(
         SimpleNamespace(model=model, tokenizer=Numbers(), interface=interface), None, "error"
     )
 
@@ -104,30 +104,30 @@ def by_hand(model: Any, interface: Interface, example: Encoded) -> Tensor:
     return torch.stack(scores)
 
 
-def check_scores(model: Any, interface: Interface) -> Reading:
+def check_scores(model: Any, interface: Interface) -> Encoder:
     """Scores in training and in evaluation, in batches of 1, 3 and all, are those by hand."""
-    reading, examples = reading_of(model, interface), examples_of(interface)
+    encoder, examples = encoder_of(model, interface), examples_of(interface)
     wanted = torch.stack([by_hand(model, interface, example) for example in examples])
-    reading.look_at(examples, CPU)
+    encoder.probe_padding(examples, CPU)
     with evaluating(model):
         for size in (1, 3, 64):
-            batches = [reading.batch(some, CPU) for some in in_batches(examples, size)]
-            found = torch.cat([reading.evaluated(model, batch, size) for batch in batches])
+            batches = [encoder.batch(some, CPU) for some in in_batches(examples, size)]
+            found = torch.cat([encoder.evaluated(model, batch, size) for batch in batches])
             ordered = torch.stack(in_data_order(examples, list(found)))
             torch.testing.assert_close(ordered, wanted, atol=2e-5, rtol=2e-5)
-        trained = reading.scores(model, reading.batch(examples, CPU))
+        trained = encoder.scores(model, encoder.batch(examples, CPU))
         torch.testing.assert_close(trained, wanted, atol=2e-5, rtol=2e-5)
-    return reading
+    return encoder
 
 
 def check_texts(model: Any) -> Writer:
     """Generations in one batch, and one by one, are those of a loop that feeds whole texts."""
     prompts = rows()
-    reading = reading_of(model, Interface.CAUSAL)
-    writer = Writer(reading.tokenizer, (), NEW, reading.padding, CPU)
+    encoder = encoder_of(model, Interface.CAUSAL)
+    writer = Writer(encoder.tokenizer, (), NEW, encoder.padding, CPU)
     with evaluating(model):
         short, long = min(prompts, key=len), max(prompts, key=len)
-        writer = replace(writer, company=writer.company_of(model, short, long, MASK))
+        writer = replace(writer, grouping=writer.grouping_of(model, short, long, MASK))
         wanted = []
         for prompt in prompts:
             ids = list(prompt)
@@ -161,8 +161,8 @@ def test_scores_and_generations_of_decoders(kind: str) -> None:
 @pytest.mark.parametrize("kind", MASKED)
 def test_scores_of_masked_models(kind: str) -> None:
     """With an attention mask that works, and without."""
-    reading = check_scores(model_of(kind, "MaskedLM"), Interface.MASKED)
-    assert reading.alone == (kind in MASKED[MASKED.index("fnet") :])
+    encoder = check_scores(model_of(kind, "MaskedLM"), Interface.MASKED)
+    assert encoder.alone == (kind in MASKED[MASKED.index("fnet") :])
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -170,14 +170,14 @@ def test_classes(kind: str) -> None:
     """A decoder reads the last token of the text, whichever it is."""
     model = model_of(kind, "SequenceClassification")
     model.config.pad_token_id = None
-    reading, examples = reading_of(model, Interface.CLASSIFIER), examples_of(Interface.CLASSIFIER)
+    encoder, examples = encoder_of(model, Interface.CLASSIFIER), examples_of(Interface.CLASSIFIER)
     each = torch.stack([by_hand(model, Interface.CLASSIFIER, e) for e in examples])
     model.config.pad_token_id = PAD
-    reading.look_at(examples, CPU)
+    encoder.probe_padding(examples, CPU)
     with evaluating(model):
         for first, last in ((0, 8), (0, 1), (2, 3), (2, 5)):
-            batch = reading.batch(examples[first:last], CPU)
-            found = reading.scores(model, batch)
+            batch = encoder.batch(examples[first:last], CPU)
+            found = encoder.scores(model, batch)
             torch.testing.assert_close(found, each[first:last], atol=2e-5, rtol=2e-5)
 
 
@@ -201,11 +201,11 @@ def test_tuned_heads(kind: str, tuning: str) -> None:
     base = model_of(kind, "SequenceClassification")
     base.config.pad_token_id = PAD
     model = getattr(module, tuning)(base, seed=0)
-    reading, examples = reading_of(model, Interface.CLASSIFIER), examples_of(Interface.CLASSIFIER)
-    reading.look_at(examples, CPU)
+    encoder, examples = encoder_of(model, Interface.CLASSIFIER), examples_of(Interface.CLASSIFIER)
+    encoder.probe_padding(examples, CPU)
     with evaluating(model):
-        whole = reading.scores(model, reading.batch(examples, CPU))
-        each = [reading.scores(model, reading.batch([e], CPU)) for e in examples]
+        whole = encoder.scores(model, encoder.batch(examples, CPU))
+        each = [encoder.scores(model, encoder.batch([e], CPU)) for e in examples]
     torch.testing.assert_close(whole, torch.cat(each), atol=2e-5, rtol=2e-5)
 
 
@@ -214,7 +214,7 @@ def test_what_reads_later_tokens_is_no_decoder(kind: str) -> None:
     """It is refused, in a sentence, before it is asked anything."""
     model = model_of(kind, "CausalLM")
     with pytest.raises(UserError, match="no left-to-right decoder"):
-        reading_of(model, Interface.CAUSAL).look_at(examples_of(Interface.CAUSAL), CPU)
+        encoder_of(model, Interface.CAUSAL).probe_padding(examples_of(Interface.CAUSAL), CPU)
 
 
 @pytest.mark.parametrize("kind", ["opt", "llama", "mistral", "lfm2"])
@@ -223,37 +223,37 @@ def test_sixteen_bits_are_seen_as_what_they_are(kind: str) -> None:
     prompts = rows()
     short, long = min(prompts, key=len), max(prompts, key=len)
     model = model_of(kind, "CausalLM").bfloat16()
-    reading = reading_of(model, Interface.CAUSAL)
-    reading.look_at(examples_of(Interface.CAUSAL), CPU)
-    assert not reading.alone
-    writer = Writer(reading.tokenizer, (), NEW, reading.padding, CPU)
-    company = Company.LENGTH if kind == "lfm2" else Company.ANY
+    encoder = encoder_of(model, Interface.CAUSAL)
+    encoder.probe_padding(examples_of(Interface.CAUSAL), CPU)
+    assert not encoder.alone
+    writer = Writer(encoder.tokenizer, (), NEW, encoder.padding, CPU)
+    grouping = Grouping.LENGTH if kind == "lfm2" else Grouping.ANY
     with evaluating(model):
-        assert writer.company_of(model, short, long, MASK) is company
-    masked = reading_of(model_of("convbert", "MaskedLM").bfloat16(), Interface.MASKED)
-    masked.look_at(examples_of(Interface.MASKED), CPU)
+        assert writer.grouping_of(model, short, long, MASK) is grouping
+    masked = encoder_of(model_of("convbert", "MaskedLM").bfloat16(), Interface.MASKED)
+    masked.probe_padding(examples_of(Interface.MASKED), CPU)
     assert masked.alone
 
 
 def test_a_model_that_fails_is_named_but_a_lack_of_memory_stays_one() -> None:
     """One is a fault of the model or the data, the other is not."""
     model = model_of("llama", "CausalLM")
-    reading, examples = reading_of(model, Interface.CAUSAL), examples_of(Interface.CAUSAL)
+    encoder, examples = encoder_of(model, Interface.CAUSAL), examples_of(Interface.CAUSAL)
     failing: Any = RuntimeError("sizes do not match")
     model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(failing))
     with pytest.raises(UserError, match="LlamaForCausalLM failed on rows of this task"):
-        reading.look_at(examples, CPU)
+        encoder.probe_padding(examples, CPU)
     failing = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")
     with pytest.raises(RuntimeError, match="allocate memory"):
-        reading.look_at(examples, CPU)
+        encoder.probe_padding(examples, CPU)
 
 
 def test_a_model_that_lets_padding_through_does_not_pack() -> None:
     """Its rows are sorted by length, which no stack of batches can be."""
-    reading = reading_of(model_of("fnet", "MaskedLM"), Interface.MASKED)
+    encoder = encoder_of(model_of("fnet", "MaskedLM"), Interface.MASKED)
     examples = examples_of(Interface.MASKED)
-    reading.look_at(examples, CPU)
-    batch = reading.batch(examples, CPU)
+    encoder.probe_padding(examples, CPU)
+    batch = encoder.batch(examples, CPU)
     with pytest.raises(UserError, match="do not pack"):
         side_by_side([batch, batch], lambda _: torch.zeros(()))
 
@@ -264,6 +264,6 @@ def test_a_model_that_lets_padding_through_does_not_pack() -> None:
 def test_positions_that_begin_after_the_padding_token(kind: str) -> None:
     """A text of as many tokens as the model takes goes through; one more is refused before."""
     model = model_of(kind, "MaskedLM", max_position_embeddings=34)
-    most = reading_of(model, Interface.MASKED).max_length
+    most = encoder_of(model, Interface.MASKED).max_length
     assert most == (34 if kind == "bert" else 34 - PAD - 1)
     alone(model, [5] * most)

@@ -88,7 +88,7 @@ def test_a_choice_after_nothing_is_an_error(
     prompt: str, choice: str, tokenizer_without_bos: Any
 ) -> None:
     """Its first token would be scored from padding."""
-    with pytest.raises(UserError, match=r"train\.tsv:7: no token stands before the choice"):
+    with pytest.raises(UserError, match=r"train\.tsv:7: there is no token before the choice"):
         encode(example(prompt, choice), tokenizer_without_bos, max_length=64, truncation="error")
 
 

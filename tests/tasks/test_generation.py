@@ -91,8 +91,8 @@ def test_every_loss_is_evaluated_on_dev_as_in_training(loaded: Any, loss: str) -
     assert found[0] == pytest.approx(found[2], abs=1e-5)
     as_train = replace(
         problem,
-        lessons={**problem.lessons, "train": problem.lessons["dev"]},
-        questions={**problem.questions, "train": problem.questions["dev"]},
+        loss_examples={**problem.loss_examples, "train": problem.loss_examples["dev"]},
+        eval_examples={**problem.eval_examples, "train": problem.eval_examples["dev"]},
     )
     whole = as_train.loss(loaded.model, as_train.batch(range(3)))
     assert whole.dtype == torch.float32
@@ -103,8 +103,8 @@ def test_the_answer_loss_is_the_mean_over_the_targets_tokens(loaded: Any) -> Non
     """By hand from the text: tokens of the target alone, one mean over all of the batch's."""
     problem = task().prepare(loaded, CPU)
     total, count = 0.0, 0
-    for lesson in problem.lessons["train"]:
-        (candidate,) = lesson.candidates
+    for loss_example in problem.loss_examples["train"]:
+        (candidate,) = loss_example.candidates
         ids = torch.tensor([[*candidate.context, candidate.target[-1]]])
         log_p = loaded.model(input_ids=ids).logits[0].detach().float().log_softmax(-1)
         places = range(ids.shape[1] - len(candidate.target), ids.shape[1])
@@ -119,8 +119,8 @@ def test_the_answer_loss_is_the_mean_over_the_targets_tokens(loaded: Any) -> Non
 def test_the_metric_is_that_of_the_generated_texts(loaded: Any) -> None:
     """Mean F1 over the split, under its own name and as accuracy."""
     problem = task().prepare(loaded, CPU)
-    questions = problem.questions["test"]
-    texts = problem.writer(loaded.model, [q.prompt for q in questions])
+    questions = problem.eval_examples["test"]
+    texts = problem.writer(loaded.model, [q.tokens for q in questions])
     expected = sum(f1(t, q.answers) for t, q in zip(texts, questions, strict=True)) / 4
     found = problem.evaluate(loaded.model, "test", 2)
     assert found["f1"] == found["accuracy"] == pytest.approx(expected)
@@ -137,9 +137,9 @@ def test_demonstrations_are_answered_prompts_of_train(loaded: Any) -> None:
     """Two of them before each question of dev and test; training prompts stay bare."""
     problem = task(demonstrations=2, truncation="left").prepare(loaded, CPU)
     decode = loaded.tokenizer.decode
-    for question in problem.questions["test"]:
-        assert decode(question.prompt).count("Answer:") == 3 or len(question.prompt) == 56
-    assert all(decode(q.prompt).count("Answer:") == 1 for q in problem.questions["train"])
+    for question in problem.eval_examples["test"]:
+        assert decode(question.tokens).count("Answer:") == 3 or len(question.tokens) == 56
+    assert all(decode(q.tokens).count("Answer:") == 1 for q in problem.eval_examples["train"])
 
 
 @pytest.mark.parametrize(
@@ -171,5 +171,5 @@ def test_settings_that_make_no_task_are_refused(
 def test_only_a_decoder_generates(loaded: Any) -> None:
     """A masked model or a classification head is refused in one sentence."""
     masked = SimpleNamespace(**{**vars(loaded), "interface": Interface.MASKED})
-    with pytest.raises(UserError, match="takes a decoder"):
+    with pytest.raises(UserError, match="needs a decoder"):
         task().prepare(masked, CPU)

@@ -9,8 +9,8 @@ import torch
 from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.choice import ChoiceTask
+from zobench.tasks.encoder import Encoder
 from zobench.tasks.example import Example, Row
-from zobench.tasks.reading import Reading
 
 CPU = torch.device("cpu")
 ROWS = [
@@ -112,8 +112,8 @@ def test_a_masked_model_scores_choices_at_as_many_masks_as_they_have_tokens(mask
     """Against the plain loop: one row and one choice at a time, no padding."""
     tokenizer, model = masked.tokenizer, masked.model
     problem = task().prepare(masked, CPU)
-    examples = problem.questions["test"]
-    scores = problem.reading.scores(model, problem.reading.batch(examples, CPU))
+    examples = problem.eval_examples["test"]
+    scores = problem.encoder.scores(model, problem.encoder.batch(examples, CPU))
     rendered = task().load(Interface.MASKED).test
     for row, example in zip(scores, rendered, strict=True):
         for score, choice in zip(row, example.choices, strict=True):
@@ -140,9 +140,9 @@ def test_the_cloze_is_lm_bffs(masked: Any) -> None:
 def test_a_head_reads_the_pair_and_gives_a_score_per_class(classifier: Any) -> None:
     """Against the model itself, one row at a time, with token types where it has them."""
     problem = task().prepare(classifier, CPU)
-    examples = problem.questions["test"]
-    batch = problem.reading.batch(examples, CPU)
-    scores = problem.reading.scores(classifier.model, batch)
+    examples = problem.eval_examples["test"]
+    batch = problem.encoder.batch(examples, CPU)
+    scores = problem.encoder.scores(classifier.model, batch)
     assert len(batch.input_ids) == len(examples), "one row for all classes"
     types = classifier.model.config.model_type == "bert"
     for found, example in zip(scores, task().load(Interface.CLASSIFIER).test, strict=True):
@@ -190,18 +190,18 @@ def test_a_cloze_has_one_mask(cloze: str, masked: Any) -> None:
 
 def test_a_mask_token_in_the_text_is_refused(masked: Any) -> None:
     """It could not be told from the choice's."""
-    reading = Reading(masked, None, "error")
+    encoder = Encoder(masked, None, "error")
     with pytest.raises(UserError, match="a mask token of its own"):
-        reading(Example("a <mask> film", (" great",), 0, "row 7", "."))
+        encoder(Example("a <mask> film", (" great",), 0, "row 7", "."))
 
 
 def test_cutting_a_cloze_keeps_its_end_or_says_that_the_mask_is_lost(masked: Any) -> None:
     """`<s>` and the last tokens stay."""
-    reading = Reading(masked, 20, "left")
+    encoder = Encoder(masked, 20, "left")
     long = Example("the film was long . " * 9 + "It was", (" great",), 0, "row 7", " .")
-    (found,) = reading(long).candidates
-    (whole,) = Reading(masked, 128, "error")(long).candidates
+    (found,) = encoder(long).candidates
+    (whole,) = Encoder(masked, 128, "error")(long).candidates
     assert len(found.context) == 20
     assert found.context == whole.context[:1] + whole.context[-19:]
     with pytest.raises(UserError, match="cut before the mask"):
-        reading(Example("It was", (" great",), 0, "row 7", " the film was long" * 20))
+        encoder(Example("It was", (" great",), 0, "row 7", " the film was long" * 20))

@@ -18,11 +18,11 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.paths import ASSETS_DIR
 from zobench.tasks.choice import ChoiceTask
+from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import Candidate, encode
 from zobench.tasks.example import Example, Row
 from zobench.tasks.generation import GenerationTask
 from zobench.tasks.raw import record
-from zobench.tasks.reading import Reading
 
 CPU = torch.device("cpu")
 Compose = Callable[..., dict[str, Any]]
@@ -34,7 +34,7 @@ def verbal(prompt: str, *words: str) -> Texts:
     return prompt, [prompt + word for word in words]
 
 
-def asked(question: str) -> str:
+def as_question(question: str) -> str:
     question = question if question.endswith("?") else question + "?"
     return question[0].upper() + question[1:]
 
@@ -74,7 +74,7 @@ OFFICIAL: dict[str, Callable[[Values], Texts]] = {
         f'Suppose {r["premise"]} Can we infer that "{r["hypothesis"]}"? Yes, No, or Maybe?\n',
         *("Yes", "No", "Maybe"),
     ),
-    "boolq": lambda r: verbal(f"{r['passage']} {asked(r['question'])}\n", "Yes", "No"),
+    "boolq": lambda r: verbal(f"{r['passage']} {as_question(r['question'])}\n", "Yes", "No"),
     "wsc": lambda r: verbal(
         f'{r["text"]}\nIn the previous sentence, does the pronoun "{r["span2_text"].lower()}" refer'
         f" to {r['span1_text']}? Yes or No?\n",
@@ -255,12 +255,12 @@ def test_a_question_keeps_the_codes_tokens(spare: int, tokenizer: Any, tiny_opt:
     prompt = "the film was long . It was"
     ids = tokenizer(prompt)["input_ids"]
     room = len(ids) + spare
-    reading = Reading(reading_of(tokenizer, tiny_opt), None, "left")
-    found = reading.prompt(Example(prompt, (), 0, "f:1"), room)
+    encoder = Encoder(encoder_of(tokenizer, tiny_opt), None, "left")
+    found = encoder.prompt(Example(prompt, (), 0, "f:1"), room)
     assert found == (*ids[:1], *ids[1:][-(room - 1) :])
 
 
-def reading_of(tokenizer: Any, model: Any, interface: Interface = Interface.CAUSAL) -> Any:
+def encoder_of(tokenizer: Any, model: Any, interface: Interface = Interface.CAUSAL) -> Any:
     return SimpleNamespace(model=model, tokenizer=tokenizer, interface=interface)
 
 
@@ -282,8 +282,8 @@ def test_priors_are_the_codes_and_after_nothing_follow_a_first_token(
     sizes = "task.sizes={train: 2, dev: 2, test: 3}"
     folder = f"zobench:fixtures/{name.removesuffix('_bare')}.jsonl"
     task = made(name, compose, "task.calibrated=true", sizes, f"task.data_dir={folder}")
-    problem = task.prepare(reading_of(tokenize, tiny_opt), CPU)
-    questions = problem.questions["test"]
+    problem = task.prepare(encoder_of(tokenize, tiny_opt), CPU)
+    questions = problem.eval_examples["test"]
     for row, question in zip(task.draw(task.source.rows(folder)).test, questions, strict=True):
         free = FREE.get(name, "")
         if name == "copa":
@@ -357,8 +357,8 @@ def test_an_empty_content_free_prompt_is_scored_after_bos_or_eos(
         if interface is Interface.MASKED:
             tokenize = masking(tokenizer)
         task = numbered(**more)
-        problem = task.prepare(reading_of(tokenize, tiny_opt, interface), CPU)
-        for example in problem.questions["test"]:
+        problem = task.prepare(encoder_of(tokenize, tiny_opt, interface), CPU)
+        for example in problem.eval_examples["test"]:
             assert all(len(c.at or c.target) == len(c.target) > 0 for c in example.prior)
             firsts.append(example.prior[0].context[0])
         if interface is Interface.CAUSAL:
@@ -373,8 +373,8 @@ def test_a_content_free_prompt_that_merges_with_the_choice_is_scored_whole(
 ) -> None:
     """A space that the tokenizer makes part of the word leaves nothing before it, too."""
     task = numbered(calibrated=True, content_free=" ", choices=["terrible", "great"])
-    problem = task.prepare(reading_of(tokenizer_without_bos, tiny_opt), CPU)
-    for prior in problem.questions["test"][0].prior:
+    problem = task.prepare(encoder_of(tokenizer_without_bos, tiny_opt), CPU)
+    for prior in problem.eval_examples["test"][0].prior:
         assert prior.context[0] == tokenizer_without_bos.bos_token_id
         assert tokenizer_without_bos.decode(prior.target) in (" terrible", " great")
 
@@ -400,31 +400,31 @@ def test_without_bos_and_eos_an_empty_content_free_prompt_is_refused(
     read, rows = [], task.source.rows
     task.source.rows = lambda place: read.append(place) or rows(place)  # type: ignore
     with pytest.raises(UserError, match=f"^{where}.*neither a BOS nor an eos token") as caught:
-        task.prepare(reading_of(tokenize, tiny_opt), CPU)
+        task.prepare(encoder_of(tokenize, tiny_opt), CPU)
     assert "\n" not in str(caught.value) and "task.content_free" in str(caught.value)
     assert bool(read) is (where == "row ")
     for more in ({"content_free": "It was"}, {"demonstrations": 2}, {"calibrated": False}):
         free_of_it = numbered(**({"calibrated": True, "content_free": free} | more))
-        free_of_it.prepare(reading_of(tokenize, tiny_opt), CPU)
+        free_of_it.prepare(encoder_of(tokenize, tiny_opt), CPU)
 
 
 def test_an_empty_prompt_is_still_an_error(tiny_opt: Any, tokenizer_without_bos: Any) -> None:
     """Of an ordinary question: its row is at fault, and is named."""
     task = numbered(prompt="{{ free }}", calibrated=True)
-    with pytest.raises(UserError, match=r"row \d+: no token stands before the choice"):
-        task.prepare(reading_of(tokenizer_without_bos, tiny_opt), CPU)
+    with pytest.raises(UserError, match=r"row \d+: there is no token before the choice"):
+        task.prepare(encoder_of(tokenizer_without_bos, tiny_opt), CPU)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_demonstrations_are_those_that_mezo_draws(seed: int, tiny_opt: Any, tokenizer: Any) -> None:
     """Of the whole training split, by a permutation that a number of the example's own seeds."""
     task = numbered(demonstrations=3, data_seed=seed, max_length=64)
-    problem = task.prepare(reading_of(tokenizer, tiny_opt), CPU)
+    problem = task.prepare(encoder_of(tokenizer, tiny_opt), CPU)
     pools = task.source.rows(None)
     seeds = np.random.RandomState(seed).randint(0, 10000, 1000)  # MeZO draws 1000, however few
     order = np.random.RandomState(seed).permutation(6)
     seen: set[int] = set()
-    for place, question in enumerate(problem.questions["test"]):
+    for place, question in enumerate(problem.eval_examples["test"]):
         drawn = np.random.RandomState(seeds[place]).permutation(12)[:3]
         seen |= {*drawn.tolist()}
         parts = [f"film {n} . It was {('terrible', 'great')[n % 2]}" for n in drawn]
@@ -441,9 +441,9 @@ def test_dev_examples_are_shown_drawn_training_examples_alone(
 ) -> None:
     """They come from the training split themselves, and must not see their own answers."""
     task = numbered(demonstrations=3, max_length=64)
-    problem = task.prepare(reading_of(tokenizer, tiny_opt), CPU)
+    problem = task.prepare(encoder_of(tokenizer, tiny_opt), CPU)
     known = {example.prompt for example in task.load().train}
-    for question in problem.questions["dev"]:
+    for question in problem.eval_examples["dev"]:
         context = tokenizer.decode(question.candidates[0].context, skip_special_tokens=True)
         before = context.split("\n\n")[1:-1]  # the first may be cut
         assert before and {part.rsplit(" ", 1)[0] for part in before} <= known

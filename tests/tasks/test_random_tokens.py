@@ -32,7 +32,7 @@ def problem(kind: str = "opt", **settings: Any) -> ChoiceProblem:
 
 
 def choices(made: ChoiceProblem, split: str) -> list[tuple[int, ...]]:
-    return [candidate.target for candidate in made.lessons[split][0].candidates]
+    return [candidate.target for candidate in made.loss_examples[split][0].candidates]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,28 +76,29 @@ def test_a_classification_head_is_asked_for_its_classes() -> None:
 def test_the_tokens_are_named_by_the_data_seed() -> None:
     """One seed one data set, choices and answers included; the splits do not repeat each other."""
     one, again, other = problem(), problem(), problem(data_seed=1)
-    assert one.lessons == again.lessons
+    assert one.loss_examples == again.loss_examples
     assert (
-        one.lessons["train"][0].candidates[0].target == one.lessons["test"][0].candidates[0].target
+        one.loss_examples["train"][0].candidates[0].target
+        == one.loss_examples["test"][0].candidates[0].target
     )
     assert (
-        one.lessons["train"][0].candidates[0].target
-        != other.lessons["train"][0].candidates[0].target
+        one.loss_examples["train"][0].candidates[0].target
+        != other.loss_examples["train"][0].candidates[0].target
     )
-    texts = [e.candidates[0].context for found in one.lessons.values() for e in found]
+    texts = [e.candidates[0].context for found in one.loss_examples.values() for e in found]
     assert len(set(texts)) == len(texts) == sum(SIZES.values())
-    assert not set(texts) & {e.candidates[0].context for e in other.lessons["train"]}
+    assert not set(texts) & {e.candidates[0].context for e in other.loss_examples["train"]}
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "roberta"])
 def test_tokens_are_all_of_the_vocabulary_but_padding(kind: str) -> None:
     """RoBERTa gives padding no position, a decoder's head looks for the last token that is none."""
     made = problem(kind, length=100, sizes={"train": 300, "dev": 1, "test": 1})
-    found = {t for e in made.lessons["train"] for t in e.candidates[0].context}
+    found = {t for e in made.loss_examples["train"] for t in e.candidates[0].context}
     assert found == set(range(VOCABULARY)) - {1}
-    targets = {t for e in made.lessons["train"] for c in e.candidates for t in c.target}
+    targets = {t for e in made.loss_examples["train"] for c in e.candidates for t in c.target}
     assert len(targets) == 2 and 1 not in targets
-    assert {e.gold for e in made.lessons["train"]} == {0, 1}
+    assert {e.gold for e in made.loss_examples["train"]} == {0, 1}
 
 
 def test_the_tokenizer_is_not_asked() -> None:
@@ -109,7 +110,7 @@ def test_the_tokenizer_is_not_asked() -> None:
 
     loaded = small("opt")
     with_one = task().prepare(loaded._replace(tokenizer=Mute()), CPU)
-    assert with_one.lessons == task().prepare(loaded, CPU).lessons
+    assert with_one.loss_examples == task().prepare(loaded, CPU).loss_examples
     assert torch.isfinite(with_one.loss(loaded.model, with_one.batch([0])))
 
 
@@ -117,15 +118,17 @@ def test_demonstrations_make_questions_longer_and_lessons_not() -> None:
     """As many times the length as there are texts, and never more than the model takes."""
     for count, length in ((2, 60), (32, POSITIONS)):
         made = problem(demonstrations=count, truncation="left")
-        assert {e.length for e in made.lessons["dev"]} == {20}
-        assert {e.length for e in (*made.questions["dev"], *made.questions["test"])} == {length}
+        assert {e.length for e in made.loss_examples["dev"]} == {20}
+        assert {e.length for e in (*made.eval_examples["dev"], *made.eval_examples["test"])} == {
+            length
+        }
 
 
 def test_what_is_longer_than_the_model_is_refused_or_cut() -> None:
     """Cut to the model's length, RoBERTa's included."""
     for kind in ("opt", "roberta"):
         made = problem(kind, length=1000, truncation="left")
-        assert {e.length for e in made.lessons["train"]} == {POSITIONS}
+        assert {e.length for e in made.loss_examples["train"]} == {POSITIONS}
         assert torch.isfinite(made.loss(small_model(kind), made.batch([0])))
     with pytest.raises(
         UserError, match=rf"^task\.length: 1000 tokens, the model takes {POSITIONS};"
@@ -151,5 +154,5 @@ def test_bad_settings_are_one_sentence(settings: dict[str, Any], sentence: str) 
 
 def test_a_model_without_text_is_refused() -> None:
     """A point has no vocabulary."""
-    with pytest.raises(UserError, match="choose a model of language"):
+    with pytest.raises(UserError, match="choose a language model"):
         task().prepare(LoadedModel(torch.nn.Linear(1, 1)), CPU)

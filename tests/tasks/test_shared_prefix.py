@@ -14,9 +14,9 @@ from tests.small_models import VOCABULARY, small_config
 from zobench.interface import Interface
 from zobench.tasks.batch import Batch, collate
 from zobench.tasks.choice_problem import ChoiceProblem
+from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.losses import ChoiceLoss
-from zobench.tasks.reading import Reading
 from zobench.tasks.scoring import language_scores
 from zobench.tasks.shared_prefix import shared_prefix_scores
 from zobench.tuning.lora import lora
@@ -251,8 +251,8 @@ def evaluate(model: Any) -> Callable[..., dict[str, float]]:
         tokenizer = SimpleNamespace(pad_token_id=1)
         loaded = SimpleNamespace(model=model, tokenizer=tokenizer, interface=interface)
         splits = {"train": [], "dev": examples, "test": []}
-        reading = Reading(loaded, 128, "error")
-        problem = ChoiceProblem(splits, splits, ChoiceLoss(), reading, torch.device("cpu"))
+        encoder = Encoder(loaded, 128, "error")
+        problem = ChoiceProblem(splits, splits, ChoiceLoss(), encoder, torch.device("cpu"))
         return problem.evaluate(model, "dev", 3)
 
     return evaluate

@@ -115,7 +115,7 @@ def test_the_line_that_tells_excel_the_separator_is_no_row(
     assert values(tabs) == [{"text": "a", "label": "good"}]
     for told, says in ((";", "semicolons"), ("\t", ".tsv"), ("|", "bars"), ("#", "'#'")):
         path = put(tmp_path, "rows.csv", f"sep={told}{end}a{told}b{end}1{told}2{end}")
-        assert f":1: sep={told} says" in (said := complaint(path)) and says in said
+        assert f":1: sep={told} declares" in (said := complaint(path)) and says in said
     path = put(tmp_path, "rows.csv", f"text,label{end}sep=,x{end}")
     assert values(path) == [{"text": "sep=", "label": "x"}]
 

@@ -10,9 +10,9 @@ from tokenizers import processors
 from tests.kinds import model_of
 from zobench.errors import UserError
 from zobench.interface import Interface, padding_id
+from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import check_distinct, ids_of
 from zobench.tasks.example import Example
-from zobench.tasks.reading import Reading
 from zobench.tasks.writing import Writer
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def appending(*, before: bool = False) -> Any:
 ROWS = len(plain())
 
 
-def reading_of(tokenizer: Any, interface: Interface, more: int = 0) -> Reading:
+def encoder_of(tokenizer: Any, interface: Interface, more: int = 0) -> Encoder:
     """A random Llama with an embedding for each token of `plain`, and `more`."""
     rows = ROWS + more
     head = {Interface.CAUSAL: "CausalLM", Interface.CLASSIFIER: "SequenceClassification"}
@@ -60,7 +60,7 @@ def reading_of(tokenizer: Any, interface: Interface, more: int = 0) -> Reading:
     if interface is Interface.CLASSIFIER:
         model.config.pad_token_id = padding_id(model, tokenizer)
     loaded = SimpleNamespace(model=model, tokenizer=tokenizer, interface=interface)
-    return Reading(loaded, None, "error")
+    return Encoder(loaded, None, "error")
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -75,9 +75,9 @@ def test_what_a_tokenizer_appends_is_left_out(text: str, before: bool) -> None:
 def test_a_choice_is_scored_on_its_own_tokens() -> None:
     """The same candidates, context for context, with and without the end token."""
     example = Example("the acting was", (" terrible", " great"), 0, "x:1")
-    with_end = reading_of(appending(), Interface.CAUSAL)(example)
-    assert with_end == reading_of(plain(), Interface.CAUSAL)(example)
-    prompt = reading_of(appending(), Interface.CAUSAL).prompt(example, 50)
+    with_end = encoder_of(appending(), Interface.CAUSAL)(example)
+    assert with_end == encoder_of(plain(), Interface.CAUSAL)(example)
+    prompt = encoder_of(appending(), Interface.CAUSAL).prompt(example, 50)
     assert prompt == tuple(plain()("the acting was")["input_ids"])
 
 
@@ -85,18 +85,18 @@ def test_generation_goes_on_from_the_prompts_last_token() -> None:
     """Both tokenizers get the same text of the same weights."""
     found = []
     for tokenizer in (plain(), appending()):
-        reading = reading_of(tokenizer, Interface.CAUSAL)
-        prompts = [reading.prompt(Example(text, ("",), 0, "x"), 50) for text in TEXTS]
-        writer = Writer(tokenizer, ("\n",), 6, reading.padding, CPU)
-        found.append(writer(reading.model.eval(), prompts))
+        encoder = encoder_of(tokenizer, Interface.CAUSAL)
+        prompts = [encoder.prompt(Example(text, ("",), 0, "x"), 50) for text in TEXTS]
+        writer = Writer(tokenizer, ("\n",), 6, encoder.padding, CPU)
+        found.append(writer(encoder.model.eval(), prompts))
     assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("changed", ["repetition_penalty", "no_repeat_ngram_size", "do_sample"])
 def test_generation_obeys_nothing_of_the_folders_config_but_ends(changed: str) -> None:
     """Whatever stands there, the largest logit is taken; any of its end tokens ends a text."""
-    reading = reading_of(plain(), Interface.CAUSAL)
-    model = reading.model.eval()
+    encoder = encoder_of(plain(), Interface.CAUSAL)
+    model = encoder.model.eval()
     prompts = [tuple(plain()(text)["input_ids"]) for text in TEXTS]
     writer = Writer(plain(), (), 8, 0, CPU)
     usual = writer(model, prompts)
@@ -114,11 +114,11 @@ def test_generation_obeys_nothing_of_the_folders_config_but_ends(changed: str) -
 
 def test_a_stop_string_of_letters_that_the_vocabulary_lacks(tokenizer: Any) -> None:
     """The text is looked at, not the tokens."""
-    reading = reading_of(plain(), Interface.CAUSAL)
+    encoder = encoder_of(plain(), Interface.CAUSAL)
     prompts = [tuple(plain()(text)["input_ids"]) for text in TEXTS]
-    free = Writer(plain(), (), 8, 0, CPU)(reading.model.eval(), prompts)
+    free = Writer(plain(), (), 8, 0, CPU)(encoder.model.eval(), prompts)
     stops = ("\N{SNOWMAN}", free[1][1:3])
-    found = Writer(plain(), stops, 8, 0, CPU)(reading.model, prompts)
+    found = Writer(plain(), stops, 8, 0, CPU)(encoder.model, prompts)
     assert found == [text.split(stops[1])[0].strip() for text in free]
     del tokenizer
 
@@ -127,15 +127,15 @@ def test_a_stop_string_of_letters_that_the_vocabulary_lacks(tokenizer: Any) -> N
 def test_a_head_reads_the_last_token_whichever_is_the_padding(text: str) -> None:
     """Without padding and end tokens `!`, the first token, fills up batches; a text may hold it."""
     for tokenizer in (tokenizer_of(), plain()):
-        reading = reading_of(tokenizer, Interface.CLASSIFIER)
+        encoder = encoder_of(tokenizer, Interface.CLASSIFIER)
         examples = [
-            reading(Example(t, ("a", "b"), 0, "x")) for t in (text, "the acting was terrible")
+            encoder(Example(t, ("a", "b"), 0, "x")) for t in (text, "the acting was terrible")
         ]
         ids = torch.tensor([tokenizer(text)["input_ids"]])
         with torch.no_grad():
-            hidden = reading.model.model(input_ids=ids).last_hidden_state[0, -1]
-            wanted = reading.model.score(hidden)
-            found = reading.scores(reading.model, reading.batch(examples, CPU))[0]
+            hidden = encoder.model.model(input_ids=ids).last_hidden_state[0, -1]
+            wanted = encoder.model.score(hidden)
+            found = encoder.scores(encoder.model, encoder.batch(examples, CPU))[0]
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -144,13 +144,13 @@ def test_padding_is_an_id_that_the_model_has() -> None:
     tokenizer = plain()
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     assert tokenizer.pad_token_id == ROWS
-    reading = reading_of(tokenizer, Interface.CAUSAL)
+    encoder = encoder_of(tokenizer, Interface.CAUSAL)
     example = Example("the acting was", (" terrible", " great"), 0, "x:1")
-    usual = reading_of(plain(), Interface.CAUSAL)
-    assert reading.padding == 0
+    usual = encoder_of(plain(), Interface.CAUSAL)
+    assert encoder.padding == 0
     scores = [
         r.scores(r.model, r.batch([r(example), r(Example("no", (" a", " b"), 0, "x"))], CPU))
-        for r in (reading, usual)
+        for r in (encoder, usual)
     ]
     torch.testing.assert_close(scores[0], scores[1])
 
@@ -160,16 +160,16 @@ def test_a_token_without_an_embedding_is_named(interface: Interface) -> None:
     """In prompts, in choices and in texts; before anything is run."""
     tokenizer = plain()
     tokenizer.add_tokens(["movieland"])
-    reading = reading_of(tokenizer, interface)
+    encoder = encoder_of(tokenizer, interface)
     said = f"^x:1: token 'movieland' has the id {ROWS} and the model embeddings for {ROWS}"
     with pytest.raises(UserError, match=said):
-        reading(Example("in movieland it was", (" a", " b"), 0, "x:1"))
+        encoder(Example("in movieland it was", (" a", " b"), 0, "x:1"))
     if interface is Interface.CAUSAL:
         with pytest.raises(UserError, match=said):
-            reading(Example("it was", (" a", " movieland"), 0, "x:1"))
+            encoder(Example("it was", (" a", " movieland"), 0, "x:1"))
         with pytest.raises(UserError, match=said):
-            reading.prompt(Example("movieland", ("",), 0, "x:1"), 20)
-    reading_of(tokenizer, interface, 1)(Example("in movieland", (" a", " b"), 0, "x:1"))
+            encoder.prompt(Example("movieland", ("",), 0, "x:1"), 20)
+    encoder_of(tokenizer, interface, 1)(Example("in movieland", (" a", " b"), 0, "x:1"))
 
 
 def test_a_tail_is_found_where_the_letter_a_has_no_token() -> None:
@@ -195,9 +195,9 @@ def test_a_head_cuts_the_end_whatever_side_the_folder_says(side: str) -> None:
     """As most GLUE code does; the tokenizer stays as it was."""
     tokenizer = plain()
     tokenizer.truncation_side = side
-    reading = reading_of(tokenizer, Interface.CLASSIFIER)
-    reading.max_length, reading.truncation = 4, "left"
-    encoded = reading(Example("the acting was terrible no yes", ("a", "b"), 0, "x"))
+    encoder = encoder_of(tokenizer, Interface.CLASSIFIER)
+    encoder.max_length, encoder.truncation = 4, "left"
+    encoded = encoder(Example("the acting was terrible no yes", ("a", "b"), 0, "x"))
     whole = tokenizer("the acting was terrible no yes")["input_ids"]
     assert encoded.candidates[0].context == tuple(whole[:4])
     assert tokenizer.truncation_side == side
@@ -206,13 +206,13 @@ def test_a_head_cuts_the_end_whatever_side_the_folder_says(side: str) -> None:
 def test_choices_of_the_same_tokens_are_refused() -> None:
     """Their scores would be equal in every row."""
     example = Example("it was", (" great", " bad", " great"), 0, "x:1")
-    encoded = reading_of(plain(), Interface.CAUSAL)(example)
+    encoded = encoder_of(plain(), Interface.CAUSAL)(example)
     with pytest.raises(
         UserError, match=r"^x:1: the choices ' great' and ' great' are the same tok"
     ):
         check_distinct(example, encoded)
     other = Example("it was", (" great", " bad"), 0, "x:1")
-    check_distinct(other, reading_of(plain(), Interface.CAUSAL)(other))
+    check_distinct(other, encoder_of(plain(), Interface.CAUSAL)(other))
 
 
 def test_embeddings_beyond_the_vocabulary_are_left_out_of_a_text() -> None:

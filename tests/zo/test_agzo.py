@@ -16,7 +16,7 @@ from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.three_point import ThreePoint
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
-from zobench.zo.lifted import Lifted
+from zobench.zo.low_rank import LowRank
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.activation_basis import ActivationBasis
@@ -143,7 +143,7 @@ def test_directions_lie_in_the_main_subspace_of_the_inputs(
     torch.testing.assert_close(a @ a.T, v @ v.T, rtol=0, atol=1e-6)
     for query in range(3):
         direction = direction_of(optimizer, slot, query)
-        assert isinstance(direction, Lifted)
+        assert isinstance(direction, LowRank)
         z = direction.draw(0, slot.numel, CPU).view(slot.parameter.shape)
         rows = z.T if isinstance(net, Conv1D) else z
         torch.testing.assert_close(rows @ a @ a.T, rows, rtol=0, atol=1e-12)
@@ -210,7 +210,7 @@ def test_embeddings_and_tied_heads_and_unreached_layers_are_gaussian(first: bool
         for name, slot in slots_of(optimizer).items():
             z = direction_of(optimizer, slot)
             if name == "layer.weight":
-                assert isinstance(z, Lifted)
+                assert isinstance(z, LowRank)
             else:
                 assert z == Dense.normal((0, optimizer.steps - 1, 0), slot.id)
                 assert not slot.buffers
@@ -225,7 +225,7 @@ def test_a_layer_that_is_not_reached_any_more_is_gaussian_again_and_keeps_nothin
         optimizer.step(square(ways[way], x))
         for name, slot in slots_of(optimizer).items():
             reached = name == f"{way}.weight"
-            assert isinstance(direction_of(optimizer, slot), Lifted) is reached
+            assert isinstance(direction_of(optimizer, slot), LowRank) is reached
             kept = sum(b.nbytes for b in slot.buffers.values())
             assert kept == optimizer.engine.sampler.state_bytes(slot) == 8 * 2 * INPUTS * reached
 
@@ -296,7 +296,7 @@ def test_it_works_on_the_shipped_model() -> None:
         if name not in seen:
             assert z == Dense.normal((0, 0, 0), slot.id)
             continue
-        assert isinstance(z, Lifted)
+        assert isinstance(z, LowRank)
         drawn, h = z.draw(0, slot.numel, CPU).view(slot.parameter.shape), seen[name].double()
         a = slot.buffers["activation_basis"].double()
         torch.testing.assert_close(drawn.double() @ a @ a.T, drawn.double(), rtol=0, atol=1e-4)

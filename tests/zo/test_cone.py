@@ -115,13 +115,13 @@ def test_the_saving_form_is_the_plain_algorithm(theta: float, init: str, norm: s
         ]
         return torch.cat(parts).double()
 
-    assert all(cone.learnt(slot) is None for slot in slots)
+    assert all(cone.mean_direction(slot) is None for slot in slots)
     m = plain(0, 1) if init == "normal" else torch.zeros(d, dtype=torch.float64)
     for step in range(60):
         cone.begin_step(step)
         n, z = plain(step), z_of(optimizer)
-        length = float(m.norm()) if norm == "exact" else cone.vitals()["state_norm"]
-        learnt = [cone.learnt(slot) for slot in slots]
+        length = float(m.norm()) if norm == "exact" else cone.metrics()["state_norm"]
+        learnt = [cone.mean_direction(slot) for slot in slots]
         if length == 0:
             assert learnt == [None] * 3
             expected = n
@@ -181,7 +181,7 @@ def test_geometry(theta: float) -> None:
     for step in range(30):
         cone.begin_step(step)
         z = z_of(optimizer)
-        learnt = [(slot, cone.learnt(slot)) for slot in optimizer.engine.slots]
+        learnt = [(slot, cone.mean_direction(slot)) for slot in optimizer.engine.slots]
         m = torch.cat([x.draw(0, slot.numel, CPU) for slot, x in learnt if x is not None]).double()
         squares.append(float(z.square().mean()))
         cosines.append(float(z @ m / z.norm() / m.norm()))
@@ -231,7 +231,7 @@ def test_a_step_draws_the_noise_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = optimizer_of(parameters, Cone(steps=10))
     optimizer.step(partial(bowl, parameters))
     draws = 0
-    real = fused.carry_out
+    real = fused.run_numba
 
     def counted(moves: Sequence[Move]) -> None:
         nonlocal draws
@@ -239,7 +239,7 @@ def test_a_step_draws_the_noise_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         draws += sum(recipe is not None and recipe.stream is not None for recipe in recipes)
         real(moves)
 
-    monkeypatch.setattr(fused, "carry_out", counted)
+    monkeypatch.setattr(fused, "run_numba", counted)
     optimizer.step(partial(bowl, parameters))
     assert draws == 2 * len(parameters)
 
@@ -305,5 +305,5 @@ def test_it_beats_mezo_on_the_papers_quadratic() -> None:
 def test_more_than_one_direction_a_step_is_refused() -> None:
     """The saving form holds one direction: more of them is an error when the parts are joined."""
     parameters = weights((200,))
-    with pytest.raises(ValueError, match=r"Cone draws at most 1 direction a step.*asks for 2"):
+    with pytest.raises(ValueError, match=r"Cone draws at most 1 direction a step.*needs 2"):
         optimizer_of(parameters, Cone(steps=10), queries=2)

@@ -13,7 +13,7 @@ from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
-from zobench.zo.lifted import Lifted
+from zobench.zo.low_rank import LowRank
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.base import Rule
@@ -71,15 +71,15 @@ def loss_of(optimizer: ZOOptimizer) -> float:
     return float((scale * (flat - 0.5).square()).sum())
 
 
-def law_at(optimizer: ZOOptimizer, slot: Slot, query: int = 0) -> Lifted:
+def law_at(optimizer: ZOOptimizer, slot: Slot, query: int = 0) -> LowRank:
     """The direction of the step that was just taken."""
     key = Key(0, optimizer.steps - 1, query)
     law = optimizer.engine.sampler.direction(slot, key)
-    assert isinstance(law, Lifted)
+    assert isinstance(law, LowRank)
     return law
 
 
-def steps(optimizer: ZOOptimizer, count: int) -> Iterator[tuple[Tensor, Lifted, Tensor]]:
+def steps(optimizer: ZOOptimizer, count: int) -> Iterator[tuple[Tensor, LowRank, Tensor]]:
     """Per step the coordinates of the estimate, the law and the move of the first matrix."""
     slot = optimizer.engine.slots[0]
     for _ in range(count):
@@ -89,7 +89,7 @@ def steps(optimizer: ZOOptimizer, count: int) -> Iterator[tuple[Tensor, Lifted, 
         weight = optimizer.engine.sampler.weight(slot)
         laws = [law_at(optimizer, slot, q) for q in range(optimizer.estimator.directions)]
         pairs = zip(optimizer.record.coefficients, laws, strict=True)
-        estimate = torch.stack([weight * c * law.core for c, law in pairs]).sum(0)
+        estimate = torch.stack([weight * c * law.coordinates for c, law in pairs]).sum(0)
         yield estimate, laws[0], (slot.flat - before).view(M, N)
 
 
@@ -127,9 +127,9 @@ def test_subzero_plus_is_adam_on_the_subspace_gradient() -> None:
     trace = steps(optimizer_of(sampler, OneSided(queries=7), rule), 6)
     for t, (g, law, move) in enumerate(trace, 1):
         m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
-        core = -LR * (m / (1 - 0.9**t)) / ((v / (1 - 0.95**t)).sqrt() + 1e-8)
+        coordinates = -LR * (m / (1 - 0.9**t)) / ((v / (1 - 0.95**t)).sqrt() + 1e-8)
         assert law.left is not None and law.right is not None
-        close(move, math.sqrt(M * N) / R * law.left @ core @ law.right.T)
+        close(move, math.sqrt(M * N) / R * law.left @ coordinates @ law.right.T)
         if t == 1:  # every coordinate moves by lr, and so does every weight on average
             assert float(move.square().mean().sqrt()) == pytest.approx(LR, rel=1e-3)
 
@@ -162,7 +162,7 @@ def test_momentum_follows_subspaces_by_projection() -> None:
             full = left @ left.T @ full
             if law.right is not None:
                 full = full @ law.right @ law.right.T
-            lifted = law.lift(g).draw(0, M * N, CPU).view(M, N)
+            lifted = law.with_coordinates(g).draw(0, M * N, CPU).view(M, N)
             full = 0.9 * full + lifted / scale
             close(move, -LR * scale * full)
 
@@ -189,7 +189,7 @@ def test_a_matrix_that_missed_the_refresh_is_carried_when_it_returns() -> None:
             if old is not None and not torch.equal(old, law.right):
                 states[i] = states[i] @ old.T @ law.right / N
             bases[i] = law.right
-            states[i] = 0.9 * states[i] + optimizer.record.coefficients[0] * law.core / R
+            states[i] = 0.9 * states[i] + optimizer.record.coefficients[0] * law.coordinates / R
             close(slot.flat - before[i], (-LR * states[i] @ law.right.T).reshape(-1))
     missed = [{number for i, number in moved if i == slot} for slot in range(2)]
     assert any({k, k + 1}.isdisjoint(m) for m in missed for k in range(2, 10, 2))

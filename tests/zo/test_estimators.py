@@ -72,17 +72,17 @@ def run(
 ) -> tuple[Points, Feedback]:
     """Points that are asked for when the loss is this function of them, and the feedback."""
     points: Points = []
-    plan = estimator.estimate(step)
+    asks = estimator.estimate(step)
     try:
-        asked = next(plan)
+        ask = next(asks)
         while True:
             losses = []
-            for point in asked if isinstance(asked, list) else [asked]:
+            for point in ask if isinstance(ask, list) else [ask]:
                 assert isinstance(point, Mapping)
                 assert all((k.seed, k.step) == (step.seed, step.number) for k in point)
                 points.append({k.query: x for k, x in point.items()})
                 losses.append(loss(points[-1]))
-            asked = plan.send(losses if isinstance(asked, list) else losses[0])
+            ask = asks.send(losses if isinstance(ask, list) else losses[0])
     except StopIteration as stop:
         feedback: Feedback = stop.value
         return points, feedback
@@ -189,7 +189,7 @@ class Difference(Direction):
         self.first, self.second = first, second
 
     def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        for scale in (first, second):  # z_2 first: the walk comes from there
+        for scale in (first, second):  # z_2 first: the weights are there
             self.second.add_to(out, start, -scale)
             self.first.add_to(out, start, scale)
 

@@ -1,4 +1,4 @@
-"""Exact 16 bits: a weight and its remainder walk in place as the float32 that they are."""
+"""Exact 16 bits: a weight and its remainder are displaced in place as one float32."""
 
 import copy
 import itertools
@@ -18,20 +18,20 @@ from tests.zo.test_scratch import loss_of as text_loss_of
 from zobench.methods import rows
 from zobench.models.language_model import load
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.batched_points import stacked
+from zobench.zo.displacement import InPlace
 from zobench.zo.drift_meter import DriftMeter
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.ledger import Record
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.packing import stacked
 from zobench.zo.passes import fused
+from zobench.zo.planner import Planner
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import ReplayClass
 from zobench.zo.samplers.gaussian import Gaussian
-from zobench.zo.sheets import Sheets
 from zobench.zo.space import Slot
-from zobench.zo.walk import InPlace
 
 each = pytest.mark.parametrize("row", rows())
 halves = pytest.mark.parametrize("dtype", HALVES)
@@ -85,7 +85,7 @@ def far(now: Tensor, then: Tensor) -> float:
     return float((now.double() - then.double()).norm() / then.double().norm())
 
 
-def told(optimizer: ZOOptimizer, net: nn.Module, number: int, size: float = EPS) -> None:
+def scripted_step(optimizer: ZOOptimizer, net: nn.Module, number: int, size: float = EPS) -> None:
     """A step whose losses are made up and depend on the step and their place alone."""
     places = itertools.count(1)
 
@@ -110,7 +110,7 @@ def test_the_pair_goes_where_float32_goes(row: str, dtype: torch.dtype) -> None:
         optimizer = optimizer_of(net, row)
         starts.append(weights_of(optimizer))
         for number in range(6):
-            told(optimizer, net, number)
+            scripted_step(optimizer, net, number)
         ends.append(weights_of(optimizer))
     assert torch.equal(*starts)
     if dtype is torch.bfloat16:
@@ -190,7 +190,7 @@ def test_two_bytes_a_parameter_and_no_copy(row: str, dtype: torch.dtype) -> None
             return loss_of(net)
 
         optimizer.step(loss, loss)
-        assert isinstance(optimizer.engine.walk, InPlace)
+        assert isinstance(optimizer.engine.displacement, InPlace)
         buffers = (b for slot in optimizer.engine.slots for b in slot.buffers.values())
         held.append(sum(b.nbytes for b in buffers))
     assert held[0] - held[1] == 2 * sum(slot.numel for slot in optimizer.engine.slots)
@@ -231,8 +231,8 @@ def test_a_skipped_step_leaves_rounding_alone(row: str, dtype: torch.dtype) -> N
         if number in (0, 2):
             with pytest.raises(Diverged):
                 skipping.step(*[lambda _=0: loss_of(nets[0]) * torch.nan] * 2)
-        told(skipping, nets[0], number)
-        told(other, nets[1], number)
+        scripted_step(skipping, nets[0], number)
+        scripted_step(other, nets[1], number)
     assert far(weights_of(skipping), weights_of(other)) <= 1e-6
     assert skipping.steps == other.steps == 4
     if row not in OWN_LAW:
@@ -245,8 +245,8 @@ def by(way: str) -> Iterator[None]:
     """Passes planned for all slots, planned slot by slot, or carried out in torch."""
     with pytest.MonkeyPatch.context() as patch:
         if way != "together":
-            patch.setattr(Sheets, "walk", lambda *_: False)
-            patch.setattr(Sheets, "update", lambda *_: False)
+            patch.setattr(Planner, "displace", lambda *_: False)
+            patch.setattr(Planner, "update", lambda *_: False)
         if way == "torch":
             patch.setattr(fused, "able", lambda _: False)
         yield
@@ -292,11 +292,11 @@ def test_a_packed_point_is_where_the_pair_goes(dtype: torch.dtype) -> None:
     net = network(dtype)
     optimizer = optimizer_of(net)
     for number in range(3):
-        told(optimizer, net, number)
+        scripted_step(optimizer, net, number)
     engine, key = optimizer.engine, Key(0, 9, 0)
     engine.sampler.begin_step(9)
     copies = [stacked(slot, engine.sampler, [{key: EPS}]) for slot in engine.slots]
-    engine.walk._go_to({key: EPS})  # type: ignore[attr-defined]
+    engine.displacement._go_to({key: EPS})  # type: ignore[attr-defined]
     for slot, made in zip(engine.slots, copies, strict=True):
         assert made is not None and torch.equal(made[0], slot.parameter)
 

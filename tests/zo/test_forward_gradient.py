@@ -15,7 +15,7 @@ from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes.move import Term, carry_out
+from zobench.zo.passes.move import Term, apply_moves
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.samplers.block_cycle import BlockCycle
@@ -171,7 +171,7 @@ def test_weights_keep_their_bits_while_it_evaluates(dtype: torch.dtype) -> None:
     assert optimizer.record is not None
     for slot in steps.engine.slots:
         z = Gaussian().direction(slot, Key(0, 0, 0))
-        carry_out([slot.move([Term(z, 0.0, -LR * optimizer.record.coefficients[0])])])
+        apply_moves([slot.move([Term(z, 0.0, -LR * optimizer.record.coefficients[0])])])
     for p, q in zip(net.parameters(), twin.parameters(), strict=True):
         assert torch.equal(p.detach(), q.detach())
 

@@ -27,13 +27,13 @@ def fed(estimator: BestOfK, losses: list[float]) -> tuple[list[Any], dict[str, d
     points: list[Any] = []
     left = iter(losses)
     generator = estimator.estimate(Step(0, 3, 0.1))
-    asked = next(generator)
+    ask = next(generator)
     try:
         for _ in losses:
-            several = isinstance(asked, list)
-            points += asked if several else [asked]
-            answer = [next(left) for _ in asked] if several else next(left)
-            asked = generator.send(answer)
+            several = isinstance(ask, list)
+            points += ask if several else [ask]
+            values = [next(left) for _ in ask] if several else next(left)
+            ask = generator.send(values)
     except StopIteration as stop:
         channels = stop.value.channels
         return points, {n: {k.query: v for k, v in c.items()} for n, c in channels.items()}

@@ -367,7 +367,7 @@ def test_the_vector_finds_the_stiff_shared_direction(lr_cov: float, learns: bool
         optimizer.step(bowl)
     if learns:
         assert float((a @ e) ** 2 / (a @ a)) > 0.9
-        assert sampler.vitals()["state_over_walk"] > 1.5
+        assert sampler.metrics()["state_over_walk"] > 1.5
     else:
         assert 0.0 < float((a - start).norm() / start.norm()) < 1e-5
     assert float((start @ e) ** 2 / (start @ start)) < 0.5
@@ -406,7 +406,7 @@ def test_the_score_taken_in_the_update_is_the_score(
         return [slot.buffers["curvature"] for slot in optimizer.engine.slots]
 
     one, two = trained(1), trained(2)
-    monkeypatch.setattr(RankOneCurvature, "ride", Sampler.ride)
+    monkeypatch.setattr(RankOneCurvature, "with_row_sums", Sampler.with_row_sums)
     apart = trained(2)
     for a, b, c in zip(one, two, apart, strict=True):
         assert torch.equal(a, b)

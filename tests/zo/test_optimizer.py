@@ -28,7 +28,7 @@ from zobench.zo.estimators.three_point import ThreePoint
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import GRAD, MOVE, PLAIN, Feedback, Key
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes.move import Term, carry_out
+from zobench.zo.passes.move import Term, apply_moves
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.base import Rule
 from zobench.zo.rules.momentum import Momentum
@@ -514,7 +514,7 @@ def test_sixteen_bit_weights_keep_their_dtype_and_learn(
     drawn = [(s, direction_of(optimizer, s, Key(0, 0, 0))) for s in optimizer.engine.slots]
     slot, direction = next((s, z) for s, z in drawn if z is not None)
     stored = slot.rounding.widen(slot.flat, slice(0, slot.numel)).clone()
-    carry_out([slot.move([Term(direction, 0.25, -0.5)])])
+    apply_moves([slot.move([Term(direction, 0.25, -0.5)])])
     z = direction.draw(0, slot.numel, stored.device)
     exact = stored + 0.25 * z - 0.5 * z
     assert torch.equal(slot.flat, exact.to(dtype)) or torch.allclose(

@@ -12,7 +12,7 @@ from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.probing import Probing
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import CLEAN, GRAD, PROBE, Key
-from zobench.zo.lifted import Lifted
+from zobench.zo.low_rank import LowRank
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.probes import FIRST_PROBE
 from zobench.zo.rules.sgd import SGD
@@ -91,7 +91,7 @@ def test_the_share_along_the_spectrum_is_the_target(delta: float) -> None:
     for query in range(20):
         key = Key(0, 1, query)
         law = sampler.direction(slot, key)
-        assert isinstance(law, Lifted)
+        assert isinstance(law, LowRank)
         z = law.draw(0, slot.numel, CPU).view(M, N)
         core = u.T @ z @ v
         torch.testing.assert_close(u @ core @ v.T, z)
@@ -110,12 +110,12 @@ def test_with_delta_one_the_subspace_is_isotropic() -> None:
     sampler, draws = GradientSubspace(rank=2), 4000
     optimizer = optimizer_of(sampler)
     optimizer.step(partial(loss_of, optimizer))
-    cores = torch.empty(draws, 4).double()
+    projected = torch.empty(draws, 4).double()
     for query in range(draws):
         law = sampler.direction(optimizer.engine.slots[0], Key(0, 1, query))
-        assert isinstance(law, Lifted)
-        cores[query] = law.core.flatten()
-    error = cores.T @ cores / draws - torch.eye(4).double()
+        assert isinstance(law, LowRank)
+        projected[query] = law.coordinates.flatten()
+    error = projected.T @ projected / draws - torch.eye(4).double()
     assert float(error.abs().max()) < 5 * math.sqrt(2 / draws)
 
 

@@ -14,7 +14,7 @@ from zobench.zo import noise
 from zobench.zo.directions import Around, Dense, Direction, Multiple
 from zobench.zo.noise import Law, Stream
 from zobench.zo.passes import drawing, fused, move
-from zobench.zo.passes.move import Move, Term, Through
+from zobench.zo.passes.move import Move, StateUpdate, Term
 from zobench.zo.rounding import NEAREST, Mode, Rounding
 from zobench.zo.rules.adam import Moments
 from zobench.zo.rules.momentum import HeavyBall
@@ -49,7 +49,7 @@ def both(make: Callable[[], Move]) -> tuple[Tensor, Tensor]:
     """What a fresh move leaves when it is fused, and when it is carried out in torch."""
     one, other = make(), make()
     assert fused.able(one)
-    fused.carry_out([one])
+    fused.run_numba([one])
     move._alone(other)
     return (one.out if one.out is not None else one.target), (
         other.out if other.out is not None else other.target
@@ -64,7 +64,7 @@ def test_a_fused_move_is_the_move_in_torch(name: str, dtype: torch.dtype) -> Non
 
     def make() -> Move:
         terms = [Term(DIRECTIONS[name](count), 1e-3, -2e-3), Term(DIRECTIONS[name](count), 5e-4)]
-        return Move(numbers(count).to(dtype), COLS, terms, keep=0.99)
+        return Move(numbers(count).to(dtype), COLS, terms, decay=0.99)
 
     ours, theirs = both(make)
     tolerance = {torch.float32: 1e-7, torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
@@ -79,7 +79,7 @@ def test_tensors_of_any_length_move(count: int) -> None:
     room = numbers(count + 64)
     before = room.clone()
     direction = DIRECTIONS["normal16"](count)
-    fused.carry_out([Move(room[:count], 1, [Term(direction, 1e-3)])])
+    fused.run_numba([Move(room[:count], 1, [Term(direction, 1e-3)])])
     expected = before[:count] + direction.draw(0, count, room.device) / 2.0 * (2.0 * 1e-3)
     torch.testing.assert_close(room[:count], expected, rtol=1e-7, atol=0)
     assert torch.equal(room[count:], before[count:])
@@ -96,7 +96,7 @@ def test_one_pass_over_many_tensors_is_a_pass_over_each() -> None:
                 Move(numbers(n * COLS).to(dtype), COLS, [Term(make(n * COLS), 1e-3, 1e-4)])
                 for n, dtype, make in itertools.product((1, 70, 300), DTYPES, DIRECTIONS.values())
             ]
-            move.carry_out(moves)
+            move.apply_moves(moves)
         finally:
             torch.set_num_threads(usual)
         ends.append([one.target for one in moves])
@@ -110,23 +110,23 @@ def test_rules_with_state_are_the_same_fused(dtype: torch.dtype) -> None:
     """Momentum and Adam: weights and state after three steps."""
     count = 5000
 
-    def heavy(_: int, state: list[Tensor]) -> Through:
+    def heavy(_: int, state: list[Tensor]) -> StateUpdate:
         return HeavyBall(state[0], 0.9, 1.0, 1e-2)
 
-    def adam(step: int, state: list[Tensor]) -> Through:
+    def adam(step: int, state: list[Tensor]) -> StateUpdate:
         unbias = 1 / (1 - 0.9 ** (step + 1)), 1 / (1 - 0.99 ** (step + 1))
         return Moments(state[0], state[1], (0.9, 0.99), unbias, 1e-2, 1e-8)
 
-    for through in (heavy, adam):
+    for state_update in (heavy, adam):
         ends = []
-        for way in (lambda m: fused.carry_out([m]), move._alone):
+        for way in (lambda m: fused.run_numba([m]), move._alone):
             weights = numbers(count).to(dtype)
             state = [torch.zeros(count), torch.zeros(count)]
             for step in range(3):
                 terms = [
                     Term(Dense(Stream(step, q), Law.NORMAL16), 1e-3, 0.1 + q) for q in range(2)
                 ]
-                way(Move(weights, 1, terms, through=through(step, state)))
+                way(Move(weights, 1, terms, state_update=state_update(step, state)))
             ends.append([weights.float(), *state])
         for ours, theirs in zip(*ends, strict=True):
             tolerance = 1e-5 if dtype is torch.float32 else 2**-7
@@ -138,12 +138,12 @@ def test_every_16_bit_number_is_read_as_torch_reads_it(dtype: torch.dtype) -> No
     """All 65536 patterns, infinities and NaNs among them, and back again."""
     stored = torch.arange(65536).to(torch.int32).to(torch.int16).view(dtype)
     wide = torch.empty(65536)
-    fused.carry_out([Move(stored, 1, [], out=wide)])
+    fused.run_numba([Move(stored, 1, [], out=wide)])
     finite = ~stored.isnan()
     assert torch.equal(wide[finite], stored.float()[finite])
     assert wide[~finite].isnan().all()
     back = stored.clone()
-    fused.carry_out([Move(back, 1, [])])
+    fused.run_numba([Move(back, 1, [])])
     assert torch.equal(back.view(torch.int16)[finite], stored.view(torch.int16)[finite])
 
 
@@ -156,7 +156,7 @@ def test_rounding_to_nearest_is_torchs(dtype: torch.dtype) -> None:
     more = torch.cat([values, ties, -ties, torch.tensor([65504.0, 65519.9, 65520.0, 0.0, -0.0])])
     more = torch.where(more.isnan(), 1.0, more)
     out = torch.empty(len(more), dtype=dtype)
-    fused.carry_out([Move(more, 1, [], out=out)])
+    fused.run_numba([Move(more, 1, [], out=out)])
     assert torch.equal(out.view(torch.int16), more.to(dtype).view(torch.int16))
 
 
@@ -171,7 +171,7 @@ def kept(count: int, mode: Mode) -> Rounding:
 def test_roundings_are_the_same_fused(dtype: torch.dtype, mode: Mode) -> None:
     """Weights and remainders after some small moves have the same bits in torch and fused."""
     ends = []
-    for way in (lambda m: fused.carry_out([m]), move._alone):
+    for way in (lambda m: fused.run_numba([m]), move._alone):
         weights = numbers(5000).to(dtype)
         rounding = kept(5000, mode)
         for step in range(5):
@@ -190,8 +190,8 @@ def test_a_remainder_loses_nothing(dtype: torch.dtype) -> None:
     start = weights.double()
     for step in range(1000):
         terms = [Term(Dense(Stream(step, 1), Law.NORMAL16), 0.0, 1e-8)]
-        fused.carry_out([Move(weights, 1, terms, rounding=rounding)])
-        fused.carry_out([Move(exact, 1, terms)])
+        fused.run_numba([Move(weights, 1, terms, rounding=rounding)])
+        fused.run_numba([Move(exact, 1, terms)])
     here = rounding.widen(weights, slice(0, 4000)).double() - start
     there = exact.double() - start
     large = weights.abs() > 2.0**-14 if dtype is torch.float16 else weights.isfinite()
@@ -211,7 +211,7 @@ def test_stochastic_rounding_is_right_on_average(dtype: torch.dtype) -> None:
         gap = many - stored.float()
         rounding = kept(len(many), Mode.STOCHASTIC)
         terms = [Term(Multiple(gap, 1.0), 1.0)]
-        fused.carry_out([Move(stored, 1, terms, rounding=rounding)])
+        fused.run_numba([Move(stored, 1, terms, rounding=rounding)])
         means = stored.double().view(4, -1).mean(1)
         spread = stored.double().view(4, -1).std(1)
         error = (means - value.double()).abs()
@@ -224,7 +224,7 @@ def test_rows_asked_for_are_all_that_is_drawn() -> None:
     weights, out = numbers(50 * 96).bfloat16(), torch.zeros(50 * 96)
     rows = torch.tensor([0, 7, 49])
     direction = DIRECTIONS["normal16"](50 * 96)
-    fused.carry_out([Move(weights, 96, [Term(direction, 1e-3)], out=out, rows=rows)])
+    fused.run_numba([Move(weights, 96, [Term(direction, 1e-3)], out=out, rows=rows)])
     expected = weights.float() + direction.draw(0, 50 * 96, weights.device) / 2.0 * (2.0 * 1e-3)
     written = out.view(50, 96).abs().sum(1) > 0
     assert written.nonzero().flatten().tolist() == rows.tolist()
@@ -254,7 +254,7 @@ def test_weights_that_somebody_else_wrote_are_read_as_they_are(dtype: torch.dtyp
     for value in (-32768, -1, 1, 32767):
         left = torch.full((6,), value, dtype=torch.int16)
         rounding, wide = Rounding(Mode.REMAINDER, left), torch.empty(6)
-        fused.carry_out([Move(written, 1, [], rounding=rounding, out=wide)])
+        fused.run_numba([Move(written, 1, [], rounding=rounding, out=wide)])
         assert torch.equal(wide, rounding.widen(written, slice(0, 6)))
         spacing = torch.finfo(dtype).eps * written.float().abs().clamp_min(2.0**-14)
         assert ((wide - written.float()).abs() <= 0.51 * spacing).all()
@@ -266,7 +266,7 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     torch.set_num_threads(2)
     try:
         weights = numbers(100_000)
-        carry = partial(fused.carry_out, [Move(weights, 1, [Term(DIRECTIONS["normal16"](1), 1.0)])])
+        carry = partial(fused.run_numba, [Move(weights, 1, [Term(DIRECTIONS["normal16"](1), 1.0)])])
         carry()
         child = multiprocessing.get_context("fork").Process(target=carry)
         with warnings.catch_warnings():

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from zobench.zo import estimators, noise
 from zobench.zo.arithmetic import Arithmetic
-from zobench.zo.engine import answered
+from zobench.zo.batched_runs import BatchedRuns, copies_of
+from zobench.zo.engine import drive
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.best_of_k import BestOfK
 from zobench.zo.estimators.curvature_weighted import CurvatureWeighted
@@ -28,7 +29,6 @@ from zobench.zo.estimators.three_point import ThreePoint
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.estimators.z_scored import ZScored
 from zobench.zo.feedback import GRAD, MOVE, Key
-from zobench.zo.fleet import Fleet, copies_of
 from zobench.zo.forward_mode import loss_and_slope
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.base import Rule
@@ -133,17 +133,17 @@ def replayed(name: str, records: list[Any]) -> Tensor:
     return weights(net)
 
 
-def in_a_fleet(name: str) -> Tensor:
+def in_a_batch_of_runs(name: str) -> Tensor:
     """The first of two members, whose points share calls."""
     net = Net()
     copies = [copies_of(net) for _ in range(2)]
-    fleet = Fleet[float](net, [optimizer_of(name, own) for own in copies], 3)
+    batch = BatchedRuns[float](net, [optimizer_of(name, own) for own in copies], 3)
 
     def losses(batches: Any) -> Any:
         return {"weight": torch.tensor([*batches])}, lambda row: net.loss(row["weight"])
 
     for step in range(STEPS):
-        fleet.step({0: 1.0 + step, 1: 3.0 - step}, losses)
+        batch.step({0: 1.0 + step, 1: 3.0 - step}, losses)
     return torch.cat([p.detach().flatten() for p in copies[0].values()])
 
 
@@ -168,7 +168,7 @@ def test_every_way_of_evaluating_takes_the_queries_in_one_order(name: str) -> No
         close(other, one, start)
         if walk == "inplace":
             assert torch.equal(replayed(name, packed), other)
-    close(in_a_fleet(name), one, start)
+    close(in_a_batch_of_runs(name), one, start)
 
 
 @pytest.mark.parametrize("name", SEVERAL)
@@ -200,16 +200,16 @@ def test_the_result_is_that_of_a_plain_loop_over_queries(name: str, pack: int | 
 def coefficients(optimizer: Any, net: Net, step: int) -> dict[Key, float]:
     """What the estimator makes of the step, at whose end the weights are clean again."""
     engine, estimator = optimizer.engine, optimizer.estimator
-    dialogue = engine.evaluation(estimator, step=step, eps=EPS, lr=LR)
+    steps = engine.evaluation(estimator, step=step, eps=EPS, lr=LR)
 
-    def answer(requests: Any) -> Any:
+    def evaluate(requests: Any) -> Any:
         if requests[0].along is None:
             return (float(net.loss(1.0 + step)),)
         along = requests[0].along
         return loss_and_slope(lambda: net.loss(1.0 + step), engine.slots, engine.sampler, along)
 
-    feedback = answered(dialogue, answer)
-    engine.walk.leave()
+    feedback = drive(steps, evaluate)
+    engine.displacement.leave()
     return dict(feedback.channels[GRAD])
 
 

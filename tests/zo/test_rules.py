@@ -159,7 +159,7 @@ def test_its_tensor_state_is_what_it_declares(make: Callable[[], Rule], dtype: t
 
 @pytest.mark.parametrize("make", MAKE)
 def test_a_learning_rate_of_zero_restores_float32_weights(make: Callable[[], Rule]) -> None:
-    """The restore of every rule cancels the walk: 100 steps leave the weights to rounding."""
+    """Every rule undoes the displacement: after 100 steps the weights are equal to rounding."""
     bench = Bench(make(), dtype=torch.float32)
     bench.optimizer.param_groups[0]["lr"] = 0.0
     before = bench.weights

@@ -1,4 +1,4 @@
-"""The scratch walk of stochastic rounding: nothing drifts, and what cannot be is refused."""
+"""Displaced copies for stochastic rounding: nothing drifts, and what cannot be is refused."""
 
 import copy
 import math
@@ -99,15 +99,15 @@ def test_a_point_in_scratch_is_the_point(dtype: torch.dtype) -> None:
     model = tied(dtype)
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = optimizer_of(model, walk="scratch")
-    walk = optimizer.engine.walk
-    assert isinstance(walk, Scratch)
+    displacement = optimizer.engine.displacement
+    assert isinstance(displacement, Scratch)
     for scale in (0.0, EPS, -0.1):
-        with torch.no_grad(), walk.evaluating(Request({KEY: scale})):
+        with torch.no_grad(), displacement.evaluating(Request({KEY: scale})):
             here = float(loss_of(model))
         there = float(loss_of(moved(model, scale)).detach())
         assert here == pytest.approx(there, rel=1e-6 if dtype is torch.float32 else 2e-2)
         assert abs(here - float(loss_of(moved(model, 0.1)).detach())) > 1e-3
-    with pytest.raises(RuntimeError), torch.no_grad(), walk.evaluating(Request({KEY: EPS})):
+    with pytest.raises(RuntimeError), torch.no_grad(), displacement.evaluating(Request({KEY: EPS})):
         model(torch.ones(2, 3))
     for now, then in zip(model.parameters(), before, strict=True):
         assert torch.equal(now, then)
@@ -131,9 +131,9 @@ def test_scratch_takes_the_memory_of_the_largest_module() -> None:
     model = tied(torch.float32)
     optimizer = optimizer_of(model, walk="scratch")
     optimizer.step(partial(loss_of, model))
-    walk = optimizer.engine.walk
-    assert isinstance(walk, Scratch)
-    assert walk.room_bytes <= 50 * 12 * 4
+    displacement = optimizer.engine.displacement
+    assert isinstance(displacement, Scratch)
+    assert displacement.room_bytes <= 50 * 12 * 4
 
 
 def test_weights_read_outside_their_module_are_found_out() -> None:
@@ -151,7 +151,7 @@ def test_a_thousand_steps_without_update_change_no_bit(dtype: torch.dtype) -> No
     model = tied(dtype)
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = optimizer_of(model, rounding="stochastic")
-    assert isinstance(optimizer.engine.walk, Scratch)
+    assert isinstance(optimizer.engine.displacement, Scratch)
     for _ in range(1000):
         optimizer.step(lambda: 1.0)
     assert all(map(torch.equal, before, model.parameters()))
@@ -164,8 +164,8 @@ def test_a_vector_near_one_moves(dtype: torch.dtype) -> None:
     seen: list[Tensor] = []
     norm.register_forward_pre_hook(lambda module, _: seen.append(module.weight.detach().clone()))
     optimizer = optimizer_of(norm, walk="scratch")
-    walk = optimizer.engine.walk
-    with torch.no_grad(), walk.evaluating(Request({KEY: EPS})):
+    displacement = optimizer.engine.displacement
+    with torch.no_grad(), displacement.evaluating(Request({KEY: EPS})):
         out = norm(torch.ones(2, 256, dtype=dtype))
     assert out.dtype is dtype
     slot = next(s for s in optimizer.engine.slots if s.name == "weight")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.zo.test_fleet import Line, members_of
-from tests.zo.test_fleet import X as POINTS
+from tests.zo.test_batched_runs import Line, members_of
+from tests.zo.test_batched_runs import X as POINTS
 from tests.zo.test_optimizer import loss_of, network, parts_of, weights_of
 from zobench.methods import rows
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.batched_runs import BatchedRuns
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.feedback import Request
-from zobench.zo.fleet import Fleet
 from zobench.zo.ledger import Record
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.samplers.base import ReplayClass
@@ -66,7 +66,7 @@ def assert_same(one: ZOOptimizer, other: ZOOptimizer) -> None:
 def test_a_skipped_step_leaves_no_trace(row: str) -> None:
     """A run that skips steps is, to the bit, the run that never had them: weights, law and rule.
 
-    With the scratch walk, which overwrites no weight: in place they come back to rounding
+    With displaced copies no weight is overwritten: in place they are restored to rounding
     (test_exact.py).
     """
     nets = network(torch.bfloat16), network(torch.bfloat16)
@@ -87,7 +87,7 @@ def test_a_skipped_step_leaves_no_trace(row: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @each
 def test_a_record_skips_again(row: str, dtype: torch.dtype) -> None:
-    """Replayed records of steps taken and skipped give the bits of the run, the walk's included."""
+    """Replayed records of steps taken and skipped give the bits of the run, with its rounding."""
     nets = network(dtype), network(dtype)
     live, replayed = (optimizer_of(net, row) for net in nets)
     if live.engine.sampler.replay_class is ReplayClass.DATA:
@@ -105,22 +105,22 @@ def test_a_record_skips_again(row: str, dtype: torch.dtype) -> None:
 
 
 def test_a_replay_counts_what_was_evaluated_whatever_the_pack() -> None:
-    """Three or eight points at once in a fleet, two alone: as many requests are seen again."""
+    """Three or eight points at once as batched runs, two alone: as many requests are seen again."""
     for most in (3, 8):
         net = Line()
         members = members_of(net, 1)[1]
         bad = POINTS[0].clone()
         bad[0] = torch.nan
-        ends = Fleet[Tensor](net, members, most).step({0: bad}, net.losses)
+        ends = BatchedRuns[Tensor](net, members, most).step({0: bad}, net.losses)
         assert isinstance(ends[0], Diverged)
         record = members[0].record
         assert record is not None and record.packed and record.skipped
         assert len(record.losses) == members[0].engine.forwards
-        asked: list[Request] = []
+        seen: list[Request] = []
         alone = members_of(net, 1)[1][0]
         with pytest.raises(Diverged):
-            alone.replay(record, asked.extend)
-        assert len(asked) == len(record.losses)
+            alone.replay(record, seen.extend)
+        assert len(seen) == len(record.losses)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
-from zobench.zo.lifted import Lifted
+from zobench.zo.low_rank import LowRank
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import Sampler
@@ -53,8 +53,8 @@ def drawn(sampler: Sampler, slot: Slot, key: Key) -> Tensor:
     return direction.draw(0, slot.numel, CPU).double()
 
 
-def core(key: Key, slot: Slot, *shape: int) -> Tensor:
-    """The plain Gaussian of the key, which is every keyed law's core."""
+def coordinates(key: Key, slot: Slot, *shape: int) -> Tensor:
+    """The plain Gaussian of the key, which is every keyed law's coordinates."""
     return Gaussian().direction(slot, key).draw(0, math.prod(shape), CPU).double().view(shape)
 
 
@@ -71,14 +71,14 @@ def test_a_direction_is_the_formula_with_the_stored_bases(
     key = Key(0, 3, 1)
     if name == "lazy":
         assert left is None and right is not None
-        expected = core(key, slot, m, 2) @ right.T
+        expected = coordinates(key, slot, m, 2) @ right.T
     elif name == "left":
         assert left is not None and right is None
-        expected = left @ core(key, slot, 2, n)
+        expected = left @ coordinates(key, slot, 2, n)
     else:
         assert left is not None and right is not None
-        tau = core(key, slot, 2).diag() / math.sqrt(2)
-        inner = tau if name == "fixed" else core(key, slot, 2, 2) * math.sqrt(m * n) / 2
+        tau = coordinates(key, slot, 2).diag() / math.sqrt(2)
+        inner = tau if name == "fixed" else coordinates(key, slot, 2, 2) * math.sqrt(m * n) / 2
         expected = left @ inner @ right.T
     torch.testing.assert_close(drawn(sampler, slot, key), expected.reshape(-1))
 
@@ -126,9 +126,9 @@ def test_the_full_square_subspace_is_a_rotation_of_a_gaussian() -> None:
     sampler = Subspace(rank=4)
     [slot] = bound(sampler, ((4, 4),))
     law = sampler.direction(slot, Key(0, 0, 0))
-    assert isinstance(law, Lifted)
+    assert isinstance(law, LowRank)
     units = torch.eye(16).double()
-    columns = torch.stack([law.lift(unit).draw(0, 16, CPU) for unit in units])
+    columns = torch.stack([law.with_coordinates(unit).draw(0, 16, CPU) for unit in units])
     torch.testing.assert_close(columns @ columns.T, units)
 
 
@@ -202,7 +202,7 @@ def test_vectors_are_plain_gaussian(name: str) -> None:
     sampler = ALL[name]()
     for slot in bound(sampler, ((40,), (37, 1), ())):
         key = Key(0, 0, 3)
-        assert slot.core is None and sampler.weight(slot) == 1.0
+        assert slot.coordinates_shape is None and sampler.weight(slot) == 1.0
         assert sampler.direction(slot, key) == Gaussian().direction(slot, key)
 
 
@@ -239,7 +239,7 @@ def test_tezo_takes_the_rank_from_the_spectrum_and_keeps_it() -> None:
         )
 
     def rank_of(optimizer: ZOOptimizer) -> tuple[int, ...] | None:
-        return optimizer.engine.slots[0].core
+        return optimizer.engine.slots[0].coordinates_shape
 
     many = [1.0] * 8
     assert rank_of(optimizer_of([4.0, 2.0, 1.9, 0.5], 0.25)) == (3,)

@@ -164,17 +164,17 @@ def test_each_anchor_looks_at_its_own_batches() -> None:
     """
     parameters = weights()
     optimizer = optimizer_of(parameters, SVRG(every=3, anchor_batches=3))
-    asked: list[list[int | None]] = []
+    seen: list[list[int | None]] = []
 
     def note(n: int | None = None) -> float:
-        asked[-1].append(n)
+        seen[-1].append(n)
         return 1.0
 
     for _ in range(9):
-        asked.append([])
+        seen.append([])
         optimizer.step(note, note)
     between = [[None] * 4] * 2
-    assert asked == [
+    assert seen == [
         *([0, 1, 2, 0, 1, 2], *between),
         *([3, 4, 5, 3, 4, 5], *between),
         *([6, 7, 8, 6, 7, 8], *between),

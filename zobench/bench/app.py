@@ -1,4 +1,4 @@
-"""`zobench bench`: how near a step of each method comes to its forward passes.
+"""`zobench bench`: the time of a step of each method over that of its forward passes.
 
 A Hydra app of its own (conf/bench.yaml). Its rows are composed as a run composes them: the model's
 and the tuning's option, an optimizer, then the row's own overrides.
@@ -34,7 +34,7 @@ from zobench.schema import resolved
 Nodes = dict[str, Any]  # the optimizer's settings, by row
 
 
-class Job(NamedTuple):
+class Bench(NamedTuple):
     """One bench: its command line, the model's option, its own settings, and its rows."""
 
     command: str
@@ -46,7 +46,7 @@ class Job(NamedTuple):
 def main(arguments: Sequence[str]) -> int:
     """Compose and check everything, measure, print the table and write its numbers."""
     ConfigStore.instance().store(name="bench_schema", node=Settings)
-    jobs: list[Job] = []
+    jobs: list[Bench] = []
     refused: list[Exception] = []
 
     def compose(config: Any) -> None:
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _composed(config: Any) -> Job:
+def _composed(config: Any) -> Bench:
     """Check the settings and compose the rows; all of it inside Hydra, which knows the groups."""
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     if unknown := settings.keys() - Settings.__dataclass_fields__.keys():
@@ -81,7 +81,7 @@ def _composed(config: Any) -> Job:
     common = [f"{group}={choices[group]}" for group in ("model", "tuning")]
     common += ["++model.path=none", f"seed={settings['seed']}"]  # the model is the bench's
     nodes = {row: _optimizer(common, row) for row in settings["optimizers"]}
-    return Job(command, str(choices["model"]), settings, nodes)
+    return Bench(command, str(choices["model"]), settings, nodes)
 
 
 def _optimizer(common: list[str], row: str) -> Any:
@@ -106,7 +106,7 @@ def _run(overrides: list[str]) -> dict[str, Any]:
     return resolved(hydra.compose("config", overrides))
 
 
-def _measured(job: Job, device: torch.device) -> dict[str, Any]:
+def _measured(job: Bench, device: torch.device) -> dict[str, Any]:
     settings = job.settings
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
@@ -121,8 +121,8 @@ def _measured(job: Job, device: torch.device) -> dict[str, Any]:
     return found
 
 
-def _place(job: Job, device: torch.device) -> Path:
-    """The file of the JSON, in a folder that is there; UserError where there cannot be one."""
+def _place(job: Bench, device: torch.device) -> Path:
+    """The file of the JSON, in an existing folder; UserError where it cannot be written."""
     settings = job.settings
     batch = f"{settings['batch_size']}x{settings['tokens']}"
     name = f"{job.model}-{settings['dtype']}-{batch}-{settings['logits']}-{device.type}.json"
@@ -137,6 +137,6 @@ def _place(job: Job, device: torch.device) -> Path:
 
 
 def _quoted(argument: str) -> str:
-    """As one would type it: rows with overrides are in single quotes themselves."""
+    """The command line as typed: rows with overrides are in single quotes."""
     plain = "'" in argument and not set(argument) & set('"$`\\!')
     return f'"{argument}"' if plain else shlex.quote(argument)

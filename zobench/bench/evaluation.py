@@ -23,9 +23,9 @@ from zobench.models.language_model import load
 from zobench.models.loaded import LoadedModel
 from zobench.schema import composed
 from zobench.seeded import seeded
+from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.evaluation import evaluating
-from zobench.tasks.reading import Reading
 from zobench.tasks.scoring import language_scores
 
 CPU = torch.device("cpu")
@@ -96,14 +96,14 @@ def main() -> None:
     loaded = named if chosen.model else random_opt(named.tokenizer)
     data = ["task=sst2", f"task.data_dir={chosen.data}"] if chosen.data else ["task.sizes.test=872"]
     problem = build(composed(*data)["task"]).prepare(loaded, CPU)
-    reading: Reading = problem.reading
+    encoder: Encoder = problem.encoder
     model = loaded.model
 
     def batched(examples: Sequence[Encoded], scores: Callable[..., Tensor], *more: Any) -> Tensor:
-        batches = reading.batches(examples, BATCH, CPU)
+        batches = encoder.batches(examples, BATCH, CPU)
         return torch.cat([scores(model, batch, *more) for batch in batches])
 
-    rows = sorted(problem.questions["test"], key=lambda example: example.length)
+    rows = sorted(problem.eval_examples["test"], key=lambda example: example.length)
     size = sum(p.numel() for p in model.parameters()) / 1e6
     longer = sum(example.length for example in rows) / len(rows)
     print(f"1 thread, {size:.0f} M parameters, batches of {BATCH}")
@@ -114,7 +114,7 @@ def main() -> None:
             " against batches",
             1,
             lambda: one_by_one(model, rows),
-            lambda: batched(rows, reading.evaluated, BATCH),
+            lambda: batched(rows, encoder.evaluated, BATCH),
         )
         shared = prompts(128)
         compared(
@@ -122,7 +122,7 @@ def main() -> None:
             " prompt once",
             5,
             lambda: batched(shared, language_scores),
-            lambda: batched(shared, reading.evaluated, BATCH),
+            lambda: batched(shared, encoder.evaluated, BATCH),
         )
 
 

@@ -1,4 +1,4 @@
-"""The race of Gaussian transforms on a GPU: what one pass over a vector costs with each of them."""
+"""Gaussian transforms on a GPU: the time of one pass over a vector with each of them."""
 
 import time
 from collections.abc import Iterator
@@ -39,12 +39,12 @@ def race(
                 add(out, kind, 1e-3, key=number)
                 synchronize(device)
                 times.append(time.perf_counter() - start)
-            spent = sorted(times)[len(times) // 2]
+            elapsed = sorted(times)[len(times) // 2]
             yield {
                 "law": name,
                 "storage": str(dtype).removeprefix("torch."),
-                "ns per parameter": spent / parameters * 1e9,
-                "GB/s": 2 * parameters * dtype.itemsize / spent / 1e9,
+                "ns per parameter": elapsed / parameters * 1e9,
+                "GB/s": 2 * parameters * dtype.itemsize / elapsed / 1e9,
                 "mean": float(sample.mean()),
                 "variance": float(sample.var()),
                 "kurtosis": float(sample.pow(4).mean() / sample.square().mean() ** 2),

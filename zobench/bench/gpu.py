@@ -1,4 +1,4 @@
-"""Everything about GPUs that has to be measured on one: `make gpu`, in less than nine minutes.
+"""All measurements on a GPU: `make gpu`, in less than nine minutes.
 
 Each section is a process with a limit of its own, so that one that fails, hangs or loses the device
 leaves the others alone. Needs torch, triton, transformers, numba and hydra-core; no network.
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def apart(name: str) -> dict[str, Any]:
-    """What a section found in a process of its own, and how it failed if it did."""
+    """The rows of a section in a process of its own, and its failure if there was one."""
     say(f"{name}, at most {SECTIONS[name].seconds} s")
     with TemporaryDirectory() as folder:
         out = Path(folder) / "rows.json"
@@ -138,7 +138,7 @@ def apart(name: str) -> dict[str, Any]:
 
 
 def measured(section: Section, device: torch.device, folder: Path, out: Path) -> int:
-    """Carry out a section in this process; every row is written when it is there."""
+    """Run a section in this process; every row is written when it is measured."""
     rows: list[dict[str, Any]] = []
     error = None
     try:
@@ -147,7 +147,7 @@ def measured(section: Section, device: torch.device, folder: Path, out: Path) ->
             _write(out, {"rows": rows, "error": None})
     except UserError as refused:
         error = str(refused)
-    except Exception as failed:  # reported; the other sections go on
+    except Exception as failed:  # reported; the other sections continue
         error = f"{type(failed).__name__}: {failed}"
     _write(out, {"rows": rows, "error": error})
     return int(error is not None)

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def install(wheels: Path) -> None:
-    """Put the folder's wheels beside what this Python has, without asking what they need."""
+    """Install the folder's wheels, without their dependencies."""
     files = sorted(map(str, wheels.glob("*.whl")))
     if not files:
         sys.exit(f"{wheels}: no wheels there")
@@ -112,7 +112,7 @@ def _sweep(given: argparse.Namespace, model: Path) -> list[str]:
 
 
 def ended(command: Sequence[str], environment: dict[str, str], log: object, left: float) -> int:
-    """The exit status of the command, which is asked to stop when there is no time left."""
+    """The exit status of the command, which gets a signal to stop when the time is over."""
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)  # type: ignore[call-overload]
     try:
         return int(process.wait(timeout=max(1.0, left)))

@@ -1,6 +1,6 @@
-"""What `make gpu` measures, a function for each section, which yields one flat row at a time.
+"""The measurements of `make gpu`, a function per section, which yields one flat row at a time.
 
-Each takes the device and its sizes, so that a CPU with tiny ones can try it.
+Each takes the device and its sizes, so that a CPU can run it with tiny ones.
 """
 
 import csv
@@ -25,7 +25,7 @@ from zobench.run.steps import step_of
 from zobench.schema import composed
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes.move import Move, Term, carry_out
+from zobench.zo.passes.move import Move, Term, apply_moves
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.space import Slot
 
@@ -49,8 +49,8 @@ def kernels(device: torch.device, names: Sequence[str] = tuple(CHECKS)) -> Itera
             found = "passed"
         except Exception as error:  # what is wrong is the result
             found = f"FAILED: {type(error).__name__}: {error}".splitlines()[0]
-        said = (CHECKS[name].__doc__ or "").strip()
-        yield {"check": said, "result": found, "seconds": time.perf_counter() - start}
+        title = (CHECKS[name].__doc__ or "").strip()
+        yield {"check": title, "result": found, "seconds": time.perf_counter() - start}
 
 
 def steps(
@@ -148,9 +148,9 @@ def _subject(
     device: torch.device, model: str, batch: int, tokens: int, more: Sequence[str]
 ) -> Subject:
     """A model of random weights and its batch."""
-    wanted = [f"model={model}", "++model.path=null", "model.weights=random", "tuning=full"]
-    wanted += ["model.labels=[0,1]", f"model.weights_device={device.type}", *more]
-    settings = composed(*wanted)
+    overrides = [f"model={model}", "++model.path=null", "model.weights=random", "tuning=full"]
+    overrides += ["model.labels=[0,1]", f"model.weights_device={device.type}", *more]
+    settings = composed(*overrides)
     sizes = {"batch_size": batch, "tokens": tokens, "logits": "labels", "seed": 0}
     return subject_of({**settings, **sizes}, device)
 
@@ -198,8 +198,8 @@ def _published(model: str, batch: int) -> float | None:
     name = model.replace("opt_1_3b", "opt-1.3b").replace("_", "-")
     with (PACKAGE_DIR / "published" / "published.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            asked = row["table"], row["model"], row["method"], row["setting"].split(";")[0]
-            if asked == ("T23", name, "mezo", f"bs{batch}"):
+            key = row["table"], row["model"], row["method"], row["setting"].split(";")[0]
+            if key == ("T23", name, "mezo", f"bs{batch}"):
                 return float(row["value"])
     return None
 
@@ -208,5 +208,5 @@ def _z(slot: Slot) -> torch.Tensor:
     """The pass's own z of step 0 on the slot."""
     z = torch.zeros(slot.numel, device=slot.parameter.device)
     direction = Gaussian().direction(slot, Key(0, 0, 0))
-    carry_out([Move(z, 1, [Term(direction, 1.0)])])
+    apply_moves([Move(z, 1, [Term(direction, 1.0)])])
     return z.cpu()

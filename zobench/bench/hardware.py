@@ -1,4 +1,4 @@
-"""What a number was measured on, for the head of its table."""
+"""The hardware and software of a measurement, for the head of its table."""
 
 import platform
 from pathlib import Path
@@ -20,7 +20,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """The processor's name, which Python itself does not tell on Linux."""
+    """The processor's name, which Python does not provide on Linux."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Whether the GPU's passes do what the CPU's do: `CHECKS`, by name, each a function of the device.
+"""Comparisons of the GPU's passes with the CPU's: `CHECKS`, by name, each a function of the device.
 
 On a device of kind cpu they run in Triton's interpreter. A check raises AssertionError.
 """
@@ -14,7 +14,7 @@ from zobench.zo import noise
 from zobench.zo.directions import Around, Dense, Direction, Multiple
 from zobench.zo.noise import Law, Stream, oracle
 from zobench.zo.passes import fused, gpu
-from zobench.zo.passes.move import Move, Term, Through
+from zobench.zo.passes.move import Move, StateUpdate, Term
 from zobench.zo.rounding import NEAREST, Mode, Rounding
 from zobench.zo.rules.adam import Moments
 from zobench.zo.rules.momentum import HeavyBall
@@ -36,16 +36,16 @@ def numbers(count: int, device: torch.device, seed: int = 0, scale: float = 0.03
 
 def results(move: Move) -> list[Tensor]:
     """All that a move writes."""
-    states = [] if move.through is None else list(move.through.buffers)
+    states = [] if move.state_update is None else list(move.state_update.buffers)
     left = [] if move.rounding.remainder is None else [move.rounding.remainder]
     return [move.target if move.out is None else move.out, *states, *left]
 
 
 def compare(make: Make, device: torch.device, tolerance: float = 0.0) -> None:
-    """The moves on the device against those of the CPU's kernel; to the bit unless told."""
+    """The moves on the device against those of the CPU's kernel; to the bit by default."""
     here, there = make(CPU), make(device)
-    fused.carry_out(here)
-    gpu.carry_out(there)
+    fused.run_numba(here)
+    gpu.run_triton(there)
     for number, pair in enumerate(zip(here, there, strict=True)):
         for ours, theirs in zip(*map(results, pair), strict=True):
             if tolerance:
@@ -88,7 +88,7 @@ def small_updates(device: torch.device) -> None:
     """Many moves below half a spacing: remainders and chance add up alike."""
     for dtype, mode in itertools.product(HALVES, (Mode.REMAINDER, Mode.STOCHASTIC)):
         ends = []
-        for where, carry in ((CPU, fused.carry_out), (device, gpu.carry_out)):
+        for where, carry in ((CPU, fused.run_numba), (device, gpu.run_triton)):
             weights, kept = numbers(2000, where).to(dtype), rounded(mode, 2000, where)
             for step in range(4):
                 terms = [Term(Dense(Stream(step, 1), Law.NORMAL16), 0.0, 1e-6)]
@@ -103,7 +103,7 @@ def every_half(device: torch.device) -> None:
     for dtype in HALVES:
         stored = torch.arange(65536).to(torch.int32).to(torch.int16).view(dtype)
         wide = torch.empty(65536, device=device)
-        gpu.carry_out([Move(stored.to(device), 1, [], out=wide)])
+        gpu.run_triton([Move(stored.to(device), 1, [], out=wide)])
         finite = ~stored.isnan()
         assert torch.equal(wide.cpu()[finite], stored.float()[finite]), dtype
         assert bool(wide.cpu()[~finite].isnan().all())
@@ -112,7 +112,7 @@ def every_half(device: torch.device) -> None:
         ties = torch.arange(1, 4000).float() * 2.0**-25
         values = torch.cat([values.nan_to_num(1.0), ties, -ties, torch.tensor([65519.9, 65520.0])])
         out = torch.empty(len(values), dtype=dtype, device=device)
-        gpu.carry_out([Move(values.to(device), 1, [], out=out)])
+        gpu.run_triton([Move(values.to(device), 1, [], out=out)])
         assert torch.equal(out.cpu().view(torch.int16), values.to(dtype).view(torch.int16)), dtype
 
 
@@ -120,7 +120,7 @@ def normal_law(device: torch.device) -> None:
     """`normal` is the oracle's to 1e-6."""
     stream, count = Stream(noise.mix(1, 2, 3), 4), 50_001
     z = torch.zeros(count, device=device)
-    gpu.carry_out([Move(z, 1, [Term(Dense(stream, Law.NORMAL), 1.0)])])
+    gpu.run_triton([Move(z, 1, [Term(Dense(stream, Law.NORMAL), 1.0)])])
     error = (z.cpu() - oracle.draw(Law.NORMAL, stream, 0, count, CPU)).abs().max()
     assert float(error) <= 1e-6, float(error)
 
@@ -158,19 +158,19 @@ def rows(device: torch.device) -> None:
 
 def rules(device: torch.device) -> None:
     """Momentum and Adam, three steps, weights and state."""
-    heavy: Callable[..., Through] = lambda m, _, step: HeavyBall(m, 0.9, 1.0, 1e-2)  # noqa: E731, ARG005
-    adam: Callable[..., Through] = lambda m, v, step: Moments(  # noqa: E731
+    heavy: Callable[..., StateUpdate] = lambda m, _, step: HeavyBall(m, 0.9, 1.0, 1e-2)  # noqa: E731, ARG005
+    adam: Callable[..., StateUpdate] = lambda m, v, step: Moments(  # noqa: E731
         m, v, (0.9, 0.99), (1 / (1 - 0.9 ** (step + 1)), 1 / (1 - 0.99 ** (step + 1))), 1e-2, 1e-8
     )
-    for dtype, through in itertools.product(DTYPES, (heavy, adam)):
+    for dtype, state_update in itertools.product(DTYPES, (heavy, adam)):
         ends = []
-        for where, carry in ((CPU, fused.carry_out), (device, gpu.carry_out)):
+        for where, carry in ((CPU, fused.run_numba), (device, gpu.run_triton)):
             weights = numbers(1100, where).to(dtype)
             states = [torch.zeros(1100, device=where) for _ in range(2)]
             for step in range(3):
                 z = [Dense(Stream(step, q), Law.NORMAL16) for q in range(2)]
                 terms = [Term(one, 1e-3, 0.1 + q) for q, one in enumerate(z)]
-                carry([Move(weights, 1, terms, through=through(*states, step))])
+                carry([Move(weights, 1, terms, state_update=state_update(*states, step))])
             ends.append([x.float().cpu() for x in (weights, *states)])
         near = 1e-6 if dtype is torch.float32 else 2.0**-7
         for ours, theirs in zip(*ends, strict=True):
@@ -197,7 +197,7 @@ def elsewhere(device: torch.device) -> None:
 
     compare(make, device)
     [picked] = [m for m in make(device) if m.rows is not None and m.target.dtype == torch.float32]
-    gpu.carry_out([picked])
+    gpu.run_triton([picked])
     assert picked.out is not None
     written = picked.out.view(50, 96).abs().sum(1) > 0
     assert written.nonzero().flatten().tolist() == [0, 7, 49]
@@ -207,7 +207,7 @@ def one_launch(device: torch.device) -> None:
     """400 tensors of many sizes in one launch."""
     from zobench.zo.passes import triton_kernel
 
-    usual: Any = triton_kernel.carry_out
+    usual: Any = triton_kernel.triton_pass
     launches: list[Any] = []
 
     class Counted:
@@ -225,11 +225,11 @@ def one_launch(device: torch.device) -> None:
             moves.append(Move(numbers(size, where), 1, [term]))
         return moves
 
-    triton_kernel.carry_out = Counted()
+    triton_kernel.triton_pass = Counted()
     try:
         compare(make, device)
     finally:
-        triton_kernel.carry_out = usual
+        triton_kernel.triton_pass = usual
     assert len(launches) == 1
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zobench.bench.pieces import FORWARD, LAUNCHED, Piece, pieces_of
-from zobench.bench.rounds import carry_out, say, timed
+from zobench.bench.rounds import run_piece, say, timed
 from zobench.bench.subject import Subject
 from zobench.run.meter import Meter
 
@@ -48,10 +48,10 @@ def _memory(
     """Peak of one step, and bytes of state per trained parameter, with no other row's alive."""
     say(f"memory of {name}")
     piece = make()
-    carry_out(name, piece)  # state is allocated and code compiled by the first
+    run_piece(name, piece)  # state is allocated and code compiled by the first
     _tidy()
     with meter.phase(name):
-        carry_out(name, piece)
+        run_piece(name, piece)
     trained = sum(parameter.numel() for _, parameter in subject.trainable)
     found = {"peak_gib": meter.peak_gib(name), "state_bytes_per_parameter": piece.state() / trained}
     subject.model.zero_grad(set_to_none=True)
@@ -59,7 +59,7 @@ def _memory(
 
 
 def _tidy() -> None:
-    """Give back what is free, so that no peak holds what an earlier row has left."""
+    """Return free memory, so that no peak includes memory of an earlier row."""
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it

@@ -41,7 +41,7 @@ def measure(mode: str) -> dict[str, float]:
     choose = ChoiceLoss()
 
     def mean(model: Any, batch: Batch) -> torch.Tensor:
-        return choose.of(choose.said(model, batch, language_scores), batch)
+        return choose.of(choose.outputs(model, batch, language_scores), batch)
 
     loss = CountedLoss(model, mean)
     if mode == "evaluate":

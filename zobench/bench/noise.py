@@ -45,8 +45,8 @@ def throughput(parameters: int, rounds: int, device: torch.device) -> Throughput
                 start = time.perf_counter()
                 once()
                 synchronize(device)
-                spent = time.perf_counter() - start
-                found[name][key].append(spent / passes / parameters * 1e9)
+                elapsed = time.perf_counter() - start
+                found[name][key].append(elapsed / passes / parameters * 1e9)
     torch.set_num_threads(threads)
     return found
 

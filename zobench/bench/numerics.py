@@ -1,10 +1,10 @@
-"""What becomes of 16-bit weights: `python -m zobench.bench.numerics`.
+"""The drift of 16-bit weights: `python -m zobench.bench.numerics`.
 
 A matrix of 128 x 128 weights ~ N(0, 0.03^2) takes 1,000 MeZO steps with eps 1e-3 whose losses are
 made up so that lr * coefficient ~ N(0, s^2), once with s = 0 and once with s = 1e-6. Printed for
-each storage and arithmetic: how far the weights are from where they began after steps that change
-nothing, |W - W0| / |W0|, and for the others the cosine between where the weights went and where
-they should have gone, and the gain, the share of the intended way that was made. Sums in float64.
+each storage and arithmetic: the relative change of the weights after steps without updates,
+|W - W0| / |W0|, and for the others the cosine between the change of the weights and the intended
+change, and the gain, the share of the intended change that was made. Sums in float64.
 """
 
 import math
@@ -33,7 +33,7 @@ ARITHMETICS = (
 
 
 class Kept(NamedTuple):
-    """How far 1,000 steps carried the weights, and which way."""
+    """The change of the weights after 1,000 steps: its size and direction."""
 
     drift: float
     cosine: float
@@ -41,7 +41,7 @@ class Kept(NamedTuple):
 
 
 def weights_in(dtype: torch.dtype) -> nn.Linear:
-    """The layer that all ways begin with."""
+    """The initial layer of all measurements."""
     layer = nn.Linear(SIDE, SIDE, bias=False)
     weights = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 0.03
     layer.weight.data = weights.to(dtype)

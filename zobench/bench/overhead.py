@@ -1,4 +1,4 @@
-"""What a step costs per tensor: small tensors and a loss for nothing, so that planning is left.
+"""The overhead of a step per tensor: small tensors and a constant loss, so that planning dominates.
 
 `python -m zobench.bench.overhead`: milliseconds of a MeZO step, planned for all tensors at once
 and tensor by tensor, and microseconds per tensor and pass.

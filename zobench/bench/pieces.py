@@ -56,7 +56,7 @@ def plain_step(subject: Subject, seed: int) -> Piece:
 def optimizer_step(subject: Subject, node: Mapping[str, Any]) -> Piece:
     """A step of a run's optimizer.
 
-    A method that looks at other batches of the training set sees this one again.
+    A method that evaluates other batches of the training set gets this one again.
     """
     optimizer = build_optimizer(node, subject.trainable, subject.model)
     loss = subject.counted_for(optimizer)

@@ -1,13 +1,13 @@
-"""MeZO's step as the reference codes write it: what every other step is held against.
+"""MeZO's step as in the reference codes: the baseline of the other steps.
 
-Algorithm 1 of MeZO (Malladi et al. 2023, arXiv 2305.17333). A step draws a seed, walks the weights
-to w + eps z, w - eps z and back to w, and then takes lr g z away, g = (l+ - l-) / (2 eps). z is
+Algorithm 1 of MeZO (Malladi et al. 2023, arXiv 2305.17333). A step draws a seed, moves the weights
+to w + eps z, w - eps z and back to w, and then subtracts lr g z, g = (l+ - l-) / (2 eps). z is
 drawn again in each of these four passes, tensor by tensor, and never kept between them.
 
-Cost beside two forwards: four draws of z in the weights' dtype; and since no operation is in place,
-about 16 bytes of traffic per 16-bit parameter in a perturbing pass and 26 in the update, 74 in all,
-with up to three temporaries as large as the largest tensor. The walk back does not come to the bits
-it left, in 16 bits by far.
+Cost in addition to two forwards: four draws of z in the weights' dtype; and since no operation is
+in place, about 16 bytes of traffic per 16-bit parameter in a perturbing pass and 26 in the update,
+74 in all, with up to three temporaries as large as the largest tensor. The restored weights do not
+have their old bits, least of all in 16 bits.
 """
 
 import random

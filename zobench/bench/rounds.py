@@ -22,14 +22,14 @@ def timed(
 ) -> Times:
     """{piece: {seconds: [...], forwards: [...]}}, a number of each for every round.
 
-    Before the clock starts each piece is carried out once, so that state exists and code is
-    compiled. Weights are moved about between the pieces, outside of the clock.
+    Before the clock starts each piece is run once, so that state exists and code is compiled.
+    Weights are copied between the pieces, outside of the clock.
     """
     weights = Weights(subject.trainable)
     times: Times = {name: {"seconds": [], "forwards": []} for name in pieces}
     order, chance = list(pieces), random.Random(seed)
     for name in order:
-        carry_out(name, pieces[name])
+        run_piece(name, pieces[name])
         weights.leave(name, keep=pieces[name].state() > 0)
     begun = time.perf_counter()
     for number in range(1, rounds + 1):
@@ -39,19 +39,19 @@ def timed(
             before = pieces[name].forwards()
             synchronize(subject.device)
             start = time.perf_counter()
-            carry_out(name, pieces[name])
+            run_piece(name, pieces[name])
             synchronize(subject.device)
             times[name]["seconds"].append(time.perf_counter() - start)
             times[name]["forwards"].append(pieces[name].forwards() - before)
             weights.leave(name, keep=pieces[name].state() > 0)
-        spent = time.perf_counter() - begun
-        say(f"round {number} of {rounds}, {spent:.0f} s")
-        if seconds is not None and spent > seconds:
+        elapsed = time.perf_counter() - begun
+        say(f"round {number} of {rounds}, {elapsed:.0f} s")
+        if seconds is not None and elapsed > seconds:
             break
     return times
 
 
-def carry_out(name: str, piece: Piece) -> None:
+def run_piece(name: str, piece: Piece) -> None:
     """Do it once; UserError where the row's steps have spoilt the model."""
     try:
         piece.once()
@@ -68,5 +68,5 @@ def synchronize(device: torch.device) -> None:
 
 
 def say(text: str) -> None:
-    """Show how far the bench is, beside what it prints in the end."""
+    """Show the progress of the bench."""
     print(f"bench: {text}", file=sys.stderr, flush=True)

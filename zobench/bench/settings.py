@@ -11,7 +11,7 @@ _NEEDED = "???"  # as omegaconf writes a value that must be given
 
 @dataclass
 class Settings:
-    """What is measured, on what, and how often."""
+    """The settings of a bench."""
 
     model: Any = _NEEDED
     tuning: Any = _NEEDED
@@ -31,7 +31,7 @@ class Settings:
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise UserError for a value that nothing could be measured with."""
+    """Raise UserError for an invalid value."""
     for name in ("batch_size", "tokens", "rounds"):
         if settings[name] < 1:
             raise UserError(f"{name}={settings[name]}: must be at least 1")
@@ -47,7 +47,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise UserError(f"threads={settings['threads']}: must be at least 1, or null")
     rows = settings["optimizers"]
     if twice := {row for row in rows if rows.count(row) > 1}:
-        raise UserError(f"optimizers: {', '.join(sorted(twice))} stands there twice")
+        raise UserError(f"optimizers: {', '.join(sorted(twice))} is listed twice")
     if not all(row.split() and "=" not in row.split()[0] for row in rows):
         raise UserError(
             "optimizers: each is the name of an optimizer, then overrides if any:"

@@ -1,4 +1,4 @@
-"""What every row of the bench works on: one model, one batch of random tokens, one loss."""
+"""The subject of all rows of the bench: one model, one batch of random tokens, one loss."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -33,8 +33,8 @@ class Subject(NamedTuple):
 
     def counted_for(self, optimizer: torch.optim.Optimizer | None) -> CountedLoss:
         """The same as a run of this optimizer has it; None: as one that moves no weight would."""
-        asked = self.loss, self.model, lambda: self.batch, self.capture
-        return CountedLoss(self.model, captured(*asked, optimizer, wide=False) or self.loss)
+        parts = self.loss, self.model, lambda: self.batch, self.capture
+        return CountedLoss(self.model, captured(*parts, optimizer, wide=False) or self.loss)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def subject_of(settings: Mapping[str, Any], device: torch.device) -> Subject:
         data_seed=settings["seed"],
     )
     problem = task.prepare(loaded._replace(model=model), device)
-    if settings["tokens"] > (most := problem.reading.max_length):
+    if settings["tokens"] > (most := problem.encoder.max_length):
         raise UserError(f"tokens={settings['tokens']}: the model takes {most} at most")
     loss = language_loss if settings["logits"] == "all" else problem.loss
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -78,7 +78,7 @@ def subject_of(settings: Mapping[str, Any], device: torch.device) -> Subject:
 def language_loss(model: Any, batch: Batch) -> Tensor:
     """Mean cross-entropy of every next token, in float32 over the logits of all places.
 
-    A masked language model is asked for the same tokens: the work is that of its own loss.
+    A masked language model predicts the same tokens: the work is that of its own loss.
     """
     tokens = batch.input_ids
     logits = forward(model, batch)[:, -tokens.shape[1] :]  # virtual tokens stand in front

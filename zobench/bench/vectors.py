@@ -1,4 +1,4 @@
-"""What 16-bit models see of the displacements of vectors: `python -m zobench.bench.vectors`.
+"""The effect of displaced vectors in 16-bit models: `python -m zobench.bench.vectors`.
 
 A 16-bit weight near 1, as of a normalisation, hardly moves when it is displaced by 1e-3 z: its pair
 with the remainder moves, and the model sees the weight alone. Printed for two small models of
@@ -29,7 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
 SIZES = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
 
 
-class Seen(NamedTuple):
+class Drifts(NamedTuple):
     """Of one model: see the module's docstring."""
 
     moved: float
@@ -103,7 +103,7 @@ def widened(model: nn.Module, slots: list[Slot]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def seen(kind: str, dtype: torch.dtype, *, loaded: bool, vectors: bool) -> Seen:
+def seen(kind: str, dtype: torch.dtype, *, loaded: bool, vectors: bool) -> Drifts:
     """One row."""
     single = engine_of(exact := model_of(kind, dtype if loaded else None), vectors=vectors)
     half = engine_of(model := model_of(kind, None).to(dtype), vectors=vectors)
@@ -118,7 +118,7 @@ def seen(kind: str, dtype: torch.dtype, *, loaded: bool, vectors: bool) -> Seen:
         key = Key(0, number, 0)
         for sign in (1.0, -1.0):
             point = Request({key: sign * EPS})
-            with single.walk.evaluating(point), half.walk.evaluating(point):
+            with single.displacement.evaluating(point), half.displacement.evaluating(point):
                 losses = [loss_of(exact), loss_of(model)]
                 with widened(model, small):
                     losses.append(loss_of(model))
@@ -127,7 +127,7 @@ def seen(kind: str, dtype: torch.dtype, *, loaded: bool, vectors: bool) -> Seen:
     z = [Gaussian().direction(s, key).draw(0, s.numel, s.flat.device) for s in small]
     along = torch.cosine_similarity(-shift, torch.cat(z), dim=0)
     right = torch.cosine_similarity(slopes[:1], slopes[1:], dim=1).tolist()
-    return Seen(float((shift != 0).float().mean()), float(along), *right)
+    return Drifts(float((shift != 0).float().mean()), float(along), *right)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One model under the steps of many rows: each finds the weights that its state belongs to."""
+"""One model under the steps of many rows: each gets the weights that its state belongs to."""
 
 from collections.abc import Sequence
 
@@ -18,13 +18,13 @@ class Weights:
         self._own: dict[str, list[Tensor]] = {}
 
     def bring(self, row: str) -> None:
-        """Before a step of the row: the weights that its last one left; the first takes what is."""
+        """Before a step of the row: copy back the weights of its last step, if there was one."""
         if row in self._own:
             for (_, home), values in zip(self._homes, self._own[row], strict=True):
                 home.copy_(values)
 
     def leave(self, row: str, *, keep: bool) -> None:
-        """After a step of the row: weights that it has put elsewhere come home; keep a copy."""
+        """After a step of the row: move replaced weights back to their storage; keep a copy."""
         for parameter, home in self._homes:
             if parameter.data_ptr() != home.data_ptr():
                 home.copy_(parameter.data)

@@ -1,4 +1,4 @@
-"""Whether a checkpoint had every weight of the model that was made of it."""
+"""Checks that a checkpoint had every weight of the model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,9 +38,9 @@ def check_keys(model: Any, report: Mapping[str, Any], interface: Interface, path
 
 
 def check_safe(place: str, path: str) -> None:
-    """Raise UserError for a folder whose weights are in a pickle alone: one can hold any program.
+    """Raise UserError for a folder with weights in a pickle only: a pickle can run any program.
 
-    The weights of a hub id are looked at when they are downloaded.
+    The weights of a hub id are checked when they are downloaded.
     """
     folder = Path(place)
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
@@ -53,7 +53,7 @@ def check_safe(place: str, path: str) -> None:
 
 
 def check_vocabulary(tokenizer: Any, path: str) -> None:
-    """Raise UserError for a tokenizer without words: transformers makes one where it finds none."""
+    """Raise UserError for an empty tokenizer: transformers makes one where it finds no files."""
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"model.path={path}: no tokenizer there; copy its files into the folder")
 
@@ -61,7 +61,7 @@ def check_vocabulary(tokenizer: Any, path: str) -> None:
 def check_tied(model: Any, path: str) -> None:
     """Raise UserError if the config ties the head to the embeddings and the model does not.
 
-    Such a head would be random without a word, as that of MeZO's RoBERTa was.
+    Such a head would be random without a warning, as that of MeZO's RoBERTa was.
     """
     if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
         return

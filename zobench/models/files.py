@@ -1,4 +1,4 @@
-"""Which files on this machine a model is made of."""
+"""The local files of a model."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Which head a language model has or gets: for the next token, for masked tokens, for classes."""
+"""The head of a language model: for the next token, for masked tokens, or for classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from zobench.interface import Interface
 
 
 def interface_of(config: Any, path: str) -> Interface:
-    """Causal or masked, as the config of a checkpoint says.
+    """Causal or masked, by the config of a checkpoint.
 
     The class it was saved from decides; where that has no language-model head, what its kind of
     config can become, masked before causal unless it is a decoder.
@@ -34,7 +34,7 @@ def interface_of(config: Any, path: str) -> Interface:
 
 
 def interface_with(config: Any, head: str, labels: Sequence[Any] | None, path: str) -> Interface:
-    """What a model of this config gives back under `model.head`.
+    """The interface of a model with this config under `model.head`.
 
     The config learns the classes of a classification head. Raises UserError for any other head.
     """

@@ -44,7 +44,7 @@ def load(
     trust_remote_code: bool | None = None,
     capture: bool | None = None,
 ) -> LoadedModel:
-    """Load a language model; its own config says whether it is a causal or a masked one.
+    """Load a language model, causal or masked by its own config.
 
     path: a folder, a hub id, `zobench:NAME`, or a GGUF file, also one that an installed package
     carries (`package:NAME/FILE.gguf`), which is de-quantised to `dtype`.
@@ -57,7 +57,7 @@ def load(
     quantization: 8bit or 4bit, by bitsandbytes.
     weights: `pretrained`, or `random`: those of `weights_seed`, head included, drawn in `dtype` on
     `weights_device` (null is the CPU, auto the GPU if any) for `architecture`, the kind and
-    dimensions of a model; without it, for what a local folder's config.json says. No tokenizer.
+    dimensions of a model; without it, for a local folder's config.json. No tokenizer.
     pickle: also load pytorch_model.bin, by torch.load with weights_only. trust_remote_code: run the
     Python files of a model that transformers does not know.
     capture: handed on; see `zobench.run.captured`.

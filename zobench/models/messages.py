@@ -1,4 +1,4 @@
-"""What transformers has to say while it loads a model: errors in one sentence, the rest unsaid."""
+"""Messages of transformers while it loads a model: errors in one sentence, no others."""
 
 import re
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from zobench.errors import UserError
 
 @contextmanager
 def in_one_sentence(path: str, attention: str | None) -> Iterator[None]:
-    """What the libraries raise for bad input becomes a UserError of one line.
+    """Turn exceptions of the libraries about bad input into a UserError of one line.
 
-    Damaged files make them raise exceptions of any type; only a lack of memory is none of theirs.
+    Damaged files cause exceptions of any type; only a lack of memory is raised unchanged.
     """
     try:
         yield
@@ -46,24 +46,24 @@ def _way_out(path: str) -> str:
     return "give a folder or a hub id"
 
 
-def _missing_package(said: str, folder: Path) -> str | None:
+def _missing_package(text: str, folder: Path) -> str | None:
     """The package that a tokenizer of another form needs and that is not installed.
 
     transformers takes a SentencePiece file for one of tiktoken's where it can read neither.
     """
     pieces = any(folder.glob("*.model")) and not (folder / "tokenizer.json").is_file()
-    if pieces and re.search("tok|piece", said, re.IGNORECASE):
+    if pieces and re.search("tok|piece", text, re.IGNORECASE):
         if find_spec("sentencepiece") is None:
             return "sentencepiece"
         if find_spec("google") is None or find_spec("google.protobuf") is None:
             return "protobuf"
-    named = re.search(r"pip install ([\w-]+)", said)
+    named = re.search(r"pip install ([\w-]+)", text)
     return named[1] if named else None
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars, and no table of missing keys: `check_keys` says what is wrong with them."""
+    """No bars, and no table of missing keys: `check_keys` reports them."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Where a model's weights go and how small they are stored: accelerate and bitsandbytes."""
+"""Placement and quantization of a model's weights: accelerate and bitsandbytes."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec

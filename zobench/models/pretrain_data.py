@@ -16,7 +16,7 @@ from zobench.wide_csv import csv_records
 # RoBERTa's order: its position ids count from the padding id, so padding must come early.
 BOS, PAD, EOS, UNK, MASK = SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
-IGNORED = -100  # The label of a position that has no say in the loss.
+IGNORED = -100  # The label of a position that does not count in the loss.
 
 
 @runtime_checkable
@@ -174,7 +174,7 @@ def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, 
 
 
 def next_tokens(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """What a causal model must say at each position [rows, length], IGNORED at the end."""
+    """The targets of a causal model at each position [rows, length], IGNORED at the end."""
     labels = torch.full_like(ids, IGNORED)
     labels[:, :-1] = ids[:, 1:].masked_fill(mask[:, 1:] == 0, IGNORED)
     return labels

@@ -1,4 +1,4 @@
-"""Random weights in an exact architecture: nothing is downloaded, and nothing is made twice.
+"""Random weights in an exact architecture, without a download.
 
 Memory and time depend on shapes and dtypes alone, so such a model measures as the pretrained one.
 """

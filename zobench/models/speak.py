@@ -1,4 +1,4 @@
-"""`make lm`: whether the installed language model loads, shown by what it says."""
+"""`make lm`: load the installed language model and generate a few tokens."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""One cell of a table, or one line of a figure: the runs it shows and what became of the rest."""
+"""One cell of a table, or one line of a figure: the runs it shows, and those without a number."""
 
 import math
 from collections import Counter
@@ -35,7 +35,7 @@ class Cell:
 
     @property
     def lost(self) -> dict[str, int]:
-        """How many of the runs have no number to show, by what became of them."""
+        """The number of runs without a number to show, by status."""
         counts = Counter(self.runs["status"])
         counts["without a number"] = len(self.done) - len(self.values)
         return {what: counts[what] for what in (*STATUSES[1:], "without a number") if counts[what]}
@@ -88,7 +88,7 @@ class Cell:
 def fill(
     suite: Suite, row: str, column: str, runs: pd.DataFrame, metric: str, select: str = "mean"
 ) -> Cell:
-    """Choose the setting that the cell shows (`seed`: of each seed) and say what else there was."""
+    """Choose the setting that the cell shows (`seed`: of each seed) and note the others."""
     labels = suite.differences(runs)
     setting, shown = selected(runs, select)
     done = shown[shown["status"] == "done"] if setting else shown[:0]
@@ -126,5 +126,5 @@ def costs_header(cells: Sequence[Cell]) -> list[str]:
 
 
 def spoken(status: str) -> str:
-    """A status for people: without a result, a run may still be at it."""
+    """A status in words: a run without a result may still be running."""
     return "running or stopped" if status == "unfinished" else status

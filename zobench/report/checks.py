@@ -1,6 +1,6 @@
-"""What makes numbers of one table incomparable: budgets, number formats, data seeds, test sizes.
+"""Differences that make numbers of a table incomparable: budgets, dtypes, data seeds, test sizes.
 
-Within a cell it is an error, between cells the table's first line says it.
+Within a cell they are an error; between cells the table's first line names them.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from zobench.errors import UserError
-from zobench.report.beside import listed
 from zobench.report.cells import Cell
 from zobench.report.numbers import counts, order
 from zobench.report.runs import Suite
+from zobench.report.significance import listed
 
 
 def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> None:
@@ -27,8 +27,8 @@ def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> 
         return
     groups = {str(setting): group for setting, group in done.groupby("setting")}
     declared = {setting: _declared(suite, group) for setting, group in groups.items()}
-    spent = {counts(group["cost/forwards"]) for group in groups.values()}
-    if len(set(declared.values())) > 1 and (len(spent) > 1 or "-" in spent):
+    forwards = {counts(group["cost/forwards"]) for group in groups.values()}
+    if len(set(declared.values())) > 1 and (len(forwards) > 1 or "-" in forwards):
         _refuse(place, "budgets", sorted(set(declared.values()), key=order))
     for _, same in done.groupby("seed"):
         seeds = {str(_key(suite, run, "task.data_seed")) for run in same["id"]}
@@ -41,10 +41,10 @@ def _refuse_other_files(done: pd.DataFrame, place: tuple[str, str]) -> None:
     for _, same in done[done["read"] != ""].groupby("setting"):
         if same["read"].nunique() > 1:
             apart = sorted(sorted(set(some["seed"])) for _, some in same.groupby("read"))
-            told = " and ".join(", ".join(map(str, some)) for some in apart)
+            seeds = " and ".join(", ".join(map(str, some)) for some in apart)
             raise UserError(
-                f"{', '.join(place)}: seeds {told} have read different files of data or model"
-                " under the same settings; remove the folders of those that count no more"
+                f"{', '.join(place)}: seeds {seeds} have read different files of data or model"
+                " under the same settings; remove the folders of the outdated ones"
             )
 
 
@@ -52,7 +52,7 @@ def _refuse(place: tuple[str, str], what: str, found: list[str]) -> None:
     key = found[0].partition("=")[0]
     raise UserError(
         f"{', '.join(place)}: settings with different {what} compete for one cell: "
-        f"{', '.join(found)}; tell them apart, as in --rows optimizer,{key}, or remove runs"
+        f"{', '.join(found)}; separate them, as in --rows optimizer,{key}, or remove runs"
     )
 
 
@@ -64,7 +64,7 @@ def _declared(suite: Suite, runs: pd.DataFrame) -> str:
 
 
 def what_differs(suite: Suite, cells: Sequence[Cell], axes: str) -> str:
-    """In what the shown runs differ and where, for example `model.dtype: a (x y); b (z y)`.
+    """The differences of the shown runs, for example `model.dtype: a (x y); b (z y)`.
 
     axes: the keys of rows and columns, which are meant to differ. Empty when nothing does.
     """
@@ -98,11 +98,13 @@ def _apart(cells: Sequence[Cell], name: str, value: Callable[[Cell], str]) -> li
     """`name: value (where), other (where)` unless all cells that have a value have the same."""
     places: dict[str, list[tuple[str, str]]] = {}
     for cell in cells:
-        if said := value(cell):
-            places.setdefault(said, []).append((cell.row, cell.column))
+        if shown := value(cell):
+            places.setdefault(shown, []).append((cell.row, cell.column))
     if len(places) < 2:
         return []
-    return [name + ": " + ", ".join(f"{said} ({listed(where)})" for said, where in places.items())]
+    return [
+        name + ": " + ", ".join(f"{shown} ({listed(where)})" for shown, where in places.items())
+    ]
 
 
 def _values(suite: Suite, key: str, cell: Cell) -> str:

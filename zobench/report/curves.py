@@ -34,13 +34,13 @@ def read_metrics(folder: Path) -> list[Row]:
 
 
 def add_seconds(row: Row) -> None:
-    """Give a row the seconds that its steps took, where an older run has their mean alone."""
+    """Add the seconds of a row's steps, where an older run has their mean only."""
     if {"step", "time/step_s"} <= row.keys():
         row.setdefault("time/train_s", row["step"] * row["time/step_s"])
 
 
 def _numbers(line: dict[str, Any]) -> Row:
-    """What is a number or, where JSON has none for it, null."""
+    """The values that are numbers, or null, which stands for NaN in JSON."""
     return {
         key: math.nan if value is None else float(value)
         for key, value in line.items()
@@ -51,8 +51,8 @@ def _numbers(line: dict[str, Any]) -> Row:
 def curve(rows: Sequence[Row], x: str, y: str) -> pd.DataFrame:
     """Columns x and y, a row per line that has y, with the last x known by then.
 
-    Where several lines have the same x the last counts. UserError when x goes backwards: it is
-    no axis to move along.
+    Where several lines have the same x the last counts. UserError when x decreases: it cannot be an
+    axis.
     """
     known = math.nan
     points: dict[float, float] = {}
@@ -63,7 +63,7 @@ def curve(rows: Sequence[Row], x: str, y: str) -> pd.DataFrame:
             continue
         if points and known < next(reversed(points)):
             raise UserError(
-                f"{x} falls in the course of a run, so nothing can be drawn against it; "
+                f"{x} decreases during a run, so nothing can be drawn against it; "
                 "choose step, cost/forwards, cost/tokens or time/train_s"
             )
         points[known] = row[y]

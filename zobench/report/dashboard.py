@@ -1,8 +1,8 @@
 """`zobench dashboard SUITE`: a report in W&B with the comparisons of the suite's table and plots.
 
 Each task has a grid of panels over the runs that the table counts: those of the setting that dev
-selects in each row. Which runs these are is read from the run folders; what the panels draw is
-what W&B was told of them by `logger=wandb`.
+selects in each row. These runs are found in the run folders; the panels draw the data that
+`logger=wandb` has sent to W&B.
 """
 
 import json
@@ -12,10 +12,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from zobench.errors import UserError
-from zobench.report.account import require_login
 from zobench.report.plots.cells import cells
 from zobench.report.runs import Suite, read_suite, suite_parser
 from zobench.report.table import table
+from zobench.report.wandb_login import require_login
 
 if TYPE_CHECKING:
     import wandb_workspaces.reports.v2 as wr
@@ -24,7 +24,7 @@ AXES = {"cost/forwards": "forwards", "time/train_s": "seconds of training", "cos
 
 
 def dashboard(root: Path, name: str, project: str, entity: str | None) -> "wr.Report":
-    """The report of a suite, not saved. entity: None is the user's own, for which W&B is asked."""
+    """The report of a suite, not saved. entity: None is the user's own, looked up in W&B."""
     workspaces = _workspaces()
     suite = read_suite(root, name)
     rows = [key.strip() for key in (suite.preset("table", "rows") or "optimizer").split(",")]
@@ -79,7 +79,7 @@ def _runset(
 
 
 def _literal(text: str) -> str:
-    """A text as wandb-workspaces' filter language reads it, which trips over quotes, = and <."""
+    """A text in wandb-workspaces' filter language, which misreads quotes, = and <."""
     safe = (c if c.isascii() and c.isalnum() else f"\\U{ord(c):08x}" for c in text)
     return '"' + "".join(safe) + '"'
 
@@ -150,6 +150,6 @@ def main(argv: list[str]) -> int:
         print(dashboard(given.runs, given.suite, given.project, given.entity).save().url)
     except UserError:
         raise
-    except Exception as error:  # W&B's client has no one kind for a server that says no
+    except Exception as error:  # W&B's client has no common type for refusals of the server
         raise UserError(f"W&B did not take the report: {error}") from error
     return 0

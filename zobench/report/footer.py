@@ -1,4 +1,4 @@
-"""What every number of a table rests on: metric, seeds, budget, machine."""
+"""The notes under a table: metric, seeds, budget, machine."""
 
 import pandas as pd
 
@@ -30,11 +30,11 @@ def footer(suite: Suite, cells: list[Cell], metric: str, target: float | None) -
     )
     means = pd.DataFrame([cell.record(metric) for cell in cells])[["column", "forwards"]]
     if (means.groupby("column")["forwards"].nunique() > 1).any():
-        spent = []
+        parts = []
         for row in dict.fromkeys(cell.row for cell in cells):
-            parts = [cell.done["cost/forwards"] for cell in cells if cell.row == row]
-            spent.append(f"{row} {counts(pd.concat(parts))}")
-        notes.append(f"rows spent different numbers of forwards: {'; '.join(spent)}")
+            own = [cell.done["cost/forwards"] for cell in cells if cell.row == row]
+            parts.append(f"{row} {counts(pd.concat(own))}")
+        notes.append(f"rows used different numbers of forwards: {'; '.join(parts)}")
     if len(set(means["column"])) > 1:
         notes.append("costs of a row: least to most of its columns, hours of all, highest peak")
     if target is not None:
@@ -50,7 +50,7 @@ def footer(suite: Suite, cells: list[Cell], metric: str, target: float | None) -
 
 
 def _of_rows(done: pd.DataFrame) -> list[str]:
-    """What the runs noted of their rows, each text once, `_MOST` of them."""
+    """The runs' notes on their data rows, each text once, at most `_MOST`."""
     tasks = done["task"] if "task" in done else ["task"] * len(done)
     pairs = zip(tasks, done["notes"], strict=True)
     found = [f"{task}: {note}" for task, of in pairs if isinstance(of, list) for note in of]

@@ -72,8 +72,8 @@ def latex(sheet: Sheet) -> str:
 
     def name(cell: str) -> str:
         # The braces keep a label such as [1, 2] from being read as the argument of a line break.
-        said = "{" + escape(cell) + "}" if cell.startswith("[") else escape(cell)
-        return r"\quad " + said.strip() if cell.startswith(UNDER) else said
+        text = "{" + escape(cell) + "}" if cell.startswith("[") else escape(cell)
+        return r"\quad " + text.strip() if cell.startswith(UNDER) else text
 
     def value(cell: str) -> str:
         marked = re.sub(r" \[(\w+)\]$", r"\\textsuperscript{\1}", escape(cell))
@@ -105,7 +105,7 @@ def latex(sheet: Sheet) -> str:
 def csv(sheet: Sheet) -> str:
     """One line per cell, with full-precision numbers (an accuracy stays a fraction).
 
-    In what the runs differ is a column, so that the file stays one that programs can read.
+    The differences of the runs are a column, so that programs can read the file.
     """
     return pd.DataFrame(sheet.records).to_csv(index=False)
 

@@ -1,4 +1,5 @@
-"""The runs of a suite as a sheet: cells in rows and columns, and what stands beside them.
+"""The runs of a suite as a sheet: cells in rows and columns, with intervals, tests and published
+numbers.
 
 Of a single column the intervals, tests and published numbers are columns; of several they are
 lines under each row.
@@ -11,17 +12,17 @@ from dataclasses import dataclass
 import pandas as pd
 
 from zobench.errors import UserError
-from zobench.report.against import against
-from zobench.report.answers import Answers
-from zobench.report.beside import Facet, Place, intervals, tests
 from zobench.report.cells import Cell, costs, costs_header, fill
 from zobench.report.checks import refuse_unequal, what_differs
 from zobench.report.curves import curve, forwards_to, read_metrics
 from zobench.report.footer import footer
 from zobench.report.numbers import forwards_key, is_share, number, order
-from zobench.report.published import wanted
+from zobench.report.predictions import Predictions
+from zobench.report.published import published_of
+from zobench.report.published_columns import published_columns
 from zobench.report.runs import Suite
 from zobench.report.sheet import UNDER, Sheet
+from zobench.report.significance import Facet, Place, intervals, tests
 
 AVERAGE = "average"
 
@@ -49,14 +50,14 @@ def lay_out(suite: Suite, view: View) -> Sheet:
     cells = _cells(suite, view)
     names, heads = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
     heads.sort(key=order)
-    answers = Answers(suite.path)
+    predictions = Predictions(suite.path)
     averages = _averages(cells, heads) if view.columns == "task" else {}
     facets = [
-        *intervals(cells, answers, view.metric),
-        *tests(cells, answers, view.metric, view.baseline),
-        *against(suite, cells, averages, wanted(suite), view.metric),
+        *intervals(cells, predictions, view.metric),
+        *tests(cells, predictions, view.metric, view.baseline),
+        *published_columns(suite, cells, averages, published_of(suite), view.metric),
     ]
-    # An average mixes what the tasks are judged by: shown where a paper has one to compare with.
+    # An average mixes metrics of several tasks: shown where a paper has one to compare with.
     if any(place in facet.texts for facet in facets for place in averages):
         heads.append(AVERAGE)
     facets = [facet for facet in facets if facet.texts or facet.notes]
@@ -108,7 +109,7 @@ def _cells(suite: Suite, view: View) -> dict[Place, Cell]:
 
 
 def _until(suite: Suite, frame: pd.DataFrame, target: float) -> list[float]:
-    """Forwards that each finished run spent until dev/accuracy reached the target, else NaN."""
+    """Forwards of each finished run until dev/accuracy reached the target, else NaN."""
     return [
         forwards_to(
             curve(read_metrics(suite.path / folder), "cost/forwards", "dev/accuracy"), target
@@ -130,7 +131,7 @@ def _averages(cells: Mapping[Place, Cell], heads: Sequence[str]) -> dict[Place, 
 
 
 def _under(facets: Sequence[Facet], places: Sequence[Place], costs: int) -> list[list[str]]:
-    """A line per facet that has something to say of the row."""
+    """A line per facet that has texts for the row."""
     return [
         [UNDER + facet.title, *[facet.texts.get(place, "-") for place in places], *[""] * costs]
         for facet in facets
@@ -145,7 +146,7 @@ def _records(
     view: View,
     differs: str,
 ) -> list[dict[str, object]]:
-    """A line of the CSV per cell: its own numbers, then those beside them."""
+    """A line of the CSV per cell: its own numbers, then those of its facets."""
     records = {place: cell.record(view.metric, view.target) for place, cell in cells.items()}
     for (row, column), mean in averages.items():
         records[row, column] = {"row": row, "column": column, "metric": view.metric, "mean": mean}

@@ -1,4 +1,4 @@
-"""How a number is written for people."""
+"""Formatting of numbers."""
 
 import math
 import re
@@ -9,12 +9,12 @@ from zobench.errors import UserError
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is a fraction that people read in percent."""
+    """Whether a metric is a fraction that is shown in percent."""
     return metric.rsplit("/", 1)[-1] == "accuracy"
 
 
 def number(metric: str, value: float) -> str:
-    """A number for people: percent with one decimal for an accuracy, else four digits."""
+    """A formatted number: percent with one decimal for an accuracy, else four digits."""
     if value != value:
         return "-"
     if is_share(metric):
@@ -23,13 +23,13 @@ def number(metric: str, value: float) -> str:
 
 
 def spread(metric: str, values: pd.Series) -> str:
-    """`mean +- std` for people: the sample standard deviation of more than one number."""
+    """`mean +- std`: the sample standard deviation of more than one number."""
     shown = number(metric, values.mean())
     return f"{shown} +- {number(metric, values.std())}" if len(values) > 1 else shown
 
 
 def forwards_key(target: float) -> str:
-    """Column of the forwards that a run spent until it reached `target`, NaN if it never did."""
+    """Column of a run's forwards until it reached `target`, NaN if it never did."""
     return f"forwards_to_{target:g}"
 
 

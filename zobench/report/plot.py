@@ -7,19 +7,19 @@ from zobench.errors import UserError
 from zobench.report.numbers import target_of
 from zobench.report.plots.curves import AXES, curves
 from zobench.report.plots.draw import SILENT
+from zobench.report.plots.options import FigureOptions
 from zobench.report.plots.pareto import pareto
 from zobench.report.plots.rates import rates
 from zobench.report.plots.target import target as target_bars
-from zobench.report.plots.wanted import Wanted
 from zobench.report.runs import Suite, read_suite, suite_parser
 
-KINDS: dict[str, Callable[[Suite, Wanted, Path], list[str]]] = {
+KINDS: dict[str, Callable[[Suite, FigureOptions, Path], list[str]]] = {
     "curves": curves,
     "target": target_bars,
     "pareto": pareto,
     "rates": rates,
 }
-# What a kind shows where nobody says otherwise.
+# The defaults of each kind.
 DEFAULTS = {
     "curves": {"x": "cost/forwards", "y": "dev/accuracy", "log": "none"},
     "target": {"x": "cost/forwards", "y": "dev/accuracy", "log": "none"},
@@ -41,11 +41,11 @@ def plot(
     target: str | None = None,
     out: Path | None = None,
 ) -> str:
-    """Draw the figure of one suite; returns where it is, what it shows and what it does not.
+    """Draw the figure of one suite; returns its path, what it shows and what is missing.
 
-    What is not said comes from the suite's `plot:` key, its axes only for the kind that it names
-    (curves, where it names none); the target comes from `table:`. Without `out` the figure lands
-    in the suite. UserError for an unknown kind, scale or format, or where there is nothing to show.
+    Defaults come from the suite's `plot:` key, its axes only for the kind that it names (curves,
+    where it names none); the target comes from `table:`. Without `out` the figure is written into
+    the suite. UserError for an unknown kind, scale or format, or where there is nothing to show.
     """
     runs = read_suite(root, suite)
     usual = runs.preset("plot", "kind") or "curves"
@@ -53,22 +53,22 @@ def plot(
     if kind not in KINDS:
         raise UserError(f"unknown kind '{kind}'; choose one of {', '.join(KINDS)}")
     given = {"x": x, "y": y, "log": log}
-    said = {
+    chosen = {
         key: value or (runs.preset("plot", key) if kind == usual else None) or DEFAULTS[kind][key]
         for key, value in given.items()
     }
-    if said["log"] not in AXES:
-        raise UserError(f"unknown log '{said['log']}'; choose one of {', '.join(AXES)}")
+    if chosen["log"] not in AXES:
+        raise UserError(f"unknown log '{chosen['log']}'; choose one of {', '.join(AXES)}")
     rows = lines or runs.preset("plot", "lines") or "optimizer"
     goal = target or runs.preset("table", "target") or TARGET
-    wanted = Wanted(**said, lines=rows, target=target_of(goal))
+    options = FigureOptions(**chosen, lines=rows, target=target_of(goal))
     name = suite if kind == usual else f"{suite}-{kind}"
     out = out or runs.path / f"{name}.png"
     if out.suffix not in SILENT:
         raise UserError(f"cannot write {out}: the suffix must be {' or '.join(SILENT)}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        facts = KINDS[kind](runs, wanted, out)
+        facts = KINDS[kind](runs, options, out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error}") from error
     return "\n".join([str(out), *facts]) + "\n"

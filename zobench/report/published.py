@@ -1,4 +1,4 @@
-"""Published numbers: the rows of `published.csv` that belong beside a run of ours."""
+"""PublishedNumbers numbers: the rows of `published.csv` that correspond to a run of ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ def load() -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Published:
-    """The numbers that a suite asks for: null keys take any; `names` are the paper's for ours."""
+class PublishedNumbers:
+    """The numbers that a suite names: null keys match any; `names`: ours to the paper's."""
 
     paper: str
     table: str | None
@@ -38,13 +38,13 @@ class Published:
         """Those of paper, table and model; UserError where there is none."""
         rows = load()
         for key in ("paper", "table", "model"):
-            wanted = getattr(self, key)
-            if wanted is not None:
+            value = getattr(self, key)
+            if value is not None:
                 known = sorted(set(rows[key]))
-                rows = rows[rows[key] == wanted]
+                rows = rows[rows[key] == value]
                 if rows.empty:
                     raise UserError(
-                        f"published.{key}={wanted}: no such row in published.csv; there are "
+                        f"published.{key}={value}: no such row in published.csv; there are "
                         f"{', '.join(name or chr(34) * 2 for name in known)}"
                     )
         return rows
@@ -52,9 +52,9 @@ class Published:
     def find(self, method: str, task: str, tuning: str, model: str = "-") -> pd.Series | None:
         """The row of a run with these choices, if the paper has one; UserError if it has several.
 
-        What was not trained (zero-shot, ICL) stands under the tuning `none`, where `setting`,
-        which says on how much was trained, is not asked for unless it is there. A row without a
-        task, such as one of memory, is any task's.
+        Methods without training (zero-shot, ICL) have the tuning `none`; there `setting`, the
+        amount of training data, is compared only if the paper gives it. A row without a task, such
+        as one of memory, matches any task.
         """
         method, task, tuning = (self.names.get(name, name) for name in (method, task, tuning))
         rows = self.rows[self.rows["method"] == method]
@@ -99,13 +99,13 @@ def _first(rows: pd.DataFrame, key: str, values: tuple[str, ...]) -> pd.DataFram
     return rows[rows[key] == next((value for value in values if value in there), values[0])]
 
 
-def wanted(suite: Suite) -> Published | None:
-    """What the runs' `published:` settings ask for: None without a paper, UserError if two."""
+def published_of(suite: Suite) -> PublishedNumbers | None:
+    """The runs' `published:` settings: None without a paper, UserError if there are two."""
     found: dict[str, dict[str, Any]] = {}
     for config in suite.configs.values():
-        said = config.get("published") or {}
-        if said.get("paper"):
-            found.setdefault(repr(sorted(said.items(), key=str)), said)
+        settings = config.get("published") or {}
+        if settings.get("paper"):
+            found.setdefault(repr(sorted(settings.items(), key=str)), settings)
     if not found:
         return None
     first, *others = found.values()
@@ -115,7 +115,7 @@ def wanted(suite: Suite) -> Published | None:
             f"the runs of suite '{suite.name}' disagree about published.{keys[0]}: "
             f"{first.get(keys[0])}, {other.get(keys[0])}; remove the runs of one of them"
         )
-    return Published(
+    return PublishedNumbers(
         paper=first["paper"],
         metric=first.get("metric") or "accuracy",
         names=first.get("names") or {},

@@ -1,4 +1,4 @@
-"""Read the run folders of a suite into a data frame: one row per run, whatever became of it."""
+"""Read the run folders of a suite into a data frame: one row per run, of any status."""
 
 import argparse
 import hashlib
@@ -45,7 +45,7 @@ class Suite:
         return {run: flatten(config) for run, config in self.configs.items()}
 
     def labels(self, key: str) -> pd.Series:
-        """What each run has for `key`, as text: a choice, `seed`, `setting` or a config key.
+        """The value of `key` in each run, as text: a choice, `seed`, `setting` or a config key.
 
         Several keys may be joined by commas; their values are, too.
         """
@@ -73,24 +73,24 @@ class Suite:
             )
 
     def preset(self, part: str, key: str) -> str | None:
-        """What the runs' own settings under `part`, table or plot, say about `key`, if anything."""
+        """The value of `key` in the runs' own settings under `part`, table or plot, if any."""
         presets = [config.get(part) or {} for config in self.configs.values()]
-        said = sorted({str(preset[key]) for preset in presets if preset.get(key)})
-        if len(said) > 1:
+        values = sorted({str(preset[key]) for preset in presets if preset.get(key)})
+        if len(values) > 1:
             raise UserError(
-                f"the runs of suite '{self.name}' disagree about {part}.{key}: {', '.join(said)}; "
-                f"choose with --{key}"
+                f"the runs of suite '{self.name}' disagree about {part}.{key}:"
+                f" {', '.join(values)}; choose with --{key}"
             )
-        return said[0] if said else None
+        return values[0] if values else None
 
     def differences(self, runs: pd.DataFrame) -> dict[str, str]:
-        """The settings among `runs`, each with the config keys in which it is not like the rest."""
+        """The settings among `runs`, each with the config keys in which it differs."""
         flat = {
             setting: [self.flat[run] for run in group["id"]]
             for setting, group in runs.groupby("setting")
         }
-        # What is not the same in all runs of a setting follows the seed and sets nothing apart;
-        # nor does the seed where it is handed on, such as optimizer.seed, of a setting run once.
+        # Keys that differ between runs of one setting follow the seed and are ignored; so are keys
+        # named seed, such as optimizer.seed, of a setting that was run once.
         fixed = {
             str(setting): {
                 key: str(value)
@@ -164,7 +164,7 @@ def suite_parser(command: str, description: str, example: str) -> argparse.Argum
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
-    """Let a command line say, with --runs, where the folder of all runs is."""
+    """Add --runs, the folder of all runs, to a command line."""
     parser.add_argument(
         "--runs",
         type=Path,
@@ -187,7 +187,7 @@ def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
 
 
 def _digest(inputs: Any) -> str:
-    """A hash of what a run has read, "" where meta.json does not say."""
+    """A hash of the files that a run has read, "" where meta.json does not list them."""
     try:
         found = [
             f"{key} {name} {entry['sha256']}"
@@ -201,7 +201,7 @@ def _digest(inputs: Any) -> str:
 
 
 def _identity(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Who the run is, and the choices it made, from meta.json."""
+    """The identity of the run, and its choices, from meta.json."""
     path = folder / "meta.json"
     meta = _read(path)
     for key, kind in {"id": str, "setting": str, "seed": int, "choices": dict}.items():
@@ -217,7 +217,7 @@ def _identity(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _outcome(folder: Path) -> tuple[dict[str, str], dict[str, float]]:
-    """What became of the run, status and reason, and the numbers of its result."""
+    """The run's status with its reason, and the numbers of its result."""
     result, failure = folder / "result.json", folder / "failure.json"
     if result.is_file():
         content = _read(result)

@@ -1,4 +1,4 @@
-"""Which of the settings that compete for a cell is shown: dev decides, test never does."""
+"""Selection among the settings that compete for a cell: by dev, never by test."""
 
 import math
 from collections import Counter
@@ -30,7 +30,7 @@ def choose(runs: pd.DataFrame) -> str | None:
 def choose_each(runs: pd.DataFrame) -> dict[int, str]:
     """The setting to show of each seed that has a finished run, by the same rule.
 
-    Empty when no run is finished, or when the dev numbers of a seed tell nothing apart.
+    Empty when no run is finished, or when a seed has no dev numbers to select by.
     """
     done = runs[runs["status"] == "done"]
     chosen = {int(str(seed)): choose(group) for seed, group in done.groupby("seed")}
@@ -57,9 +57,9 @@ def selected(runs: pd.DataFrame, select: str) -> tuple[str, pd.DataFrame]:
 
 
 def rivals(runs: pd.DataFrame, labels: dict[str, str], setting: str, select: str) -> str:
-    """Which settings competed for a cell, in what they differ, and which of them is shown.
+    """A note on the settings that competed for a cell, their differences, and the shown one.
 
-    labels: of each setting, what sets it apart; setting: what `selected` says.
+    labels: the differences of each setting; setting: the result of `selected`.
     """
     one_for_all = select == "mean"
     return _for_all(runs, labels, setting) if one_for_all else _for_each(runs, labels)
@@ -76,7 +76,8 @@ def _for_all(runs: pd.DataFrame, labels: dict[str, str], setting: str) -> str:
         if finished[name] < finished[setting]:
             lines[name] += " left out for fewer finished seeds"
     rule = f"best on dev among those with the most finished seeds ({max(finished.values() or [0])})"
-    chosen = lines.pop(setting, "none, as nothing is finished or no dev numbers tell them apart")
+    nothing = "none, as nothing is finished or there are no dev numbers to select by"
+    chosen = lines.pop(setting, nothing)
     verdict = f"{len(labels)} settings competed; shown, {rule}: {chosen}"
     return f"{verdict}; not shown: {'; '.join(lines.values())}"
 
@@ -88,7 +89,7 @@ def _for_each(runs: pd.DataFrame, labels: dict[str, str]) -> str:
         rival = done[done["seed"] == seed]
         facts = [*_facts(rival[rival["setting"] == setting]), f"of {len(rival)} done"]
         lines.append(f"seed {seed}: {labels[setting]} ({'; '.join(facts)})")
-    chosen = lines or ["none, as nothing is finished or no dev numbers tell them apart"]
+    chosen = lines or ["none, as nothing is finished or there are no dev numbers to select by"]
     return f"{len(labels)} settings competed; shown, best on dev for each seed: {'; '.join(chosen)}"
 
 

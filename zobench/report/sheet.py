@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-UNDER = "  "  # how the label of a line that stands under a row begins
+UNDER = "  "  # the first characters of the label of a line that belongs to the row above
 _MARKS = re.compile(r"(?: \[\w+\])+$")
 
 
@@ -12,8 +12,8 @@ _MARKS = re.compile(r"(?: \[\w+\])+$")
 class Sheet:
     """A table ready to be written: `header` and `body` as texts, `records` the numbers.
 
-    A line of the body whose label begins with UNDER belongs to the row above it. differs: in what
-    the runs differ that make up the table; empty if they can be compared.
+    A line of the body whose label begins with UNDER belongs to the row above it. differs: the
+    differences of the table's runs; empty if they can be compared.
     """
 
     title: str

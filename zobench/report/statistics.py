@@ -1,6 +1,6 @@
-"""How sure a number is: intervals over seeds and test examples, and a paired test.
+"""Intervals over seeds and test examples, and a paired test.
 
-Everything is drawn from generators with a fixed seed: the same scores give the same answer.
+Everything is drawn from generators with a fixed seed: the same scores give the same result.
 """
 
 import math

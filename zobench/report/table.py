@@ -36,22 +36,22 @@ def sheet(
     select: str | None = None,
     baseline: str | None = None,
 ) -> Sheet:
-    """The table of one suite as texts and numbers; what is not said is in its `table:` key."""
+    """The table of one suite as texts and numbers; defaults are in its `table:` key."""
     given = {"rows": rows, "columns": columns, "metric": metric, "select": select}
-    asked = {
+    chosen = {
         key: value or suite.preset("table", key) or DEFAULTS[key] for key, value in given.items()
     }
-    if asked["select"] not in SELECTS:
-        raise UserError(f"table.select={asked['select']}: choose one of {', '.join(SELECTS)}")
+    if chosen["select"] not in SELECTS:
+        raise UserError(f"table.select={chosen['select']}: choose one of {', '.join(SELECTS)}")
     if baseline is not None:
-        there = sorted(set(suite.labels(asked["rows"])), key=order)
+        there = sorted(set(suite.labels(chosen["rows"])), key=order)
         if baseline not in there:
             raise UserError(f"baseline '{baseline}' is no row; there are {', '.join(there)}")
     elif rows is None:  # the suite's own baseline is one of its own rows
         baseline = suite.preset("table", "baseline")
     goal = target or suite.preset("table", "target")
     share = None if goal is None else target_of(goal)
-    return lay_out(suite, View(**asked, baseline=baseline, target=share))
+    return lay_out(suite, View(**chosen, baseline=baseline, target=share))
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         "table",
         "Mean and sample standard deviation over seeds, from the run folders of a suite, with a "
         "95 % interval and the published numbers that the suite names. "
-        "Where several settings compete for a cell, the dev split chooses and a note says so.",
+        "Where several settings compete for a cell, the dev split chooses, with a note.",
         "zobench table quickstart --rows optimizer --columns task --format latex",
     )
     keys = "choices (optimizer, task, ...) or config keys (optimizer.lr), joined by commas"

@@ -18,9 +18,9 @@ from zobench.errors import UserError
 from zobench.run.notes import tell_once
 from zobench.tasks.batch import Batch
 from zobench.tasks.positions import longest_text
+from zobench.zo.displacement import InPlace
 from zobench.zo.engine import Engine
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.walk import InPlace
 
 CUDA = "cuda"  # the type of device that records
 MOST = 32  # graphs at once; the one that was not used for longest goes first
@@ -76,7 +76,7 @@ def _why_not_for(optimizer: torch.optim.Optimizer) -> str | None:
         return "optimizer.graph=true captures whole steps"
     if optimizer.engine.pack > 1:
         return "optimizer.pack evaluates several points at once, on copies of what is trained"
-    if not isinstance(optimizer.engine.walk, InPlace):
+    if not isinstance(optimizer.engine.displacement, InPlace):
         return "arithmetic=stochastic displaces each module's weights while the model computes"
     return None
 

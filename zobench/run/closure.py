@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zobench.errors import UserError
 from zobench.run.captured import kept_still, put_into, shape_of, tensors_of
-from zobench.tasks.problem import Batch
+from zobench.tasks.problem import AnyBatch
 from zobench.zo.graph import StepGraph, check_graph
 from zobench.zo.optimizer import ZOOptimizer
 
@@ -57,17 +57,17 @@ class CountedLoss:
         self.forwards = 0
         self.tokens = 0
 
-    def __call__(self, batch: Batch, points: int = 1) -> Tensor:
+    def __call__(self, batch: AnyBatch, points: int = 1) -> Tensor:
         """The loss of the whole batch, counted as one forward per point that it is evaluated at."""
         self.count(batch, points)
         return self.whole(batch)
 
-    def whole(self, batch: Batch) -> Tensor:
+    def whole(self, batch: AnyBatch) -> Tensor:
         """The loss of the whole batch, uncounted."""
         first, *others = (share * self.part(part) for share, part in shares_of(batch))
         return sum(others, start=first)
 
-    def count(self, batch: Batch, points: int = 1) -> None:
+    def count(self, batch: AnyBatch, points: int = 1) -> None:
         self.forwards += points
         self.tokens += points * batch.tokens
 

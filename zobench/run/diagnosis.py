@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zobench.run.journal import value_of
 from zobench.zo.directions import Direction
-from zobench.zo.feedback import GRAD, PLAIN, Key, Replay
+from zobench.zo.feedback import GRAD, PLAIN, DrawnTerm, Key
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.passes.move import Move
 from zobench.zo.rules.base import Rule
@@ -28,7 +28,7 @@ class Diagnosis:
     / |gradient|^2; averaged over steps these are the estimator's bias along the gradient, and its
     variance plus squared bias. moved: share of the weights that were perturbed. forwards:
     forward and backward passes spent here, which `cost/forwards` does not count. What the sampler
-    says of itself (`vitals`) comes along.
+    says of itself (`metrics`) comes along.
     """
 
     def __init__(self, optimizer: ZOOptimizer, every: int) -> None:
@@ -57,14 +57,14 @@ class Diagnosis:
         self.forwards += 1
         gradient = dict(zip((slot.id for slot in slots), found, strict=True))
         sampler, rule = self.optimizer.engine.sampler, self.optimizer.rule
-        watched = _Watched(rule, gradient, sampler.learnt)
+        watched = _Watched(rule, gradient, sampler.mean_direction)
         self.optimizer.rule = watched
         try:
             value = take_step()
         finally:
             self.optimizer.rule = rule
         size = sum(slot.numel for slot in slots)
-        found_here = watched.findings(size) | dict(sampler.vitals())
+        found_here = watched.findings(size) | dict(sampler.metrics())
         for name, number in found_here.items():
             self._history.setdefault(name, []).append(number)
         self.findings = {f"diagnose/{k}": v for k, v in found_here.items()}
@@ -98,9 +98,9 @@ class _Watched(Rule):
         self,
         rule: Rule,
         gradient: Mapping[int, Tensor | None],
-        learnt: Callable[[Slot], Direction | None],
+        mean_direction: Callable[[Slot], Direction | None],
     ) -> None:
-        self.rule, self.gradient, self.learnt = rule, gradient, learnt
+        self.rule, self.gradient, self.mean_direction = rule, gradient, mean_direction
         self.square = 0.0  # of the gradient
         self.moved = 0
         self.directions: dict[Key, list[float]] = {}  # <z, g>, |z|^2
@@ -110,13 +110,15 @@ class _Watched(Rule):
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
         self.rule.begin_step(grad, step=step)
 
-    def recall(self) -> Iterable[Key]:
-        return self.rule.recall()
+    def past_keys(self) -> Iterable[Key]:
+        return self.rule.past_keys()
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
-        terms = [replay for replay in replays if GRAD in replay.coefficients]
+    def update(
+        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> Move | None:
+        terms = [term for term in drawn if GRAD in term.coefficients]
         whole = self.gradient[slot.id]
-        mean = self.learnt(slot)
+        mean = self.mean_direction(slot)
         for start, stop in slot.spans():
             device = slot.parameter.device
             g = torch.zeros(stop - start, dtype=torch.float64, device=device)
@@ -133,7 +135,7 @@ class _Watched(Rule):
                 self.mean = self.mean or [0.0, 0.0]
                 _add(self.mean, mean.draw(start, stop - start, device).double(), g)
         self.moved += slot.numel if terms else 0
-        return self.rule.update(slot, replays, lr=lr, step=step)
+        return self.rule.update(slot, drawn, lr=lr, step=step)
 
     def findings(self, size: int) -> dict[str, float]:
         along, square = self.estimate
@@ -161,7 +163,7 @@ def _add(sums: list[float], vector: Tensor, gradient: Tensor) -> None:
     sums[1] += float(vector @ vector)
 
 
-class Drift:
+class DriftSeries:
     """Findings of the optimizer's drift meter; one line the first time that updates are too small.
 
     There are none for weights of 32 bits, with remainders or left clean, or moved otherwise than by

@@ -44,7 +44,7 @@ class LinearProbe(ZeroShot):
         """
         if not isinstance(problem, ChoiceProblem):
             raise UserError("optimizer=linear_probe: this task is not a choice between texts")
-        head = head_of(model, problem.reading.interface)
+        head = head_of(model, problem.encoder.interface)
         _check_own(model, head)
         found = features(model, head, problem, batch_size)
         coefficients, intercepts = self._regress(found, intercept=head.bias is not None)

@@ -15,7 +15,7 @@ from zobench.errors import UserError
 from zobench.run.best import Best, put
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.closure import state_bytes
-from zobench.run.diagnosis import Diagnosis, Drift
+from zobench.run.diagnosis import Diagnosis, DriftSeries
 from zobench.run.early_ends import Patience, Skips, check_rise
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, write_predictions
@@ -93,7 +93,7 @@ class Loop:
         self.budget, self.meter = steps.budget, meter
         self.journal, self.progress = journal, progress
         self.best, self.checkpoints, self.diagnosis, self.stop = best, checkpoints, diagnosis, stop
-        self.drift = Drift(self.optimizer)
+        self.drift = DriftSeries(self.optimizer)
         self.skips = Skips(train.nonfinite)
         self.patience = Patience(train.patience)
         self.final: dict[str, float] = {}

@@ -14,7 +14,7 @@ from zobench.run.closure import CountedLoss, GraphedSteps, Parts, shares_of
 from zobench.run.progress import BudgetClock
 from zobench.run.resume import ResumePoint
 from zobench.settings import Train
-from zobench.tasks.problem import Batch, ByLength, Problem
+from zobench.tasks.problem import AnyBatch, ByLength, Problem
 from zobench.zo.engine import Diverged
 from zobench.zo.feedback import Request
 from zobench.zo.fingerprint import fingerprint
@@ -137,10 +137,10 @@ class Steps:
 def step_of(
     optimizer: torch.optim.Optimizer,
     loss: CountedLoss,
-    anchor: Callable[[int], Batch] | None = None,
+    anchor: Callable[[int], AnyBatch] | None = None,
     grad_clip: float | None = None,
     sound: bool = False,
-) -> Callable[[Batch], float]:
+) -> Callable[[AnyBatch], float]:
     """One optimizer step as a function of the batch, returning the loss.
 
     The only place that knows whether an optimizer back-propagates.
@@ -152,13 +152,13 @@ def step_of(
     The step raises Diverged, with the weights as before it, when a loss is not finite.
     """
 
-    def zeroth_order(batch: Batch) -> float:
+    def zeroth_order(batch: AnyBatch) -> float:
         assert isinstance(optimizer, ZOOptimizer)
         engine = optimizer.engine
         others = (lambda n: loss(anchor(n), engine.at_once)) if anchor else None
         return optimizer.step(lambda: loss(batch, engine.at_once), others)
 
-    def first_order(batch: Batch) -> float:
+    def first_order(batch: AnyBatch) -> float:
         optimizer.zero_grad(set_to_none=True)
         loss.count(batch)
         whole = 0.0

@@ -24,8 +24,8 @@ from zobench.run.meter import Meter
 from zobench.run.runner import Made, check_gradient, made_of, recorded
 from zobench.settings import RunSettings, canonical
 from zobench.tasks.side_by_side import side_by_side
+from zobench.zo.batched_runs import BatchedRuns, copies_of
 from zobench.zo.engine import Diverged
-from zobench.zo.fleet import Fleet, copies_of
 from zobench.zo.optimizer import ZOOptimizer
 
 
@@ -101,13 +101,15 @@ def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
         raise UserError("pack_runs: this task's loss is not one computation on tensors")
     rows = sum(own.optimizer.get("pack") or 1 for own in settings)
     try:
-        fleet = Fleet[Place](made.model, [member.optimizer for member in members], max(rows, 2))
+        batched = BatchedRuns[Place](
+            made.model, [member.optimizer for member in members], max(rows, 2)
+        )
     except ValueError as error:
         raise UserError(f"pack_runs: {error}") from error
     with ExitStack() as stack:
         for member in members:
             stack.enter_context(closing(member.work))
-        return _results(fleet, made.model, members)
+        return _results(batched, made.model, members)
 
 
 def _first_weights(
@@ -119,7 +121,7 @@ def _first_weights(
 
 
 def _optimizer(node: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ZOOptimizer:
-    """The run's optimizer over its own weights; the fleet does the packing."""
+    """The run's optimizer over its own weights; the batched step evaluates it."""
     alone = {key: value for key, value in node.items() if key != "pack"}
     optimizer = build_optimizer(alone, weights.items())
     if not isinstance(optimizer, ZOOptimizer):
@@ -127,7 +129,9 @@ def _optimizer(node: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ZOOpti
     return optimizer
 
 
-def _results(fleet: Fleet[Place], model: Any, members: Sequence[Member]) -> list[dict[str, Any]]:
+def _results(
+    batched: BatchedRuns[Place], model: Any, members: Sequence[Member]
+) -> list[dict[str, Any]]:
     """Let every run go on to its next step, take the steps together, and so on to the last."""
     wanted: dict[int, StepRequest] = {}
     results: dict[int, dict[str, Any]] = {}
@@ -157,7 +161,7 @@ def _results(fleet: Fleet[Place], model: Any, members: Sequence[Member]) -> list
         batches = {number: (number, want.batch) for number, want in wanted.items()}
         wanted.clear()
         begun = time.perf_counter()
-        ends = fleet.step(batches, losses, anchor)
+        ends = batched.step(batches, losses, anchor)
         share = (time.perf_counter() - begun) / len(ends)
         for number, end in ends.items():
             members[number].clock.add(share)

@@ -1,7 +1,7 @@
 """From encoded examples to a right-padded batch with one row per context.
 
-Padding on the right leaves every token where it would be alone, so no position ids are needed and
-whatever tuning puts before the text (prefixes, soft prompts) stands right before it.
+With padding on the right every token has the position that it has alone, so no position ids are
+needed, and prefixes and soft prompts of a tuning come right before the text.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Batch:
     predicts each target. target: (N, K), right-aligned, -1 where the choice is shorter. example,
     place: (N,) the candidate's example and its number within it; example -1 is none. gold: (B,).
     choices: most candidates of an example. alone: rows of different lengths do not go through the
-    model together, because this model lets padding change what a row gets.
+    model together, because padding changes a row's outputs in this model.
     """
 
     input_ids: Tensor
@@ -47,10 +47,10 @@ class Batch:
         return len(self.gold)
 
     def cut(self, first: int, last: int) -> "Batch":
-        """Examples `first` to `last` - 1, as wide and deep as they stand here; `tokens` stay.
+        """Examples `first` to `last` - 1, with the padding of this batch; `tokens` stay.
 
-        What kernels find for a row then is what they find for it in the whole, unless they look at
-        how many rows there are.
+        So kernels compute the same for a row as in the whole batch, unless they depend on the
+        number of rows.
         """
         mine = (self.example >= first) & (self.example < last)
         read = _span(self.picked[(self.target >= 0) & mine[:, None]])
@@ -71,7 +71,7 @@ class Batch:
         )
 
     def widened(self, longest: int) -> "Batch":
-        """The same with filler, up to sizes of which there are few; no example is changed.
+        """The same padded to one of a few sizes; no example is changed.
 
         longest: no row gets more tokens. Filler rows hold one token; filler candidates belong to no
         example.
@@ -116,7 +116,7 @@ def collate(
 ) -> Batch:
     """One batch; equal contexts of an example become one row, padded to a multiple of 8.
 
-    alone: to the longest row, and as `Batch.alone` says.
+    alone: padded to the longest row only; see `Batch.alone`.
     """
     rows: list[Candidate] = []
     read: dict[tuple[int, int], int] = {}
@@ -167,6 +167,6 @@ def _power_up(size: int) -> int:
 
 
 def _span(numbers: Tensor) -> slice:
-    """From the least to the greatest: those of neighbouring examples have no others between."""
+    """From the least to the greatest: the range of neighbouring examples."""
     least, greatest = numbers.aminmax()
     return slice(int(least), int(greatest) + 1)

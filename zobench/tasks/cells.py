@@ -1,4 +1,4 @@
-"""What a template is given of a row: data that never becomes text in silence unless it is text."""
+"""The values of a row in templates: only texts, numbers and dates become text."""
 
 import datetime
 import math
@@ -17,7 +17,7 @@ SELF = "column__self"  # a template's name for the column `self`, a word of Jinj
 
 
 class Null(jinja2.StrictUndefined):
-    """A cell that is null, or a number that is none: any use of it says so.
+    """A cell that is null, or NaN or infinite: any use of it raises an error.
 
     `default(...)` replaces it, `is none` and `== none` recognise it.
     """
@@ -47,7 +47,7 @@ class Unreadable:
 
 
 class Named:
-    """Data that is no text; `path` is what a template calls it."""
+    """Data that is no text; `path` is its name in templates."""
 
     kind = ""
     path = ""
@@ -88,7 +88,7 @@ class Bytes(Named, bytes):
 
 
 def seen(value: Any, path: str) -> Any:
-    """The value as templates are given it, with what it holds; texts and numbers stay."""
+    """The value, and its items, as templates see them; texts and numbers are unchanged."""
     if value is None:
         return _null(path, "null")
     if not finite(value):
@@ -110,7 +110,7 @@ def seen(value: Any, path: str) -> Any:
 
 
 def context(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The columns of these names as templates are given them, and `row` for all of them."""
+    """The columns of these names as templates see them, and `row` for all of them."""
     found: dict[str, Any] = {}
     for name in names:
         column = named(values, "self" if name == SELF else name)
@@ -127,21 +127,21 @@ def named(values: Mapping[str, Any], name: str) -> str | None:
     """The column of this name, also where its accents are composed otherwise; None without one."""
     if name in values:
         return name
-    wanted = nfc(name)
-    if wanted.isascii():
+    normal = nfc(name)
+    if normal.isascii():
         return None
-    return next((key for key in values if nfc(str(key)) == wanted), None)
+    return next((key for key in values if nfc(str(key)) == normal), None)
 
 
 def finite(value: Any) -> bool:
-    """False for the numbers that are none: NaN and the infinities."""
+    """False for NaN and the infinities."""
     if isinstance(value, Decimal):
         return value.is_finite()
     return not isinstance(value, float) or math.isfinite(value)
 
 
 def called(value: Any) -> str:
-    """What a message calls a value that is not what it has to be."""
+    """The name of an unexpected value in messages."""
     if isinstance(value, str):
         return quoted(value)
     if value is None or isinstance(value, Null):
@@ -153,5 +153,5 @@ def called(value: Any) -> str:
 
 
 def _null(path: str, what: str) -> Null:
-    way = f"fill it in, remove the row, or say what stands for it: {path} | default('')"
+    way = f"fill it in, remove the row, or give a default: {path} | default('')"
     return Null(hint=f"column {path} is {what}; {way}")

@@ -11,6 +11,7 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.draw import Draw
+from zobench.tasks.encoder import Encoder, check_truncation
 from zobench.tasks.encoding import Encoded, check_distinct
 from zobench.tasks.example import Example, Row, Splits
 from zobench.tasks.findings import missing_classes, repeated_texts
@@ -19,7 +20,6 @@ from zobench.tasks.labels import Labels
 from zobench.tasks.losses import loss_named
 from zobench.tasks.prior import check_start
 from zobench.tasks.problem import Loaded
-from zobench.tasks.reading import Reading, check_truncation
 from zobench.tasks.source import Source, digests_of, files_of
 from zobench.tasks.templates import Expression, Template
 
@@ -31,7 +31,7 @@ class ChoiceTask:
     template per class, leading space included; label: the column with the class; labels: its
     values, in the order of `choices`. Instead of label and labels, `each` is an expression that
     lists the candidates: the one template in `choices` is rendered for each `item`, and `right` is
-    an expression that says whether an item is correct (the first that is, is taught).
+    an expression that is true for a correct item (the first correct one is taught).
     cloze: template for masked language models with one `{{ mask }}`; without it the mask follows
     the prompt and a full stop follows the mask. texts: one or two templates that a classification
     head reads; without them it reads the prompt.
@@ -110,13 +110,13 @@ class ChoiceTask:
             raise UserError("task.choices and task.labels must not repeat themselves")
 
     def render(self, row: Row) -> Example:
-        """The row as a decoder is shown it; UserError names the row that does not fit."""
+        """The row as a decoder's prompt; UserError names a row that does not fit."""
         choices, right = self._candidates(row)
         neutral = self.content_free(row)
         return Example(self.prompt(row), choices, right[0], row.where, "", right, neutral)
 
     def render_cloze(self, row: Row) -> Example:
-        """The row as a masked language model is shown it: text before and after the choice."""
+        """The row for a masked language model: text before and after the choice."""
         shown = self.render(row)
         if self.cloze is None:
             return replace(shown, after=".")
@@ -128,7 +128,7 @@ class ChoiceTask:
         return replace(shown, prompt=before, after=after[0])
 
     def render_texts(self, row: Row) -> Example:
-        """The row as a classification head is shown it: one text, or a pair (prompt, after)."""
+        """The row for a classification head: one text, or a pair (prompt, after)."""
         choices, right = self._candidates(row)
         if self.each is not None:
             raise UserError("task.each: a classification head needs the same classes in every row")
@@ -150,15 +150,15 @@ class ChoiceTask:
         return tuple(choice(row) for choice in self.choices), (gold,)
 
     def input_files(self) -> Sequence[Path]:
-        """The files that `load` would read now."""
+        """The files that `load` reads."""
         return files_of(self.source, self.data_dir)
 
     def row_digests(self) -> Mapping[str, str]:
-        """Hashes of rows that `load` has got from elsewhere."""
+        """Hashes of rows that `load` has read from the hub."""
         return digests_of(self.source)
 
     def load(self, interface: Interface = Interface.CAUSAL) -> Splits[Example]:
-        """Read, draw and render the three splits, as a model of this interface is shown them."""
+        """Read, draw and render the three splits for a model of this interface."""
         return self._rendered(self.source.rows(self.data_dir), interface)
 
     def _rendered(
@@ -175,52 +175,54 @@ class ChoiceTask:
         }[interface]
 
     def prepare(self, loaded: Loaded, device: torch.device) -> ChoiceProblem:
-        """Load, render and tokenise all splits; a row that does not fit stops the run here."""
-        reading = Reading(loaded, self.max_length, self.truncation)
-        self._check(reading)
+        """Load, render and tokenise all splits; raises UserError for a row that does not fit."""
+        encoder = Encoder(loaded, self.max_length, self.truncation)
+        self._check(encoder)
         pools = self.source.rows(self.data_dir)
-        splits = vars(self._rendered(pools, reading.interface))
-        encoded = {split: [reading(e) for e in examples] for split, examples in splits.items()}
+        splits = vars(self._rendered(pools, encoder.interface))
+        encoded = {split: [encoder(e) for e in examples] for split, examples in splits.items()}
         if self.each is None:
             check_distinct(splits["train"][0], encoded["train"][0])
-        reading.look_at([e for some in encoded.values() for e in some], device)
-        lessons = {split: [self.loss.lesson(e) for e in found] for split, found in encoded.items()}
-        questions = {split: encoded[split] for split in ("dev", "test")}
+        encoder.probe_padding([e for some in encoded.values() for e in some], device)
+        loss_examples = {
+            split: [self.loss.loss_example(e) for e in found] for split, found in encoded.items()
+        }
+        eval_examples = {split: encoded[split] for split in ("dev", "test")}
         if self.demonstrations or self.calibrated:
-            whole = Rendered(pools["train"], self._renderer(reading.interface))
+            whole = Rendered(pools["train"], self._renderer(encoder.interface))
             for split, train in (("dev", splits["train"]), ("test", whole)):
-                questions[split] = self._asked(splits[split], train, reading)
+                eval_examples[split] = self._prompted(splits[split], train, encoder)
         notes = repeated_texts(splits)
         if self.each is None:
             notes = missing_classes(splits, self.labels.texts) + notes
-        return ChoiceProblem(lessons, questions, self.loss, reading, device, notes)
+        return ChoiceProblem(loss_examples, eval_examples, self.loss, encoder, device, notes)
 
-    def _check(self, reading: Reading) -> None:
-        self.loss.check(reading.interface)
-        asked = self.demonstrations or self.calibrated
-        if reading.interface is Interface.CLASSIFIER and asked:
+    def _check(self, encoder: Encoder) -> None:
+        self.loss.check(encoder.interface)
+        prompted = self.demonstrations or self.calibrated
+        if encoder.interface is Interface.CLASSIFIER and prompted:
             raise UserError(
                 "task.demonstrations, task.calibrated: a classification head reads no prompts"
             )
-        if self._priors_alone(reading):
-            check_start(self.content_free.text, "task.calibrated", reading.tokenizer)
+        if self._priors_alone(encoder):
+            check_start(self.content_free.text, "task.calibrated", encoder.tokenizer)
 
-    def _priors_alone(self, reading: Reading) -> bool:
+    def _priors_alone(self, encoder: Encoder) -> bool:
         """Whether choices are scored after the content-free prompt and nothing before it."""
-        decodes = reading.interface is Interface.CAUSAL
+        decodes = encoder.interface is Interface.CAUSAL
         return self.calibrated and decodes and not self.demonstrations
 
-    def _asked(
-        self, examples: Sequence[Example], train: Examples, reading: Reading
+    def _prompted(
+        self, examples: Sequence[Example], train: Examples, encoder: Encoder
     ) -> list[Encoded]:
-        """Examples after demonstrations, with their content-free twins if calibrated."""
+        """Examples after demonstrations, with their content-free prompts if calibrated."""
         number, seed = self.demonstrations, self.draw.seed
         shown = with_demonstrations(examples, train, number, seed)
         if not self.calibrated:
-            return [reading(e) for e in shown]
+            return [encoder(e) for e in shown]
         bare = [replace(e, prompt=e.neutral) for e in examples]
-        if self._priors_alone(reading):
+        if self._priors_alone(encoder):
             for e in bare:
-                check_start(e.prompt, e.where, reading.tokenizer)
+                check_start(e.prompt, e.where, encoder.tokenizer)
         priors = with_demonstrations(bare, train, number, seed)
-        return [reading(e, prior) for e, prior in zip(shown, priors, strict=True)]
+        return [encoder(e, prior) for e, prior in zip(shown, priors, strict=True)]

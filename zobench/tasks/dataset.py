@@ -1,4 +1,4 @@
-"""Where an ordinary task's rows come from: the Hugging Face hub, or files of the user's."""
+"""Rows of a data set, from the Hugging Face hub or from the user's files."""
 
 import hashlib
 import io
@@ -74,7 +74,7 @@ class Dataset:
         }
         self.columns, self.shape, self.shots = columns, shape, shots
         self.values = {
-            column: {str(said): hub for said, hub in known.items()}
+            column: {str(given): hub for given, hub in known.items()}
             for column, known in (values or {}).items()
         }
         # of the rows that came from the hub, by data set and split
@@ -117,12 +117,12 @@ class Dataset:
         return map(self._valued, rows)
 
     def _valued(self, row: Row) -> Row:
-        said = {
+        mapped = {
             column: known.get(str(row.values[column]), row.values[column])
             for column, known in self.values.items()
             if column in row.values
         }
-        return Row(row.values | said, row.where)
+        return Row(row.values | mapped, row.where)
 
     def _files(self, place: Path) -> dict[str, list[Row]]:
         """The renamed rows of the splits' files, or of a single file that is cut in two."""

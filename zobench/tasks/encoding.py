@@ -49,9 +49,9 @@ class Encoded:
 
 
 def ids_of(tokenizer: Any, text: str) -> list[int]:
-    """A text's tokens for a decoder: with what the tokenizer puts before it, not what it appends.
+    """A text's tokens for a decoder, with special tokens before it but none after it.
 
-    An end-of-text token after a prompt would stand between it and what follows.
+    An end-of-text token after a prompt would separate it from the choice.
     """
     ids: list[int] = tokenizer(text)["input_ids"]
     appended = _appended(tokenizer)
@@ -63,7 +63,7 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 
 @lru_cache(maxsize=8)
 def _appended(tokenizer: Any) -> list[int] | None:
-    """The tokens that a tokenizer puts after every text; None where this text does not tell."""
+    """The tokens that a tokenizer appends to every text; None where this text does not show it."""
     return _tail(tokenizer, "a")
 
 
@@ -88,9 +88,9 @@ def encode(
     """Tokenise for a decoder; a context longer than `max_length` is an error or cut on the left.
 
     The choice starts where its tokens part from the prompt's, so a merge across the boundary
-    cannot make it empty. Cutting keeps the beginning-of-sequence token, and as MeZO's code does it
-    leaves `max_length` tokens of prompt and choice together, the last one included that no model
-    reads. start: a token for a choice that stands after nothing, where there may be such choices.
+    cannot make it empty. Cutting keeps the beginning-of-sequence token and, as in MeZO's code,
+    `max_length` tokens of prompt and choice together, including the last one, which is not an
+    input. start: a token before a choice after an empty prompt, where such choices may occur.
     """
     room = max_length if truncation == "left" else max_length + 1  # uncut, the last is not read
     prompt = ids_of(tokenizer, example.prompt)
@@ -107,7 +107,7 @@ def encode(
             ids = [start, *ids]
         elif split == 0:
             raise UserError(
-                f"{example.where}: no token stands before the choice {choice!r} to score it after;"
+                f"{example.where}: there is no token before the choice {choice!r} to score it;"
                 " the prompt is empty or all of it merges with the choice"
             )
         if len(ids) > room:
@@ -171,7 +171,7 @@ def encode_classes(
 
 
 def check_distinct(example: Example, encoded: Encoded) -> None:
-    """Raise UserError where two choices are the same tokens, so that no score tells them apart."""
+    """Raise UserError where two choices have the same tokens, and hence the same scores."""
     seen: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     for number, candidate in enumerate(encoded.candidates):
         other = seen.setdefault((candidate.context, candidate.target), number)
@@ -179,7 +179,7 @@ def check_distinct(example: Example, encoded: Encoded) -> None:
             raise UserError(
                 f"{example.where}: the choices {example.choices[other]!r} and"
                 f" {example.choices[number]!r} are the same tokens to this tokenizer; give"
-                " task.choices that it tells apart"
+                " task.choices with different tokens"
             )
 
 

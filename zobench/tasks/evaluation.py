@@ -1,4 +1,4 @@
-"""Going through a split without training on it."""
+"""Evaluating over a split."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ class _Sized(Protocol):
 S = TypeVar("S", bound=_Sized)
 T = TypeVar("T")
 
-# As `map`: what a function finds for each batch, in order; whoever shares the work finds all of it.
-Spread = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+# As `map`: the function's value for each batch, in order; ranks may share the work.
+MapFn = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """No graph and no dropout inside; the model's mode is given back."""
+    """No graph and no dropout inside; the model's mode is restored at the end."""
     was_training = model.training
     model.eval()
     try:
@@ -37,7 +37,7 @@ def by_length(examples: Sequence[_Sized]) -> list[int]:
 
 
 def in_data_order(examples: Sequence[_Sized], found: Sequence[T]) -> list[T]:
-    """What was found for each example, the shortest first, in the examples' own order."""
+    """Values that are listed by length, the shortest first, in the examples' own order."""
     placed = dict(zip(by_length(examples), found, strict=True))
     return [placed[number] for number in range(len(examples))]
 

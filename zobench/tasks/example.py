@@ -1,4 +1,4 @@
-"""What a task hands to everything downstream: rendered examples in three splits."""
+"""The rendered examples of a task, in three splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

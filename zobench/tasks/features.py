@@ -1,4 +1,4 @@
-"""What an output head reads at the place of the choice, for methods that fit the head by itself."""
+"""The inputs of an output head at the place of the choice, for fitting the head by itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,19 +34,21 @@ def features(model: Any, head: nn.Module, problem: ChoiceProblem, batch_size: in
     Raises UserError unless all examples have the same choices, each of one token, predicted from
     one place: else no row of the head stands for a class.
     """
-    words = _words([*problem.questions["dev"], *problem.questions["test"]])
-    lessons = [_answer_of(example) for example in problem.lessons["train"]]
+    words = _words([*problem.eval_examples["dev"], *problem.eval_examples["test"]])
+    loss_examples = [_answer_of(example) for example in problem.loss_examples["train"]]
     found: list[Tensor] = []
     with evaluating(model):
-        at_once = 1 if problem.reading.alone else batch_size  # one pass has one input of the head
-        for batch in problem.reading.batches(lessons, at_once, problem.device):
+        at_once = 1 if problem.encoder.alone else batch_size  # one pass has one input of the head
+        for batch in problem.encoder.batches(loss_examples, at_once, problem.device):
             found += _read(model, head, problem, batch)
     known = {word: number for number, word in enumerate(words)}
-    targets = [lesson.candidates[0].target[0] for lesson in lessons]
+    targets = [loss_example.candidates[0].target[0] for loss_example in loss_examples]
     if not known.keys() >= set(targets):
         raise _refusal()
     return Features(
-        torch.stack(in_data_order(lessons, found)), torch.tensor([known[t] for t in targets]), words
+        torch.stack(in_data_order(loss_examples, found)),
+        torch.tensor([known[t] for t in targets]),
+        words,
     )
 
 
@@ -60,7 +62,7 @@ def head_of(model: Any, interface: Interface | None) -> nn.Linear:
 
 
 def _read(model: Any, head: nn.Module, problem: ChoiceProblem, batch: Batch) -> Tensor:
-    """(B, H): what the head is given in a forward pass, where the batch's choices are predicted.
+    """(B, H): the head's inputs in a forward pass, where the batch's choices are predicted.
 
     A classifier's head has one input per row, or, in decoders, which pool afterwards, one per
     token; they take the last that is not padding, which is where a class is predicted here.
@@ -69,7 +71,7 @@ def _read(model: Any, head: nn.Module, problem: ChoiceProblem, batch: Batch) -> 
     # before what scoring itself hooks to the head, hence on its whole input
     handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
-        problem.reading.scores(model, batch)
+        problem.encoder.scores(model, batch)
     finally:
         handle.remove()
     (given,) = seen

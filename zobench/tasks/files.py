@@ -1,6 +1,6 @@
 """Reading rows from a user's files, by their ending: jsonl, json, csv, tsv, label, parquet.
 
-All but parquet may be gzipped. What the formats look like inside is in `raw/`.
+All but parquet may be gzipped. The formats of single data sets are in `raw/`.
 """
 
 import json

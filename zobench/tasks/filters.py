@@ -1,4 +1,4 @@
-"""The filters of templates: what they make a text of is what `{{ ... }}` writes."""
+"""The filters of templates, over the values that `{{ ... }}` writes."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ _TEXTS = (  # filters of texts, the arguments of which are texts, numbers and tr
     *("int", "lower", "replace", "safe", "string", "striptags", "title", "trim", "truncate"),
     *("upper", "urlencode", "urlize", "wordcount", "wordwrap"),
 )
-_WIDE = ("center", "indent")  # these make a text as long as they are told
+_WIDE = ("center", "indent")  # the length of their result is an argument
 
 
 def filters() -> dict[str, Callable[..., Any]]:

@@ -1,4 +1,4 @@
-"""What is odd about drawn splits: classes without rows, texts of dev or test that train has."""
+"""Irregularities of drawn splits: classes without rows, texts of dev or test that train has."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -34,6 +34,6 @@ def _count(known: set[tuple[str, ...]], examples: Iterable[Example]) -> int:
 
 
 def _text(example: Example) -> tuple[str, ...]:
-    """What a model is shown, choices included, as they may be all that tells two rows apart."""
+    """The text and its choices, as two rows may differ in the choices alone."""
     shown = (example.prompt, example.after, *example.choices)
     return tuple(" ".join(nfc(text).split()) for text in shown)

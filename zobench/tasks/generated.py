@@ -1,4 +1,4 @@
-"""The source of the synthetic reviews: rows made on the spot, equal on every machine."""
+"""The source of the synthetic reviews: generated rows, equal on every machine."""
 
 from collections.abc import Mapping
 

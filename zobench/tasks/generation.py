@@ -1,4 +1,4 @@
-"""A task whose answers are written by the model: templates, stop strings, metric, sizes."""
+"""A task whose answers are generated: templates, stop strings, metric, sizes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ import torch
 from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.draw import Draw
+from zobench.tasks.encoder import Encoder, check_truncation
 from zobench.tasks.evaluation import evaluating
 from zobench.tasks.example import Example, Row, Splits
 from zobench.tasks.findings import repeated_texts
-from zobench.tasks.generation_problem import GenerationProblem, Metric, Question
+from zobench.tasks.generation_problem import GenerationProblem, Metric, Prompt
 from zobench.tasks.in_context import Examples, Rendered, check_demonstrations, with_demonstrations
 from zobench.tasks.losses import AnswerLoss, SequenceLoss
 from zobench.tasks.metrics import METRICS
 from zobench.tasks.problem import Loaded
-from zobench.tasks.reading import Reading, check_truncation
 from zobench.tasks.source import Source, digests_of, files_of
 from zobench.tasks.templates import Expression, Template, refuse_escapes
 from zobench.tasks.writing import Writer
@@ -94,11 +94,11 @@ class GenerationTask:
         return Example(self.prompt(row), (self.target(row),), 0, row.where), answers
 
     def input_files(self) -> Sequence[Path]:
-        """The files that `load` would read now."""
+        """The files that `load` reads."""
         return files_of(self.source, self.data_dir)
 
     def row_digests(self) -> Mapping[str, str]:
-        """Hashes of rows that `load` has got from elsewhere."""
+        """Hashes of rows that `load` has read from the hub."""
         return digests_of(self.source)
 
     def load(self) -> Splits[tuple[Example, tuple[str, ...]]]:
@@ -112,33 +112,35 @@ class GenerationTask:
         return Splits(*([self.render(row) for row in rows] for rows in vars(drawn).values()))
 
     def prepare(self, loaded: Loaded, device: torch.device) -> GenerationProblem:
-        """Load, render and tokenise all splits; a row that does not fit stops the run here."""
-        reading = Reading(loaded, self.max_length, self.truncation)
-        if reading.interface is not Interface.CAUSAL:
-            raise UserError("this task is answered by generating text, which takes a decoder")
-        room = reading.max_length - self.max_new_tokens
+        """Load, render and tokenise all splits; raises UserError for a row that does not fit."""
+        encoder = Encoder(loaded, self.max_length, self.truncation)
+        if encoder.interface is not Interface.CAUSAL:
+            raise UserError("this task generates text, which needs a decoder")
+        room = encoder.max_length - self.max_new_tokens
         if room < 1:
             raise UserError(
                 f"task.max_new_tokens={self.max_new_tokens}: the model takes"
-                f" {reading.max_length} tokens in all, prompt included"
+                f" {encoder.max_length} tokens in all, prompt included"
             )
         objective = _LOSSES.get(self.loss, AnswerLoss)()
         pools = self.source.rows(self.data_dir)
         splits = vars(self._rendered(pools))
         taught: Examples = [example for example, _ in splits["train"]]
         whole = Rendered(pools["train"], lambda row: self.render(row)[0])
-        lessons, questions = {}, {}
+        loss_examples, prompts = {}, {}
         for split, pairs in splits.items():
             examples = [example for example, _ in pairs]
-            lessons[split] = [objective.lesson(reading(example)) for example in examples]
+            loss_examples[split] = [
+                objective.loss_example(encoder(example)) for example in examples
+            ]
             shots = 0 if split == "train" else self.demonstrations
             train = whole if split == "test" else taught
             shown = with_demonstrations(examples, train, shots, self.draw.seed)
-            asked = zip(shown, pairs, strict=True)
-            questions[split] = [Question(reading.prompt(e, room), known) for e, (_, known) in asked]
-        reading.look_at([e for some in lessons.values() for e in some], device)
+            both = zip(shown, pairs, strict=True)
+            prompts[split] = [Prompt(encoder.prompt(e, room), known) for e, (_, known) in both]
+        encoder.probe_padding([e for some in loss_examples.values() for e in some], device)
         writer = self._writer(
-            reading, [q.prompt for some in questions.values() for q in some], device
+            encoder, [p.tokens for some in prompts.values() for p in some], device
         )
         bare = {
             split: [replace(example, choices=()) for example, _ in pairs]
@@ -147,19 +149,19 @@ class GenerationTask:
         notes = repeated_texts(bare)
         metric = Metric(self.metric, METRICS[self.metric], self.extract)
         judge = METRICS.get(self.loss)
-        told = None if judge is None else Metric(self.loss, judge, self.extract)
+        loss_metric = None if judge is None else Metric(self.loss, judge, self.extract)
         return GenerationProblem(
-            lessons, questions, objective, reading, writer, metric, told, device, notes
+            loss_examples, prompts, objective, encoder, writer, metric, loss_metric, device, notes
         )
 
     def _writer(
-        self, reading: Reading, prompts: Sequence[tuple[int, ...]], device: torch.device
+        self, encoder: Encoder, prompts: Sequence[tuple[int, ...]], device: torch.device
     ) -> Writer:
-        """A writer that has seen on the shortest and the longest prompt what may go together."""
-        padding = reading.padding
-        writer = Writer(reading.tokenizer, self.stop, self.max_new_tokens, padding, device)
+        """A writer whose grouping was probed on the shortest and the longest prompt."""
+        padding = encoder.padding
+        writer = Writer(encoder.tokenizer, self.stop, self.max_new_tokens, padding, device)
         short, long = min(prompts, key=len), max(prompts, key=len)
         other = long[-1] if long[-1] != padding else int(padding == 0)
-        with evaluating(reading.model):
-            company = writer.company_of(reading.model, short, long, other)
-        return replace(writer, company=company)
+        with evaluating(encoder.model):
+            grouping = writer.grouping_of(encoder.model, short, long, other)
+        return replace(writer, grouping=grouping)

@@ -1,4 +1,4 @@
-"""A generation task as one model reads it: lessons to learn from, questions to answer in words."""
+"""A generation task prepared for one model: encoded splits, their loss, generated answers."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,29 +10,29 @@ import torch
 from torch import Tensor
 
 from zobench.tasks.batch import Batch
+from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import Encoded
-from zobench.tasks.evaluation import Spread, evaluating, in_batches, in_data_order
+from zobench.tasks.evaluation import MapFn, evaluating, in_batches, in_data_order
 from zobench.tasks.losses import Loss, mean_loss
 from zobench.tasks.problem import Answer
-from zobench.tasks.reading import Reading
 from zobench.tasks.writing import Writer
 
 
 @dataclass(frozen=True)
-class Question:
-    """A prompt in tokens and the texts that answer it."""
+class Prompt:
+    """A prompt in tokens and its right answers."""
 
-    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
     answers: tuple[str, ...]
 
     @property
     def length(self) -> int:
-        return len(self.prompt)
+        return len(self.tokens)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a generated text is judged; `extract` finds the part that is, the last if several."""
+    """Scores a generated text; `extract` finds the part that is scored, the last if several."""
 
     name: str
     judge: Callable[[str, Sequence[str]], float]
@@ -46,73 +46,73 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A batch of questions, where generations themselves are the loss."""
+class PromptBatch:
+    """A batch of prompts, where the loss is a metric of the generated texts."""
 
-    questions: Sequence[Question]
+    prompts: Sequence[Prompt]
     tokens: int
 
     @property
     def examples(self) -> int:
-        return len(self.questions)
+        return len(self.prompts)
 
-    def cut(self, first: int, last: int) -> "Asked":
-        return replace(self, questions=self.questions[first:last])
+    def cut(self, first: int, last: int) -> "PromptBatch":
+        return replace(self, prompts=self.prompts[first:last])
 
 
 @dataclass(frozen=True)
 class GenerationProblem:
-    """Encoded lessons and questions per split; a Problem.
+    """Encoded examples and prompts per split; a Problem.
 
-    objective: the loss over lessons. told: instead of it, a metric whose negative mean over
-    generations is the loss. metric: what dev and test report. notes: what is odd about the
-    rows.
+    objective: the loss over `loss_examples`. loss_metric: instead of it, a metric whose negative
+    mean over generations of `prompts` is the loss. metric: what dev and test report. notes:
+    irregularities of the rows.
     """
 
-    lessons: Mapping[str, Sequence[Encoded]]
-    questions: Mapping[str, Sequence[Question]]
+    loss_examples: Mapping[str, Sequence[Encoded]]
+    eval_examples: Mapping[str, Sequence[Prompt]]
     objective: Loss
-    reading: Reading
+    encoder: Encoder
     writer: Writer
     metric: Metric
-    told: Metric | None
+    loss_metric: Metric | None
     device: torch.device
     notes: Sequence[str] = ()
 
     @property
     def sizes(self) -> dict[str, int]:
-        return {split: len(examples) for split, examples in self.lessons.items()}
+        return {split: len(examples) for split, examples in self.loss_examples.items()}
 
     @property
     def differentiable(self) -> bool:
-        return self.told is None
+        return self.loss_metric is None
 
-    def batch(self, indices: Sequence[int]) -> Batch | Asked:
-        if self.told is not None:
-            questions = [self.questions["train"][i] for i in indices]
-            return Asked(questions, sum(question.length for question in questions))
-        return self._batch([self.lessons["train"][i] for i in indices])
+    def batch(self, indices: Sequence[int]) -> Batch | PromptBatch:
+        if self.loss_metric is not None:
+            prompts = [self.eval_examples["train"][i] for i in indices]
+            return PromptBatch(prompts, sum(prompt.length for prompt in prompts))
+        return self._batch([self.loss_examples["train"][i] for i in indices])
 
     def length(self, index: int) -> int:
-        return self.lessons["train"][index].length
+        return self.loss_examples["train"][index].length
 
-    def loss(self, model: Any, batch: Batch | Asked) -> Tensor:
-        return self.loss_of(self.said(model, batch), batch)
+    def loss(self, model: Any, batch: Batch | PromptBatch) -> Tensor:
+        return self.loss_of(self.outputs(model, batch), batch)
 
-    def said(self, model: Any, batch: Batch | Asked) -> Tensor:
+    def outputs(self, model: Any, batch: Batch | PromptBatch) -> Tensor:
         if isinstance(batch, Batch):
-            return self.objective.said(model, batch, self.reading.scores)
-        assert self.told is not None
-        answers = self._answered(model, self.told, batch.questions)
+            return self.objective.outputs(model, batch, self.encoder.scores)
+        assert self.loss_metric is not None
+        answers = self._generate(model, self.loss_metric, batch.prompts)
         return torch.tensor([answer.score for answer in answers], dtype=torch.float64)
 
-    def loss_of(self, said: Tensor, batch: Batch | Asked) -> Tensor:
+    def loss_of(self, outputs: Tensor, batch: Batch | PromptBatch) -> Tensor:
         if isinstance(batch, Batch):
-            return self.objective.of(said, batch)
-        return torch.tensor(-sum(said.tolist()) / len(said))
+            return self.objective.of(outputs, batch)
+        return torch.tensor(-sum(outputs.tolist()) / len(outputs))
 
-    def weight(self, batch: Batch | Asked) -> int:
-        return self.objective.weight(batch) if isinstance(batch, Batch) else len(batch.questions)
+    def weight(self, batch: Batch | PromptBatch) -> int:
+        return self.objective.weight(batch) if isinstance(batch, Batch) else len(batch.prompts)
 
     def evaluate(
         self,
@@ -120,32 +120,32 @@ class GenerationProblem:
         split: str,
         batch_size: int,
         answers: list[Answer] | None = None,
-        spread: Spread = map,
+        map_fn: MapFn = map,
     ) -> dict[str, float]:
         """`loss`, the metric under its name, and `accuracy`, which is the same number.
 
         Tables and selection read `accuracy` of every task.
         """
-        asked = self.questions[split]
+        prompts = self.eval_examples[split]
         with evaluating(model):
-            answered = partial(self._answered, model, self.metric)
-            each = spread(answered, in_batches(asked, batch_size))
+            generate = partial(self._generate, model, self.metric)
+            each = map_fn(generate, in_batches(prompts, batch_size))
             found = [answer for some in each for answer in some]
             score = sum(answer.score for answer in found) / len(found)
-            if self.told is None:
-                lessons = in_batches(self.lessons[split], batch_size)
-                loss = mean_loss(self, model, lessons, self._batch, spread)
+            if self.loss_metric is None:
+                loss_examples = in_batches(self.loss_examples[split], batch_size)
+                loss = mean_loss(self, model, loss_examples, self._batch, map_fn)
             else:
                 loss = -score
         if answers is not None:
-            answers += in_data_order(asked, found)
+            answers += in_data_order(prompts, found)
         return {"loss": loss, self.metric.name: score, "accuracy": score}
 
     def _batch(self, examples: Sequence[Encoded]) -> Batch:
-        return self.reading.batch(examples, self.device)
+        return self.encoder.batch(examples, self.device)
 
-    def _answered(self, model: Any, metric: Metric, questions: Sequence[Question]) -> list[Answer]:
-        """What the model writes, judged by the metric."""
-        texts = self.writer(model, [question.prompt for question in questions])
-        pairs = zip(texts, questions, strict=True)
-        return [Answer(text, q.answers[0], metric(text, q.answers)) for text, q in pairs]
+    def _generate(self, model: Any, metric: Metric, prompts: Sequence[Prompt]) -> list[Answer]:
+        """The generated texts with their scores by the metric."""
+        texts = self.writer(model, [prompt.tokens for prompt in prompts])
+        pairs = zip(texts, prompts, strict=True)
+        return [Answer(text, p.answers[0], metric(text, p.answers)) for text, p in pairs]

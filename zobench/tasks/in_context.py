@@ -2,8 +2,8 @@
 
 The draw is MeZO's: `task.data_seed`, 0 in its code, seeds a number below 10,000 for each example by
 its place; that number seeds a permutation of the training examples, of which the first `count` are
-shown. Before a test example all of the training split is drawn from, as there. MeZO asks no dev
-examples: as ours come from the training split, they are shown those that were drawn for training.
+shown. Before a test example the draw is from all of the training split, as there. MeZO evaluates no
+dev examples in context: as ours come from the training split, they get those drawn for training.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def check_demonstrations(count: int) -> None:
 
 
 class Examples(Protocol):
-    """A list of them, or what gives them one by one."""
+    """A list of examples, or a sequence that makes them one by one."""
 
     def __len__(self) -> int: ...
 
@@ -50,19 +50,19 @@ class Rendered:
 
 
 def with_demonstrations(
-    asked: Sequence[Example], train: Examples, count: int, seed: int
+    examples: Sequence[Example], train: Examples, count: int, seed: int
 ) -> list[Example]:
     """Each example after `count` answered ones, drawn anew for each.
 
     Depends on the seed and the example's place only. Raises UserError when train has fewer.
     """
     if count == 0:
-        return list(asked)
+        return list(examples)
     if count > len(train):
         raise UserError(f"task.demonstrations={count}: train has {len(train)} examples only")
     shown = []
-    seeds = np.random.RandomState(seed).randint(0, _SEEDS, len(asked))
-    for example, own in zip(asked, seeds, strict=True):
+    seeds = np.random.RandomState(seed).randint(0, _SEEDS, len(examples))
+    for example, own in zip(examples, seeds, strict=True):
         drawn = np.random.RandomState(own).permutation(len(train))[:count].tolist()
         before = SEPARATOR.join(_answered(train[i]) for i in drawn)
         shown.append(replace(example, prompt=before + SEPARATOR + example.prompt))

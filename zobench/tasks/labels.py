@@ -1,4 +1,4 @@
-"""Which class a row is of: the value of its label column among `task.labels`."""
+"""The class of a row: the value of its label column among `task.labels`."""
 
 import re
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ _NUMBER = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?")
 class Labels:
     """The values of a label column, in the order of the choices.
 
-    A cell is the label that reads alike, else the one that is the same number (1.0 and 1) or the
-    same truth value (`true` and True). Accents may be composed or stand apart.
+    A cell is the label with the same text, else the one that is the same number (1.0 and 1) or the
+    same truth value (`true` and True). Accents may be composed or decomposed.
     """
 
     def __init__(self, values: Sequence[Any]) -> None:

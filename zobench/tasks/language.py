@@ -1,4 +1,4 @@
-"""The language of templates: Jinja2, which sees data alone, writes no data but text and numbers.
+"""The language of templates: Jinja2 over plain data, which writes texts, numbers and dates only.
 
 `{{ a.b }}` is item b of an object, never an attribute of Python's; texts have their methods.
 """

@@ -42,7 +42,7 @@ class LogisticRegression:
         if l2 <= 0.0:
             raise UserError(f"task.l2={l2}: must be positive, or there may be no least value")
         self.files, self.features, self.l2, self.data_seed = files, features, l2, data_seed
-        self.wanted, self.data_dir, self.hub = sizes, data_dir, hub
+        self.sizes, self.data_dir, self.hub = sizes, data_dir, hub
         self.optimum: float | None = None
 
     def prepare(self, loaded: Loaded, device: torch.device) -> "LogisticRegression":
@@ -50,13 +50,13 @@ class LogisticRegression:
             raise UserError("this task trains a linear model: leave model out, or model=linear")
         read = {split: libsvm.read(self._file(split), self.features) for split in self.files}
         order = np.random.RandomState(self.data_seed).permutation(len(read["train"][1]))
-        dev = self.wanted["dev"] or 0
-        train = len(order) - dev if self.wanted["train"] is None else self.wanted["train"]
+        dev = self.sizes["dev"] or 0
+        train = len(order) - dev if self.sizes["train"] is None else self.sizes["train"]
         if train < 1 or train + dev > len(order):
             raise UserError(f"task.sizes: {train} train and {dev} dev rows of {len(order)}")
         places = {"train": order[:train], "dev": order[train : train + dev]}
         tests = np.random.RandomState(self.data_seed).permutation(len(read["test"][1]))
-        places["test"] = tests[: self.wanted["test"]]
+        places["test"] = tests[: self.sizes["test"]]
         self.rows: dict[str, Rows] = {}
         for split, indices in places.items():
             values, labels = read["test" if split == "test" else "train"]
@@ -141,7 +141,7 @@ class LogisticRegression:
         if answers is not None:
             rows = zip(margins.sign().tolist(), labels.tolist(), right.tolist(), strict=True)
             answers += [
-                Answer(f"{said:+g}", f"{gold:+g}", float(good)) for said, gold, good in rows
+                Answer(f"{sign:+g}", f"{gold:+g}", float(good)) for sign, gold, good in rows
             ]
         found = {"loss": loss, "accuracy": float(right.double().mean())}
         if split == "dev" and self.optimum is not None:

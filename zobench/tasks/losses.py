@@ -1,4 +1,4 @@
-"""What training minimises in a task with choices."""
+"""The losses of tasks with choices."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -11,34 +11,34 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Candidate, Encoded
-from zobench.tasks.evaluation import Spread
+from zobench.tasks.evaluation import MapFn
 from zobench.tasks.scoring import target_log_p
 
 Scores = Callable[[Any, Batch], Tensor]
 
 
 class Loss(Protocol):
-    """A loss, and the part of an example that it looks at."""
+    """A loss, and the part of an example that it needs."""
 
     differentiable: bool
 
     def check(self, interface: Interface) -> None:
         """Raise UserError for a kind of model that has no such loss."""
 
-    def lesson(self, example: Encoded) -> Encoded:
+    def loss_example(self, example: Encoded) -> Encoded:
         """The candidates that must be evaluated for the loss."""
 
     def weight(self, batch: Batch) -> int:
-        """How many things the batch's loss is the mean of."""
+        """The number of terms whose mean is the batch's loss."""
 
     def value(self, scores: Tensor, gold: Tensor) -> Tensor | None:
-        """The loss by the scores of all choices, or None where they do not tell it."""
+        """The loss by the scores of all choices, or None where it does not follow from them."""
 
-    def said(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
-        """What the loss needs of the model, one row per example, float32."""
+    def outputs(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
+        """The model's outputs that the loss needs, one row per example, float32."""
 
-    def of(self, said: Tensor, batch: Batch) -> Tensor:
-        """Mean loss of a batch of lessons by what was said of each, a float32 scalar."""
+    def of(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of a batch of loss examples by the outputs for each, a float32 scalar."""
 
 
 class ChoiceLoss:
@@ -49,7 +49,7 @@ class ChoiceLoss:
     def check(self, interface: Interface) -> None:
         """Every model scores choices."""
 
-    def lesson(self, example: Encoded) -> Encoded:
+    def loss_example(self, example: Encoded) -> Encoded:
         return example
 
     def weight(self, batch: Batch) -> int:
@@ -58,11 +58,11 @@ class ChoiceLoss:
     def value(self, scores: Tensor, gold: Tensor) -> Tensor:
         return cross_entropy(scores, gold.to(scores.device))
 
-    def said(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
+    def outputs(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
         return scores(model, batch)
 
-    def of(self, said: Tensor, batch: Batch) -> Tensor:
-        return self.value(said, batch.gold)
+    def of(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return self.value(outputs, batch.gold)
 
 
 class AnswerLoss:
@@ -74,21 +74,21 @@ class AnswerLoss:
         if interface is Interface.CLASSIFIER:
             raise UserError("task.loss: a classification head has no tokens; choose choice")
 
-    def lesson(self, example: Encoded) -> Encoded:
+    def loss_example(self, example: Encoded) -> Encoded:
         return Encoded((example.candidates[example.gold],), 0)
 
     def weight(self, batch: Batch) -> int:
         return int((batch.target >= 0).sum())
 
     def value(self, scores: Tensor, gold: Tensor) -> None:
-        """The scores do not tell it: they are means over tokens, this weighs tokens alike."""
+        """None: the scores are means over tokens, this loss weighs all tokens equally."""
 
-    def said(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
+    def outputs(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
         del scores
         return target_log_p(model, batch).sum(1)
 
-    def of(self, said: Tensor, batch: Batch) -> Tensor:
-        return -said.sum() / (batch.target >= 0).sum().to(said.device)
+    def of(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return -outputs.sum() / (batch.target >= 0).sum().to(outputs.device)
 
 
 class SequenceLoss(AnswerLoss):
@@ -102,7 +102,7 @@ class SequenceLoss(AnswerLoss):
         if interface is not Interface.CAUSAL:
             raise UserError("task.loss=sequence: only a decoder predicts every token of a text")
 
-    def lesson(self, example: Encoded) -> Encoded:
+    def loss_example(self, example: Encoded) -> Encoded:
         gold = example.candidates[example.gold]
         target = (*gold.context[1:], gold.target[-1])
         return Encoded((Candidate(gold.context, target),), 0)
@@ -119,7 +119,7 @@ class NegativeAccuracy(ChoiceLoss):
 
 
 class Weighed(Protocol):
-    """A problem, as far as its mean loss goes."""
+    """The part of a problem that its mean loss needs."""
 
     def loss(self, model: Any, batch: Any) -> Tensor: ...
 
@@ -131,16 +131,16 @@ def mean_loss(
     model: Any,
     groups: Iterable[Sequence[Encoded]],
     batch_of: Callable[[Sequence[Encoded]], Any],
-    spread: Spread = map,
+    map_fn: MapFn = map,
 ) -> float:
-    """The loss of all lessons as if they were one batch: each group weighs what it is a mean of."""
+    """The loss of all examples as if they were one batch: groups are weighted by `weight`."""
 
     def weighed(examples: Sequence[Encoded]) -> tuple[float, float]:
         batch = batch_of(examples)
         return problem.weight(batch), float(problem.loss(model, batch))
 
     total = weights = 0.0
-    for weight, loss in spread(weighed, groups):
+    for weight, loss in map_fn(weighed, groups):
         total += weight * loss
         weights += weight
     return total / weights

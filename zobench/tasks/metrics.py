@@ -1,4 +1,4 @@
-"""How well a generated answer matches the gold ones: SQuAD's F1 and exact match.
+"""Metrics of generated answers: SQuAD's F1 and exact match, and equal numbers.
 
 Rajpurkar et al. 2016, section 6.1; the text is normalised as in their evaluation script.
 """
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 
-# an answer that says there is none: a shared word ("no") earns nothing
+# answers that mean "no answer": a shared word ("no") does not count
 _NO_ANSWER = ("CANNOTANSWER", "no answer")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -39,11 +39,11 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
 
 def _f1(prediction: str, gold: str) -> float:
     """F1 of two bags of words, twice the shared words over all words."""
-    found, wanted = normalised(prediction).split(), normalised(gold).split()
-    if gold in _NO_ANSWER or not (found and wanted):
-        return float(found == wanted)
-    shared = (Counter(found) & Counter(wanted)).total()
-    return 2 * shared / (len(found) + len(wanted))
+    found, expected = normalised(prediction).split(), normalised(gold).split()
+    if gold in _NO_ANSWER or not (found and expected):
+        return float(found == expected)
+    shared = (Counter(found) & Counter(expected)).total()
+    return 2 * shared / (len(found) + len(expected))
 
 
 def same_number(prediction: str, answers: Sequence[str]) -> float:

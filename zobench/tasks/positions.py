@@ -1,4 +1,4 @@
-"""How long a text a model takes, and which token ids."""
+"""The longest text that a model takes, and its token ids."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,15 +8,15 @@ from torch import nn
 from zobench.errors import UserError
 from zobench.interface import embeddings_of
 
-_UNSAID = 2048  # tokens of a model that names no limit
+_NO_LIMIT = 2048  # tokens of a model that names no limit
 
 
 def longest_text(model: Any) -> int:
     """How many tokens of a text fit, after the virtual ones that tuning puts before it."""
     config = model.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    said = getattr(text, "max_position_embeddings", None) or _UNSAID
-    positions = int(said) if said > 0 else _UNSAID  # XLNet's -1 is no limit
+    limit = getattr(text, "max_position_embeddings", None) or _NO_LIMIT
+    positions = int(limit) if limit > 0 else _NO_LIMIT  # XLNet's -1 is no limit
     return min([positions, *_tables(model, positions)]) - virtual_tokens(model)
 
 

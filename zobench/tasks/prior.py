@@ -1,9 +1,9 @@
-"""Content-free prompts, whose scores calibration takes away, and what stands before an empty one.
+"""Content-free prompts, whose scores calibration subtracts, and the token before an empty one.
 
 MeZO's code scores a choice after an empty prompt from its second token on where the tokenizer puts
 no beginning-of-sequence token in front: for one token the score is 0, and nothing is calibrated.
 Here such a choice comes after the tokenizer's BOS token or, without one, its eos token. It is the
-choice that follows the prompt: the codes strip the space before it where nothing else stands there
+choice that follows the prompt: the codes strip the space before it where the prompt is empty
 (sst2_bare, copa_bare, winogrande), and so compare the scores of two different tokens.
 """
 

@@ -1,7 +1,7 @@
-"""What a model does with padding and with later tokens, seen in two or three forward passes.
+"""Probes of a model: whether padding and later tokens change its outputs, by a few forward passes.
 
-No list of architectures says it: encoders without an attention mask, convolutions over padding,
-heads that read the last position, and decoders that are none are found by what they answer.
+No list of architectures is needed: encoders without an attention mask, convolutions over padding,
+heads that read the last position, and models that are no decoders are found by their outputs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +44,7 @@ def padding_is_hidden(
     most: int,
     device: torch.device,
 ) -> bool:
-    """Whether a short row gets the same alone and next to a long one, under any padding.
+    """Whether a short row has the same outputs alone and padded next to a long one.
 
     pair: the short row and the long one; padding: two token ids; most: the widest batch. Raises
     UserError for a model that fails on such rows.
@@ -78,7 +78,7 @@ def _padded(examples: Sequence[Encoded], pad: int, width: int) -> Batch:
 
 
 def check_left_to_right(model: Any, context: Sequence[int], device: torch.device) -> None:
-    """Raise UserError for a model that looks at later tokens before it predicts a token."""
+    """Raise UserError for a model whose prediction of a token depends on later tokens."""
     start = tuple(context[:8])
     other = next((token for token in start if token != start[-1]), None)
     if len(start) < 3 or other is None:
@@ -90,27 +90,27 @@ def check_left_to_right(model: Any, context: Sequence[int], device: torch.device
     if not same(log_p[0], log_p[1], torch.float32):
         raise UserError(
             f"model.path: {_name(model)} looks at the tokens after the one that it predicts, so"
-            " it is no left-to-right decoder; config.json of one says is_decoder, or causal"
+            " it is no left-to-right decoder; a decoder's config.json has is_decoder or causal"
         )
 
 
 @contextmanager
 def in_a_sentence(model: Any) -> Iterator[None]:
-    """What a model raises on the first rows that it reads becomes a UserError of one line.
+    """Turn an exception of the model on its first rows into a UserError of one line.
 
-    Only what tells of a device or of memory stays as it is.
+    Exceptions about a device or memory are raised unchanged.
     """
     try:
         yield
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        said = (str(error).strip().splitlines() or [""])[0][:160]
+        reason = (str(error).strip().splitlines() or [""])[0][:160]
         if any(word in str(error) for word in ("allocate memory", "CUDA", "NVIDIA")):
             raise
         raise UserError(
             f"model.path: {_name(model)} failed on rows of this task ({type(error).__name__}:"
-            f" {said}); choose another model, tuning or model.dtype"
+            f" {reason}); choose another model, tuning or model.dtype"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a run needs of its task: batches of a training set, their loss, and splits to evaluate."""
+"""The interface of tasks: batches of a training set, their loss, and splits to evaluate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zobench.interface import Interface
-from zobench.tasks.evaluation import Spread
+from zobench.tasks.evaluation import MapFn
 
 
 class Loaded(Protocol):
@@ -24,17 +24,17 @@ class Loaded(Protocol):
     def interface(self) -> Interface | None: ...
 
 
-class Batch(Protocol):
-    """Whatever the problem's loss takes; `tokens` is what it costs a model of language."""
+class AnyBatch(Protocol):
+    """The input of the problem's loss; `tokens` is its cost for a language model."""
 
     @property
     def tokens(self) -> int: ...
 
 
 class Answer(NamedTuple):
-    """What was answered to one example, what was right, and its share of the accuracy or metric.
+    """The prediction for one example, the right answer, and its share of the accuracy or metric.
 
-    A choice is its number among the example's choices, a text stands as it was generated.
+    A choice is given by its number among the example's choices, a text as it was generated.
     """
 
     answer: str
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 class Problem(Protocol):
-    """A task made ready for one model on one device."""
+    """A task prepared for one model on one device."""
 
     sizes: Mapping[str, int]  # examples in train, dev and test
 
@@ -51,19 +51,19 @@ class Problem(Protocol):
     def differentiable(self) -> bool:
         """Whether the loss has a gradient, which first-order optimizers need."""
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def batch(self, indices: Sequence[int]) -> AnyBatch:
         """The training examples with these indices."""
 
     def loss(self, model: Any, batch: Any) -> Tensor:
         """Mean loss of a batch, a differentiable scalar of float32 or more."""
 
     def weight(self, batch: Any) -> float:
-        """How many examples, or tokens, the mean loss of a batch is over."""
+        """The number of examples, or tokens, over which the loss of a batch is a mean."""
 
     def evaluate(
         self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
     ) -> dict[str, float]:
-        """`loss`, and whatever else the task is judged by, over all of `dev` or `test`.
+        """`loss` and the task's metrics over all of `dev` or `test`.
 
         answers: filled with one per example, in the data's order, by a task that has examples.
         """
@@ -71,7 +71,7 @@ class Problem(Protocol):
 
 @runtime_checkable
 class Noted(Protocol):
-    """A problem with something to say about its rows."""
+    """A problem that has notes on its rows."""
 
     notes: Sequence[str]  # a line each, for stderr, meta.json and the table
 
@@ -94,21 +94,21 @@ class Divisible(Protocol):
     def examples(self) -> int: ...
 
     def cut(self, first: int, last: int) -> Any:
-        """Those from `first` to `last` - 1, of which the same is said as in the whole."""
+        """Those from `first` to `last` - 1; the model's outputs for them are as in the whole."""
 
 
 @runtime_checkable
 class ByExample(Protocol):
-    """A problem whose loss is made of what the model says of each example by itself.
+    """A problem whose loss is a function of the model's outputs for each example.
 
     Its batches are Divisible, and those that it evaluates do not depend on each other.
     """
 
-    def said(self, model: Any, batch: Any) -> Tensor:
-        """What the loss needs of the model, one row per example; differentiable."""
+    def outputs(self, model: Any, batch: Any) -> Tensor:
+        """The model's outputs that the loss needs, one row per example; differentiable."""
 
-    def loss_of(self, said: Tensor, batch: Any) -> Tensor:
-        """The mean loss of a batch by what was said of all of its examples, in order."""
+    def loss_of(self, outputs: Tensor, batch: Any) -> Tensor:
+        """The mean loss of a batch by the outputs for all of its examples, in order."""
 
     def evaluate(
         self,
@@ -116,16 +116,16 @@ class ByExample(Protocol):
         split: str,
         batch_size: int,
         answers: list[Answer] | None = None,
-        spread: Spread = map,
+        map_fn: MapFn = map,
     ) -> dict[str, float]:
-        """As a Problem's; spread: finds out, as `map` does, what there is to say of each batch."""
+        """As a Problem's; map_fn: maps a function over the batches as `map` does, over ranks."""
 
 
 class Task(Protocol):
     """What `conf/task/` describes."""
 
     def prepare(self, loaded: Loaded, device: torch.device) -> Problem:
-        """Load the data as this model will read it; raises UserError where that cannot be."""
+        """Load and encode the data for this model; raises UserError where that is impossible."""
 
 
 @dataclass(frozen=True)

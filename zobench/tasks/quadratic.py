@@ -1,4 +1,4 @@
-"""f(x) = x^T H x / 2, with noise in its gradient if wanted: where optimizers can be checked."""
+"""f(x) = x^T H x / 2, with optional noise in its gradient: for checks of optimizers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Random tokens in place of a text: what memory and time are measured on where there is no data."""
+"""Random tokens in place of a text: for measurements of memory and time without data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,24 +10,24 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.draw import Draw
+from zobench.tasks.encoder import Encoder, check_truncation
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.in_context import check_demonstrations
 from zobench.tasks.losses import ChoiceLoss
 from zobench.tasks.problem import Loaded
-from zobench.tasks.reading import Reading, check_truncation
 
 _SPLITS = ("train", "dev", "test")
 
 
 class RandomTokens:
-    """Classification of `length` random tokens, for any model of language, without a tokenizer.
+    """Classification of `length` random tokens, for any language model, without a tokenizer.
 
-    Choices are one token each, predicted at the last place; they go through the batches, scores
-    and loss of every other task, so a step costs what it costs there. labels: the classes, which a
-    classification head is made for. demonstrations: each example of dev and test is that many
-    times longer, as if answered ones stood before it. truncation: `left` cuts what is longer than
-    the model to the model's length, `error` refuses it. sizes: examples per split; data_seed:
-    which tokens, choices and answers. The answers are as random as the rest: nothing is learnt.
+    Choices are one token each, predicted at the last place. Batches, scores and loss are those of
+    every other task, so a step costs the same. labels: the classes of a classification head.
+    demonstrations: each example of dev and test is that many times longer, as with demonstrations
+    before it. truncation: `left` cuts examples to the model's length, `error` refuses longer ones.
+    sizes: examples per split; data_seed: of tokens, choices and answers. The answers are random,
+    too: there is nothing to learn.
     """
 
     def __init__(
@@ -54,25 +54,27 @@ class RandomTokens:
     def prepare(self, loaded: Loaded, device: torch.device) -> ChoiceProblem:
         """Draw all splits; UserError for a model without text, or with too short a context."""
         if loaded.interface is None:
-            raise UserError("task=random_tokens: choose a model of language, such as model=tiny")
+            raise UserError("task=random_tokens: choose a language model, such as model=tiny")
         config = loaded.model.config.get_text_config()
         words = _Words(config.vocab_size, config.pad_token_id or 0)
-        reading = Reading(_Bare(loaded.model, words, loaded.interface), None, self.truncation)
-        asked = self.length * (1 + self.demonstrations)
-        lessons = {split: self._drawn(split, self.length, reading, words) for split in _SPLITS}
-        questions = {split: self._drawn(split, asked, reading, words) for split in _SPLITS[1:]}
-        return ChoiceProblem(lessons, questions, ChoiceLoss(), reading, device)
+        encoder = Encoder(_Bare(loaded.model, words, loaded.interface), None, self.truncation)
+        longer = self.length * (1 + self.demonstrations)
+        loss_examples = {
+            split: self._drawn(split, self.length, encoder, words) for split in _SPLITS
+        }
+        eval_examples = {split: self._drawn(split, longer, encoder, words) for split in _SPLITS[1:]}
+        return ChoiceProblem(loss_examples, eval_examples, ChoiceLoss(), encoder, device)
 
-    def _drawn(self, split: str, length: int, reading: Reading, words: "_Words") -> list[Encoded]:
-        if length > reading.max_length:
+    def _drawn(self, split: str, length: int, encoder: Encoder, words: "_Words") -> list[Encoded]:
+        if length > encoder.max_length:
             if self.truncation == "error":
                 raise UserError(
-                    f"task.length: {length} tokens, the model takes {reading.max_length}; "
+                    f"task.length: {length} tokens, the model takes {encoder.max_length}; "
                     "set task.truncation=left to cut them"
                 )
-            length = reading.max_length
+            length = encoder.max_length
         targets = tuple(range(self.classes))
-        if reading.interface is not Interface.CLASSIFIER:
+        if encoder.interface is not Interface.CLASSIFIER:
             choices = np.random.default_rng(self.draw.seed)
             targets = tuple(words.at(choices.choice(words.size - 1, self.classes, replace=False)))
         generator = np.random.default_rng([self.draw.seed, 1 + _SPLITS.index(split)])

@@ -1,4 +1,4 @@
-"""What a model says of the candidates of a batch."""
+"""Scores of the candidates of a batch."""
 
 import functools
 import inspect
@@ -51,10 +51,10 @@ def forward(model: Any, batch: Batch) -> Tensor:
 
 @contextmanager
 def _read_only(model: Any, places: Places) -> Iterator[list[bool]]:
-    """Let the output head see only these places; yields a list that is filled if it did.
+    """Restrict the output head to these places; yields a list that is filled if it was used.
 
     The head's input is cut, not its output, so logits of other places are never computed, and
-    whatever an architecture does after the head (scaling, soft caps) is done to these as well.
+    operations of the architecture after the head (scaling, soft caps) apply to these as well.
     """
     find = getattr(model, "get_output_embeddings", None)
     head = find() if find else None
@@ -99,7 +99,7 @@ def log_p_of(model: Any, batch: Batch) -> Tensor:
 
 
 def _parts(batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
-    """What goes through the model at once, and which rows of the batch it holds.
+    """Groups of rows that go through the model together, and their numbers in the batch.
 
     Of a batch whose rows stay alone the rows of one length, without padding.
     """
@@ -122,7 +122,7 @@ def _parts(batch: Batch) -> Iterator[tuple[Batch, Tensor]]:
 
 
 def _in_order(found: list[Tensor], order: list[Tensor]) -> Tensor:
-    """Rows of several tensors as one, each where its number says."""
+    """Rows of several tensors in one tensor, at the places of their numbers."""
     if len(found) == 1:
         return found[0]
     return torch.cat(found)[torch.cat(order).argsort().to(found[0].device)]
@@ -144,7 +144,7 @@ def language_scores(model: Any, batch: Batch, *, summed: bool = False) -> Tensor
 
 
 def candidate_scores(log_p: Tensor, batch: Batch, *, summed: bool) -> Tensor:
-    """(B, choices) of what `target_log_p` returns."""
+    """(B, choices) scores from the values of `target_log_p`."""
     total = log_p.sum(1)
     if not summed:
         total = total / (batch.target.to(total.device) >= 0).sum(1)

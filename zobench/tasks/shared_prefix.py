@@ -1,10 +1,10 @@
-"""Scores of candidates that begin alike: what an example's contexts share is read once.
+"""Scores of candidates with a common prefix: the prefix is computed once per example.
 
-The shared prefixes of a batch are padded on the left and leave their keys and values in a cache;
-then only what follows them is read, padded on the right, each row beside a copy of its prefix. No
-gap lies between the two, so relative positions are right too. Costs B prefixes and R continuations
-where rows of their own cost R times both. At most `at_once` continuations are read at a time, which
-bounds what the copies take: the cache of that many contexts, beside the one of B prefixes.
+The shared prefixes of a batch are padded on the left; their keys and values go into a cache. Then
+only the continuations are computed, padded on the right, each with a copy of its prefix. There is
+no gap between the two, so relative positions are right too. Costs B prefixes and R continuations,
+where rows of their own cost R times both. At most `at_once` continuations are computed at a time,
+which bounds the memory of the copies: the cache of that many contexts, plus that of B prefixes.
 """
 
 import copy
@@ -32,11 +32,11 @@ def shared_prefix_scores(
     cache = _empty_cache(model, int(split.shared.max()) + int(split.rest.max()))
     if cache is None:
         return None
-    asked = _Asked(model, batch, split)
+    scores = _TargetScores(model, batch, split)
     width = int(split.shared.max())
     before = torch.arange(width, device=split.shared.device) - (width - split.shared)[:, None]
     mask = (before >= 0).long()
-    asked.read(split.first, before, mask, cache)
+    scores.read(split.first, before, mask, cache)
     if not all(layer.is_initialized and len(layer.keys) == len(mask) for layer in cache.layers):
         return None
     for rows in split.rest.nonzero().flatten().split(at_once):
@@ -44,8 +44,8 @@ def shared_prefix_scores(
         after = torch.arange(int(split.rest[rows].max()), device=rows.device)
         inside = (after < split.rest[rows, None]).long()
         whole = torch.cat([mask[owner], inside], dim=1)
-        asked.read(rows, split.shared[owner, None] + after, whole, _of(cache, owner.cpu()))
-    return candidate_scores(asked.log_p, batch, summed=summed)
+        scores.read(rows, split.shared[owner, None] + after, whole, _of(cache, owner.cpu()))
+    return candidate_scores(scores.log_p, batch, summed=summed)
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def _of(cache: Any, examples: Tensor) -> Any:
     return chosen
 
 
-class _Asked:
-    """The target tokens of a batch, whose log-probabilities one pass after the other fills in."""
+class _TargetScores:
+    """The log-probabilities of a batch's target tokens, filled in pass by pass."""
 
     def __init__(self, model: Any, batch: Batch, split: _Split) -> None:
         self.model, self.batch = model, batch
@@ -148,7 +148,7 @@ class _Asked:
             ),
         )
         index = torch.zeros_like(row).index_put((mine,), which)
-        told = mine[self.batch.picked] & (self.batch.target >= 0)
-        picked, target = index[self.batch.picked[told]], self.batch.target[told]
+        known = mine[self.batch.picked] & (self.batch.target >= 0)
+        picked, target = index[self.batch.picked[known]], self.batch.target[known]
         found = log_p[picked.to(log_p.device), target.to(log_p.device)]
-        self.log_p[told] = found.to(self.log_p.device)
+        self.log_p[known] = found.to(self.log_p.device)

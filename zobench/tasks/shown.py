@@ -14,16 +14,16 @@ def brief(text: object, most: int = _MOST) -> str:
 
 
 def quoted(text: str) -> str:
-    """In quotation marks, with escapes for what is unseen and code points where letters deceive."""
+    """In quotation marks, with escapes for invisible characters and code points for look-alikes."""
     cut = brief(text)
     return f"{cut!r} ({cut!a})" if _deceives(cut) else repr(cut)
 
 
 def visible(text: object) -> str:
-    """As it is where that says all, else as `quoted`."""
-    said = str(text)
-    plain = said.isprintable() and said == said.strip() and said and not {*said} & {*",'\""}
-    return brief(said) if plain and not _deceives(said) else quoted(said)
+    """The text itself where it is unambiguous, else as `quoted`."""
+    shown = str(text)
+    plain = shown.isprintable() and shown == shown.strip() and shown and not {*shown} & {*",'\""}
+    return brief(shown) if plain and not _deceives(shown) else quoted(shown)
 
 
 def listed(names: Iterable[object]) -> str:

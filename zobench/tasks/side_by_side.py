@@ -1,4 +1,4 @@
-"""Batches of several runs as rows of one: each padded to what the longest of them needs."""
+"""Batches of several runs as rows of one batch: each padded to the longest."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,16 +21,16 @@ def side_by_side(
 ) -> tuple[Tensors, Callable[[Mapping[str, Tensor]], Tensor]]:
     """The batches' tensors, stacked, and the loss of a row of them.
 
-    What a shorter batch is padded with no loss looks at: tokens that the attention mask hides,
-    contexts that nobody reads, candidates of no example. Raises UserError for batches of numbers
-    other than tensors, and for batches of different sizes.
+    Padding has no effect on a loss: it consists of tokens that the attention mask hides, contexts
+    that are not read, and candidates of no example. Raises UserError for batches that are not texts
+    in tensors, and for batches of different sizes.
     """
     if not all(isinstance(batch, Batch) for batch in batches):
-        raise UserError("this task's batches are not texts in tensors, which side by side they are")
+        raise UserError("this task's batches are not texts in tensors: its runs do not pack")
     if any(batch.alone for batch in batches):
-        raise UserError("this model lets padding change what a row gets: its batches do not pack")
+        raise UserError("padding changes a row's outputs in this model: its batches do not pack")
     if len({len(batch.gold) for batch in batches}) > 1:
-        raise UserError("batches of different sizes have no loss side by side")
+        raise UserError("batches of different sizes do not pack")
     first = batches[0]
     names = [name for name, value in vars(first).items() if isinstance(value, Tensor)]
     stacks = {n: _stacked([getattr(b, n) for b in batches], _FILLERS.get(n, 0)) for n in names}

@@ -4,7 +4,7 @@ Every adjective belongs to one of three disjoint sets. Pretraining text shows th
 great.") only after reviews whose adjectives are all `shown`. `task` and `fresh` adjectives stand in
 pretraining reviews beside shown ones of the same polarity and without a verdict: their polarity can
 be learnt from the company they keep, their verdict cannot. Train and dev sentences use `task`
-adjectives, test sentences `fresh` ones: a tuned model is asked about words it was not tuned on.
+adjectives, test sentences `fresh` ones: a tuned model is tested on words it was not tuned on.
 
 The reviewers of the pretraining text are polite: their verdict is mostly "great", a little less
 often after a bad review. A pretrained model thus reads polarity well but always answers "great":

@@ -89,8 +89,8 @@ class Expression:
                 raise UserError(f"{brief(self.text)} is {called(value)}, expected true or false")
             return bool(value)
 
-        said: bool = self._applied(found, row, more)
-        return said
+        value: bool = self._applied(found, row, more)
+        return value
 
     def _applied(self, read: Callable[[Any], Any], row: Row, more: Mapping[str, Any]) -> Any:
         def value(values: Mapping[str, Any]) -> Any:
@@ -137,13 +137,13 @@ def _compiled(
 
 def _constants(whole: str) -> set[str]:
     """The words that Jinja reads as values where a name of a column may be meant."""
-    tokens = [(kind, said) for _, kind, said in environment().lex(whole) if kind != "whitespace"]
+    tokens = [(kind, word) for _, kind, word in environment().lex(whole) if kind != "whitespace"]
     before = {".", "is", "not"}  # an item of an object, a test
     pairs = zip([("", ""), *tokens], tokens, strict=False)
     return {
-        said
-        for (_, last), (kind, said) in pairs
-        if kind == "name" and said in _CONSTANTS and last not in before
+        word
+        for (_, last), (kind, word) in pairs
+        if kind == "name" and word in _CONSTANTS and last not in before
     }
 
 
@@ -172,9 +172,9 @@ def _applied(
     names: Iterable[str],
     more: Mapping[str, Any],
 ) -> Any:
-    if said := next((name for name in names if name in _CONSTANTS and name in row.values), None):
+    if word := next((name for name in names if name in _CONSTANTS and name in row.values), None):
         raise UserError(
-            f"{row.where}: {key}: {said} is a word of templates, not the column{_by_name(said)}"
+            f"{row.where}: {key}: {word} is a word of templates, not the column{_by_name(word)}"
         )
     try:
         return function(helpers() | context(row.values, names) | dict(more))
@@ -188,10 +188,10 @@ def _applied(
 
 
 def _there(row: Row, names: Iterable[str], more: Mapping[str, Any]) -> str:
-    """The columns that there are, where one that is wanted is not."""
+    """The columns that there are, where one that is used does not exist."""
     own = {WHOLE_ROW, *HELPERS, *_CONSTANTS, *more}
-    wanted = {"self" if name == SELF else name for name in names if name not in own}
-    if all(named(row.values, name) for name in wanted):
+    used = {"self" if name == SELF else name for name in names if name not in own}
+    if all(named(row.values, name) for name in used):
         return ""
     odd = next((name for name in row.values if not str(name).isidentifier()), None)
     return f"; the row has {listed(row.values)}{'' if odd is None else _by_name(str(odd))}"

@@ -18,8 +18,8 @@ from zobench.tasks.scoring import forward_arguments
 _SEEN = 3  # tokens that a probe writes
 
 
-class Company(enum.Enum):
-    """Which prompts are generated from together."""
+class Grouping(enum.Enum):
+    """Which prompts are continued in one batch."""
 
     ANY = "all, padded on the left"
     LENGTH = "those of one length"
@@ -30,8 +30,8 @@ class Company(enum.Enum):
 class Writer:
     """Continues prompts by at most `most` tokens, up to the first of `stop` (not included).
 
-    Only the largest logit counts: of the model's generation_config.json nothing is used but the ids
-    that end a text. padding: an id that fills up prompts on the left, as generating needs.
+    Only the largest logit counts: of the model's generation_config.json only the ids that end a
+    text are used. padding: the id that pads prompts on the left.
     """
 
     tokenizer: Any
@@ -39,7 +39,7 @@ class Writer:
     most: int
     padding: int
     device: torch.device
-    company: Company = Company.ANY
+    grouping: Grouping = Grouping.ANY
 
     @torch.no_grad()
     def __call__(self, model: Any, prompts: Sequence[tuple[int, ...]]) -> list[str]:
@@ -52,10 +52,10 @@ class Writer:
         return texts
 
     def _together(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-        """Neighbours that are generated from together."""
-        if self.company is Company.ANY:
+        """Neighbours that are continued in one batch."""
+        if self.grouping is Grouping.ANY:
             yield list(prompts)
-        elif self.company is Company.LENGTH:
+        elif self.grouping is Grouping.LENGTH:
             yield from (list(some) for _, some in groupby(prompts, key=len))
         else:
             yield from ([prompt] for prompt in prompts)
@@ -113,14 +113,14 @@ class Writer:
         return text.strip()
 
     @torch.no_grad()
-    def company_of(
+    def grouping_of(
         self, model: Any, short: tuple[int, ...], long: tuple[int, ...], other: int
-    ) -> Company:
-        """With which prompts a model continues the short one as it does alone.
+    ) -> Grouping:
+        """The largest grouping in which a model continues the short prompt as it does alone.
 
-        other: a second id to pad with. Kinds that keep states or windows of the last tokens count
-        padding among them; the others are seen to hide it. Raises UserError for a model that cannot
-        generate.
+        other: a second id to pad with. Models that keep states or windows of the last tokens count
+        padding among them; for the others it is checked that they hide it. Raises UserError for a
+        model that cannot generate.
         """
         whole = len(long) + self.most + virtual_tokens(model)
         with in_a_sentence(model):
@@ -129,15 +129,15 @@ class Writer:
             expected = torch.stack([step[0].float() for step in alone])
             _, alike = self._generated(model, [short, (other, *short[1:])], steps, self.padding)
             if not _begin_alike(alike, expected, dtype_of(model)):
-                return Company.NONE
+                return Grouping.NONE
             if not _keeps_all_keys(model, whole) or whole > switches_at(model):
-                return Company.LENGTH
+                return Grouping.LENGTH
             both = [short, long]
             padded = [self._generated(model, both, steps, p)[1] for p in (self.padding, other)]
         first = torch.stack([step[0].float() for step in padded[0]])
         hidden = _begin_alike(padded[0], expected, dtype_of(model))
         hidden &= _begin_alike(padded[1], first, torch.float32)
-        return Company.ANY if hidden else Company.LENGTH
+        return Grouping.ANY if hidden else Grouping.LENGTH
 
 
 def _begin_alike(found: Sequence[Tensor], expected: Tensor, dtype: torch.dtype) -> bool:
@@ -150,7 +150,7 @@ def _begin_alike(found: Sequence[Tensor], expected: Tensor, dtype: torch.dtype) 
 def _keeps_all_keys(model: Any, length: int) -> bool:
     """Whether a model keeps the keys of `length` tokens, all of them by their positions.
 
-    A window that virtual tokens, padding and text must share takes padding for context.
+    A window over virtual tokens, padding and text would include padding in the context.
     """
     if not {"past_key_values", "position_ids"} <= forward_arguments(model):
         return False
@@ -175,9 +175,9 @@ def _ends(model: Any) -> set[int]:
 
 @contextmanager
 def _greedy(model: Any, padding: int, most: int) -> Iterator[None]:
-    """Generate as a plain greedy loop would, whatever the model's folder says.
+    """Generate greedily, independently of the generation config in the model's folder.
 
-    transformers fills in what a given config leaves open from the model's own, so that has to go.
+    transformers completes a given config from the model's own, so that one is removed.
     """
     from transformers import GenerationConfig
 

@@ -1,4 +1,4 @@
-"""What templates write of data: texts, numbers and dates, however they are put together."""
+"""The output of templates: texts, numbers and dates, and operations on them."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ _DIGITS = re.compile(r"\d{4,}")
 
 
 class Method:
-    """A method of a text, which is there to be called."""
+    """A method of a text, which must be called."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._name, self._function = name, function
@@ -46,12 +46,12 @@ def written(value: Any) -> Any:
 
 
 def bounded(*widths: Any) -> None:
-    """Raise for a width that makes a text of data longer than any text is."""
+    """Raise for a width that makes a text unreasonably long."""
     if large := [w for w in widths if isinstance(w, int) and w > MOST]:
         raise jinja2.TemplateRuntimeError(f"a width of {large[0]:.0e} is more than {MOST:,}")
 
 
-class _Cells(Mapping[str, Any]):
+class _WrittenValues(Mapping[str, Any]):
     """The values of a mapping, each of which is a text, a number or a date where it is read."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -76,7 +76,7 @@ def percent(text: str, values: Any) -> str:
             raise jinja2.TemplateRuntimeError("a width of * is not read; give the number")
         bounded(*(int(size[:20]) for size in (width, precision) if size))
     if isinstance(values, Mapping) and "%(" in text:
-        return text % _Cells(values)
+        return text % _WrittenValues(values)
     if isinstance(values, tuple):
         return text % tuple(map(written, values))
     return text % (written(values),)
@@ -100,7 +100,7 @@ class Format(SandboxedFormatter):
 def check_growth(
     name: str, text: Any, *args: Any, old: Any = None, new: Any = None, count: Any = None
 ) -> None:
-    """Raise for a `replace` or `join` that makes a text of data longer than any text is."""
+    """Raise for a `replace` or `join` that makes a text unreasonably long."""
     del count  # of replacements: all of them are the most
     old, new = [*args, *(word for word in (old, new) if word is not None), None, None][:2]
     long = 0
@@ -113,7 +113,7 @@ def check_growth(
 
 
 def product(left: Any, right: Any) -> Any:
-    """`left * right`, unless it repeats a text or a list beyond any use."""
+    """`left * right`, unless it makes a text or a list unreasonably long."""
     for many, times in ((left, right), (right, left)):
         long = len(many) if isinstance(many, Sequence) else 0
         if long and isinstance(times, int) and long * times > MOST:
@@ -124,7 +124,7 @@ def product(left: Any, right: Any) -> Any:
 
 
 def power(left: Any, right: Any) -> Any:
-    """`left ** right`, unless it is a number of too many digits."""
+    """`left ** right`, unless the result has too many digits."""
     if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > MOST:
         raise jinja2.TemplateRuntimeError(
             f"{called(left)} ** {called(right)} has more digits than are written"

@@ -10,7 +10,7 @@ from zobench.tuning.kinds import classifies, head_parts
 
 
 def with_adapter(model: nn.Module, config: Any, seed: int) -> Any:
-    """peft's wrapper around the model: the adapter, and a classification head, are all that trains.
+    """peft's wrapper around the model: only the adapter and a classification head are trained.
 
     Initial values are drawn from `seed`; the adapter is float32 whatever the model is.
     """
@@ -19,7 +19,7 @@ def with_adapter(model: nn.Module, config: Any, seed: int) -> Any:
     if classifies(model):
         config.modules_to_save = head_parts(model)
     with seeded(seed), warnings.catch_warnings():
-        # peft asks for it by a name that transformers 5 announces to rename
+        # peft reads it by a name that is deprecated in transformers 5
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         tuned: Any = get_peft_model(model, config)
     return tuned.train(model.training)  # new modules begin in training mode

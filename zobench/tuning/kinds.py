@@ -1,4 +1,4 @@
-"""What kind of language model is tuned, and what of it is its head."""
+"""The kind of a language model, and the parameters of its head."""
 
 from collections.abc import Iterable
 from typing import Any

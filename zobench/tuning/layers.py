@@ -12,8 +12,8 @@ from zobench.tuning.kinds import check_text, some
 def layers(model: nn.Module, *, patterns: Sequence[str]) -> nn.Module:
     """Train the parameters in whose name one of the regular expressions is found, freeze the rest.
 
-    A classification head is trained if a pattern says so. Raises UserError for a pattern that is
-    no expression or is found nowhere.
+    A classification head is trained if a pattern matches it. Raises UserError for a pattern that is
+    no regular expression or matches nothing.
     """
     check_text(model, "layers")
     model.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""LoRA: a low-rank update beside the query and value projections (Hu et al. 2021)."""
+"""LoRA: a low-rank update of the query and value projections (Hu et al. 2021)."""
 
 from collections.abc import Sequence
 from typing import Any, cast

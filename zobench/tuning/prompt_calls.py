@@ -1,9 +1,9 @@
-"""What a soft prompt changes for who calls the model: nothing.
+"""Hooks that give a model with a soft prompt the call interface of the model without one.
 
-peft's own forward answers with logits for the virtual tokens too, lets a decoder's classifier read
-the last position of the batch even where that is padding, and generates with positions that depend
-on the padding. Mended by hooks, so that the saved adapter stays an ordinary one. What hooks leave
-to each other lies on the modules that they belong to, for copies of the model to have their own.
+peft's own forward returns logits for the virtual tokens too, lets a decoder's classifier read the
+last position of the batch even where that is padding, and generates with positions that depend on
+the padding. Hooks correct this, so that the saved adapter stays an ordinary one. State of the hooks
+is stored on the modules that they belong to, so that copies of the model have their own.
 """
 
 import types
@@ -35,7 +35,7 @@ def _ids(args: tuple[Any, ...], inputs: dict[str, Any]) -> Tensor:
 
 
 def _without_prompt(tuned: Any, args: tuple[Any, ...], inputs: dict[str, Any], output: Any) -> Any:
-    """Drop the logits of the virtual tokens, unless only some places were asked for."""
+    """Drop the logits of the virtual tokens, unless only some places were requested."""
     rows, length = _ids(args, inputs).shape
     virtual = tuned.active_peft_config.num_virtual_tokens
     if output.logits.shape[:2] == (rows, virtual + length):
@@ -64,7 +64,7 @@ def _with_ids(base: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
 
 
 def _with_prompt(embedding: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    """Answer the lookup of those ids with prompt and text; peft's own lookup passes through."""
+    """Return prompt and text for the lookup of those ids; peft's own lookup passes through."""
     del args
     made, embedding.embeds_of_call = embedding.embeds_of_call, None
     return output if made is None else made

@@ -7,11 +7,11 @@ from torch import nn
 
 
 def save(model: nn.Module, tokenizer: Any, folder: str | Path) -> None:
-    """Write what was trained: the whole model, or where peft added to it the adapter alone.
+    """Write the trained weights: the whole model, or the adapter alone for a model of peft.
 
     `AutoModelFor...from_pretrained` loads the former, `PeftModel.from_pretrained(base, folder)` the
     latter. A float32 head on a 16-bit model is float32 in the file, but loads as the model's dtype
-    unless from_pretrained is told otherwise.
+    unless from_pretrained gets another dtype.
     """
     from peft import PeftModel
 

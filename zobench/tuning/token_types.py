@@ -11,7 +11,7 @@ from zobench.tuning.kinds import classifies
 
 
 def keep_token_types(tuned: Any) -> None:
-    """Take them from the call before peft sees them, and give them to the base model."""
+    """Remove them from the call before peft sees them, and pass them to the base model."""
     base = tuned.get_base_model()
     if not classifies(base):
         base.types_of_call = None

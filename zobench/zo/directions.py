@@ -1,4 +1,4 @@
-"""Lazy directions: what a sampler hands out for one slot; drawn again wherever it is needed."""
+"""Lazy directions: what a sampler returns for one slot; drawn again wherever it is needed."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Direction(ABC):
         Args:
             start: First element.
             count: Number of elements.
-            device: Where it is wanted.
+            device: Where the vector is made.
 
         Returns:
             z[start : start + count]; float32, or float64 where state is float64.

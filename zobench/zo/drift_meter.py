@@ -1,8 +1,8 @@
-"""How far 16-bit weights that are perturbed in place are from where their updates sent them.
+"""The drift of 16-bit weights that are perturbed in place without remainders.
 
-Every displacement rounds what is stored, so that such weights wander without being told to, and
-updates smaller than their spacing are lost in it (docs/numerics.md). A sample of the weights is
-followed beside them in float32, by the same updates along the same directions.
+Every displacement rounds the stored weights, so that they move without an update, and updates
+smaller than their spacing are lost (docs/numerics.md). A sample of the weights is kept in float32
+and gets the same updates along the same directions, for comparison.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zobench.zo.feedback import GRAD, MOVE, Replay
+from zobench.zo.feedback import GRAD, MOVE, DrawnTerm
 from zobench.zo.space import Slot
 
 _BLOCKS, _BLOCK = 16, 1024  # so many elements of so many places, at even distances
@@ -52,15 +52,15 @@ class DriftMeter:
         """Those with a sample."""
         return {sample.slot.id: sample.slot for sample in self._samples}.values()
 
-    def follow(self, slot: Slot, replays: Sequence[Replay], lr: float) -> None:
+    def follow(self, slot: Slot, drawn: Sequence[DrawnTerm], lr: float) -> None:
         """Do to the slot's samples what the update does to its weights."""
         for sample in self._samples:
             if sample.slot is not slot:
                 continue
             added = torch.zeros_like(sample.meant)
-            for replay in replays:
-                z = replay.direction.draw(sample.start, added.numel(), added.device)
-                given = replay.coefficients
+            for term in drawn:
+                z = term.direction.draw(sample.start, added.numel(), added.device)
+                given = term.coefficients
                 added.add_(z.to(added), alpha=given.get(MOVE, 0.0) - lr * given.get(GRAD, 0.0))
             sample.meant.add_(added)
             self._update = float(added.square().mean().sqrt())
@@ -68,9 +68,9 @@ class DriftMeter:
     def findings(self) -> dict[str, float]:
         """What to log.
 
-        drift/relative: |w - meant| / |meant|. drift/cosine: of the way that the weights have gone
-        and the way they were sent. drift/update_in_spacings: the last update's size over half the
-        spacing of a weight of median size; below 1 rounding decides what becomes of it.
+        drift/relative: |w - meant| / |meant|. drift/cosine: between the change of the weights and
+        the change that the updates meant. drift/update_in_spacings: the last update's size over
+        half the spacing of a weight of median size; below 1 most of it is lost to rounding.
         """
         now = torch.cat([sample.now for sample in self._samples])
         first = torch.cat([sample.first for sample in self._samples])

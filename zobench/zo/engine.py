@@ -6,39 +6,39 @@ from contextlib import closing, nullcontext
 from typing import TypeVar
 
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.displacement import InPlace
 from zobench.zo.drift_meter import DriftMeter
-from zobench.zo.estimators.base import Estimator, Question
-from zobench.zo.feedback import GRAD, PLAIN, Feedback, Replay, Request, Step
-from zobench.zo.passes.move import carry_out
+from zobench.zo.estimators.base import Ask, Estimator
+from zobench.zo.feedback import GRAD, PLAIN, DrawnTerm, Feedback, Request, Step
+from zobench.zo.passes.move import apply_moves
+from zobench.zo.planner import Planner, Update
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
-from zobench.zo.scalars import Scalar, present
-from zobench.zo.sheets import Asked, Sheets
+from zobench.zo.scalars import Scalar, current_scalars
 from zobench.zo.space import Slot
-from zobench.zo.walk import InPlace
 
 # The losses of requests for one batch, in order; or (loss, slope) of a single one `along`.
-Answer = Callable[[Sequence[Request]], Sequence[float]]
+Evaluate = Callable[[Sequence[Request]], Sequence[float]]
 Result = TypeVar("Result")
-# Requests go out, as `Answer` gets them, and their losses come in, until there is a result.
-Dialogue = Generator[Sequence[Request], Sequence[float], Result]
+# Requests go out, as `Evaluate` gets them, and their losses come in, until there is a result.
+AskTell = Generator[Sequence[Request], Sequence[float], Result]
 
 
 class Diverged(FloatingPointError):
     """A loss was NaN or infinite; the weights are back at the step's clean point."""
 
 
-def answered(dialogue: Dialogue[Result], answer: Answer) -> Result:
-    """The result of the dialogue, which is closed whatever the answer raises."""
-    with closing(dialogue):
+def drive(steps: AskTell[Result], evaluate: Evaluate) -> Result:
+    """Evaluate what the generator asks for until it returns; it is closed whatever is raised."""
+    with closing(steps):
         values = None
         while True:
             try:
-                requests = dialogue.send(values)  # type: ignore[arg-type]
+                requests = steps.send(values)  # type: ignore[arg-type]
             except StopIteration as stop:
                 result: Result = stop.value
                 return result
-            values = answer(requests)
+            values = evaluate(requests)
 
 
 class Engine:
@@ -49,7 +49,7 @@ class Engine:
         sampler: The law of z; it is bound to the slots here.
         seed: The run's seed, the first part of every key.
         arithmetic: How the weights are displaced and rounded; by their dtype unless given.
-        pack: More than 1 hands up to so many points at once to who answers, with the weights left
+        pack: More than 1 hands up to so many points at once to the caller, with the weights left
             clean.
 
     Attributes:
@@ -76,20 +76,20 @@ class Engine:
         self.forwards = 0
         self.losses: list[float] = []
         self.arithmetic = arithmetic or Arithmetic()
-        self.sheets = Sheets(slots, sampler)
-        self.walk = self.arithmetic.begin(slots, sampler, self.sheets)
+        self.planner = Planner(slots, sampler)
+        self.displacement = self.arithmetic.begin(slots, sampler, self.planner)
         half = [slot for slot in slots if slot.parameter.dtype.itemsize < 4]
         alone = [slot for slot in half if slot.rounding.remainder is None]
-        self.drift = DriftMeter(alone) if alone and isinstance(self.walk, InPlace) else None
+        self.drift = DriftMeter(alone) if alone and isinstance(self.displacement, InPlace) else None
         sampler.bind(slots, seed)
 
     def evaluation(
         self, estimator: Estimator, *, step: int, eps: float, lr: float
-    ) -> Dialogue[Feedback]:
+    ) -> AskTell[Feedback]:
         """Ask for the estimator's points; weights may stay at the last one until `update`.
 
-        While it waits for an answer the weights are at the point that it asks for. Whatever is
-        raised here or thrown in, and when it is closed early, the weights are restored first.
+        While it waits for losses the weights are at the requested point. On every exception, and
+        when it is closed early, the weights are restored first.
 
         Args:
             estimator: Whose points are evaluated.
@@ -108,42 +108,44 @@ class Engine:
         """
         self.sampler.begin_step(step)
         self.losses = []
-        plan = estimator.estimate(Step(self.seed, step, eps, lr, self.sampler.layers))
+        asks = estimator.estimate(Step(self.seed, step, eps, lr, self.sampler.layers))
         try:
-            asked = next(plan)
+            ask = next(asks)
             while True:
-                told = yield from self._told(asked, step)
-                asked = plan.send(told)
+                values = yield from self._tell(ask, step)
+                ask = asks.send(values)
         except StopIteration as stop:
             feedback: Feedback = stop.value
             return feedback
         except BaseException:
-            self.walk.leave()
+            self.displacement.leave()
             raise
 
-    def _told(self, asked: Question, step: int) -> Dialogue[float | Sequence[float]]:
-        """What the plan receives: a loss, (loss, slope) of a request `along`, a list of losses."""
-        if isinstance(asked, list):
-            requests = [Request(point) for point in asked]
+    def _tell(self, ask: Ask, step: int) -> AskTell[float | Sequence[float]]:
+        """What the estimator receives: a loss, a list of losses, or (loss, slope) for `along`."""
+        if isinstance(ask, list):
+            requests = [Request(point) for point in ask]
             losses: list[float] = []
-            for at in range(0, len(asked), self.pack):
+            for at in range(0, len(ask), self.pack):
                 losses += yield from self._ask(requests[at : at + self.pack], step)
             return losses
-        request = asked if isinstance(asked, Request) else Request(asked)
+        request = ask if isinstance(ask, Request) else Request(ask)
         values = yield from self._ask([request], step)
         return values[0] if len(values) == 1 else values
 
-    def _ask(self, requests: Sequence[Request], step: int) -> Dialogue[Sequence[float]]:
+    def _ask(self, requests: Sequence[Request], step: int) -> AskTell[Sequence[float]]:
         first, along = requests[0], requests[0].along
         watched = not self.losses and not first.point  # the clean weights, before any direction
         self.at_once = len(requests)
         there = (
-            self.walk.evaluating(first) if self.pack == 1 or along is not None else nullcontext()
+            self.displacement.evaluating(first)
+            if self.pack == 1 or along is not None
+            else nullcontext()
         )
         onlooker = self.sampler.watch() if watched else nullcontext()
         alone = self.pack == 1 and along is None and isinstance(onlooker, nullcontext)
         with there, onlooker:
-            self.bare = alone and isinstance(self.walk, InPlace)
+            self.bare = alone and isinstance(self.displacement, InPlace)
             try:
                 values = yield requests
             finally:
@@ -153,14 +155,14 @@ class Engine:
         names = ("loss",) * len(requests) if along is None else ("loss", "slope")
         for name, value in zip(names, values, strict=True):
             if not isinstance(value, Scalar) and not math.isfinite(value):
-                doubt = self.walk.doubt if self.forwards == len(values) else ""
-                raise Diverged(f"the {name} is {value} at step {step}{doubt}")
+                hint = self.displacement.hint if self.forwards == len(values) else ""
+                raise Diverged(f"the {name} is {value} at step {step}{hint}")
         return values
 
     def update(self, feedback: Feedback, rule: Rule, *, step: int, lr: float) -> None:
         """Restore the weights and apply the feedback, one pass; then let the sampler learn.
 
-        What rule and sampler do to all slots is carried out together, the rule's moves first.
+        The moves of all slots are applied together, the rule's before the sampler's.
 
         Args:
             feedback: What `evaluation` returned.
@@ -170,29 +172,29 @@ class Engine:
         """
         self.arithmetic.begin_update(self.seed, step)
         rule.begin_step(feedback.channels.get(GRAD, {}), step=step)
-        asked = [key for channel in feedback.channels.values() for key in channel]
-        keys = [*dict.fromkeys([*self.walk.at, *asked, *rule.recall()])]
-        update = Asked(rule, feedback, self.walk.at, keys, lr, step)
-        if self.drift is not None and PLAIN in rule.gives and present() is None:
+        estimated = [key for channel in feedback.channels.values() for key in channel]
+        keys = [*dict.fromkeys([*self.displacement.at, *estimated, *rule.past_keys()])]
+        update = Update(rule, feedback, self.displacement.at, keys, lr, step)
+        if self.drift is not None and PLAIN in rule.gives and current_scalars() is None:
             for slot in self.drift.slots:
-                replays = self.sampler.revise(slot, update.replays(slot, self.sampler))
-                self.drift.follow(slot, replays, lr)
-        seen = [] if self.sheets.update(update) else self._one_by_one(update)
+                drawn = self.sampler.released_update(slot, update.drawn_terms(slot, self.sampler))
+                self.drift.follow(slot, drawn, lr)
+        seen = [] if self.planner.update(update) else self._one_by_one(update)
         self.arithmetic.end_update()
-        self.walk.at = {}
-        learnt = [self.sampler.observe(slot, replays) for slot, replays in seen]
-        carry_out(move for move in learnt if move)
+        self.displacement.at = {}
+        moves = [self.sampler.observe(slot, drawn) for slot, drawn in seen]
+        apply_moves(move for move in moves if move)
         self.sampler.end_step()
 
-    def _one_by_one(self, asked: Asked) -> list[tuple[Slot, list[Replay]]]:
-        """Ask rule and sampler for each slot; returns what the sampler may learn from."""
+    def _one_by_one(self, update: Update) -> list[tuple[Slot, list[DrawnTerm]]]:
+        """Plan the update slot by slot; returns the terms that the sampler may learn from."""
         seen, moves = [], []
         for slot in self.slots:
-            replays = asked.replays(slot, self.sampler)
+            drawn = update.drawn_terms(slot, self.sampler)
             slot.restore()
-            replays = self.sampler.revise(slot, replays)
-            if move := asked.move(slot, replays):
-                moves.append(self.sampler.ride(slot, move, replays))
-            seen.append((slot, replays))
-        carry_out(moves)
+            drawn = self.sampler.released_update(slot, drawn)
+            if move := update.move(slot, drawn):
+                moves.append(self.sampler.with_row_sums(slot, move, drawn))
+            seen.append((slot, drawn))
+        apply_moves(moves)
         return seen

@@ -1,4 +1,4 @@
-"""The scalars that cross the borders between sampler, estimator and rule."""
+"""The scalars that are exchanged between sampler, estimator and rule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ CURVATURE = "curvature"  # |second differences| along z, for samplers that learn
 PROBE = "probe"  # a second estimate of the gradient, for samplers that refresh their law from it
 MOVE = "move"  # the step itself: w <- w + sum of coefficient * z, without a learning rate
 
-# Abilities, beside the channels, that one part may need of another.
+# Abilities, in addition to the channels, that one part may need of another.
 CLEAN = "clean point first"  # estimator: the first evaluation is of the clean weights
 PAST = "past directions"  # sampler: a key of an earlier step gives the direction it gave, weight 1
-COORDINATES = "coordinates"  # sampler: directions are a small core lifted by bases
+COORDINATES = "coordinates"  # sampler: directions are small coordinates between two bases
 LAYERS = "layer drifts"  # sampler: one direction per layer from the first weights to today's
 PREVIOUS = "previous step"  # sampler: the direction of the step before
 MOMENTUM = "momentum"  # rule: its buffer `momentum` times -lr is what moved the weights
@@ -47,7 +47,7 @@ class Request(NamedTuple):
     Attributes:
         point: Displacement from the clean weights: the sum of scale * z(key).
         batch: Evaluate this batch of the anchor data instead of the step's.
-        along: Also differentiate along this direction, in forward mode; the answer is then
+        along: Also differentiate along this direction, in forward mode; the result is then
             (loss, slope) and costs two forwards.
     """
 
@@ -58,7 +58,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """What an estimator is told of a step.
+    """The step, as an estimator sees it.
 
     Attributes:
         seed: The run's seed.
@@ -88,7 +88,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What an estimator made of a step's losses.
+    """An estimator's result: the coefficients that follow from a step's losses.
 
     Attributes:
         loss: The loss to report.
@@ -100,27 +100,31 @@ class Feedback:
     loss: float
     channels: Mapping[str, Mapping[Key, float]] = field(default_factory=dict)
 
-    def replay(self, key: Key, direction: Direction, at: Point, weight: float = 1.0) -> "Replay":
-        """The key's direction on a slot whose weights stand at the point, with its coefficients.
+    def drawn_term(
+        self, key: Key, direction: Direction, at: Point, weight: float = 1.0
+    ) -> "DrawnTerm":
+        """The key's direction on a slot whose weights are at the point, with its coefficients.
 
         Args:
             key: Name of the direction.
             direction: That direction on the slot.
-            at: Where the weights stand.
+            at: Where the weights are.
             weight: Of the slot; multiplies the coefficient of GRAD.
 
         Returns:
-            All that rule and sampler need of it.
+            The direction with its coefficients and its scale of the restore.
         """
         coefficients = {name: c[key] for name, c in self.channels.items() if key in c}
         if GRAD in coefficients:
             coefficients[GRAD] *= weight
-        return Replay(key, direction, coefficients.get(MOVE, 0.0) - at.get(key, 0.0), coefficients)
+        return DrawnTerm(
+            key, direction, coefficients.get(MOVE, 0.0) - at.get(key, 0.0), coefficients
+        )
 
 
 @dataclass(frozen=True)
-class Replay:
-    """One direction of a finished step on one slot, with everything it is needed for.
+class DrawnTerm:
+    """One direction of a finished step on one slot, with its coefficients.
 
     Attributes:
         key: Name of the direction.

@@ -1,4 +1,4 @@
-"""One number for all weights, to tell whether two runs are at the same bits."""
+"""One number for all weights, to check whether two runs have the same bits."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,9 +1,9 @@
 """A whole step as one CUDA graph: its forwards, passes and scalars, launched at once.
 
-Nothing in a captured step waits for the device, and what changes from step to step, the rate, the
-radius and the keys of the noise, is read from a buffer that is filled before. So the law of z and
-the estimator have to be such that the host has nothing to decide: `check` says which are. The
-losses come back at the end; one that is not finite has changed nothing by then.
+Nothing in a captured step waits for the device. The numbers that change from step to step (learning
+rate, radius and the keys of the noise) are read from a buffer that is filled before. Sampler,
+estimator and rule must leave nothing for the host to decide: `check_graph` checks it. The losses
+come back at the end; a step with a loss that is not finite changes nothing.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zobench.zo import noise
 from zobench.zo.directions import Dense
-from zobench.zo.engine import Diverged, answered
+from zobench.zo.engine import Diverged, drive
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, Key, Request
 from zobench.zo.ledger import Record
@@ -45,15 +45,15 @@ def _check_parts(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:
     named = {part: type(part).__name__ for part in (sampler, estimator, rule)}
     if not _same_at_every_step(sampler):
         raise ValueError(
-            f"graph: sampler {named[sampler]} decides anew at every step what it draws, which a"
-            " captured step cannot; choose gaussian or rademacher"
+            f"graph: sampler {named[sampler]} decides at every step what it draws, which a captured"
+            " step cannot do; choose gaussian or rademacher"
         )
-    if not estimator.deferred:
+    if not estimator.device_scalars:
         raise ValueError(
-            f"graph: estimator {named[estimator]} has to see its losses while the step goes on,"
-            " which a captured step cannot show; choose two_sided, one_sided or rloo"
+            f"graph: estimator {named[estimator]} reads its losses within the step, which a"
+            " captured step cannot do; choose two_sided, one_sided or rloo"
         )
-    if not rule.deferred:
+    if not rule.device_scalars:
         raise ValueError(
             f"graph: rule {named[rule]} cannot be captured; choose sgd, or momentum with"
             " per_query=false"
@@ -71,12 +71,12 @@ def _same_at_every_step(sampler: Sampler) -> bool:
 
 
 class StepGraph:
-    """Steps of an optimizer on one closure, which looks at tensors that stay where they are.
+    """Steps of an optimizer on one closure, whose input tensors must stay at their addresses.
 
-    The first step is taken launch by launch, which compiles the kernels and makes all state; then
-    one is captured, and from the second on steps are replayed. On a CPU nothing can be captured:
-    every step is taken like the first. pool: memory shared with other graphs of the same device, of
-    which one runs at a time.
+    The first step is launched kernel by kernel, which compiles the kernels and makes all state;
+    then one is captured, and from the second on the graph is launched. On a CPU nothing can be
+    captured: every step is like the first. pool: memory shared with other graphs of the same
+    device, of which one runs at a time.
     """
 
     def __init__(
@@ -98,8 +98,7 @@ class StepGraph:
     def step(self) -> float:
         """One step; returns the loss. It waits for the device once, at its end.
 
-        Raises Diverged when a loss is not finite, with state as before the step and the weights
-        back from the walk.
+        Raises Diverged when a loss is not finite, with state and weights as before the step.
         """
         self._refresh()
         if self._graph is not None:
@@ -136,7 +135,7 @@ class StepGraph:
     def _capture(self, stream: torch.cuda.Stream) -> None:
         """Record the next step, without taking it."""
         graph, forwards = torch.cuda.CUDAGraph(), self.optimizer.engine.forwards
-        # relaxed: tables are copied to the device beside it
+        # relaxed: tables are copied to the device at the same time
         with torch.cuda.graph(graph, self._pool, stream, capture_error_mode="relaxed"):
             self._results = self._body()
         self._graph, self.optimizer.engine.forwards = graph, forwards
@@ -150,13 +149,13 @@ class StepGraph:
             for query, low, high in zip(self._queries, words[::2], words[1::2], strict=True):
                 scalars.keys[noise.mix(engine.seed, step, query)] = low, high
 
-            def answer(requests: Sequence[Request]) -> Sequence[Any]:
+            def evaluate(requests: Sequence[Request]) -> Sequence[Any]:
                 del requests  # one, of the step's own batch
                 return (scalars.of(self._closure().double()),)
 
             given: Any = {"eps": eps, "lr": lr}  # scalars take the place of floats
-            asked = engine.evaluation(optimizer.estimator, step=step, **given)
-            feedback: Any = answered(asked, answer)
+            asks = engine.evaluation(optimizer.estimator, step=step, **given)
+            feedback: Any = drive(asks, evaluate)
             losses: list[Any] = list(engine.losses)
             sound = torch.stack([loss.tensor for loss in losses]).isfinite().all()
             scalars.gate = scalars.of(sound.double())
@@ -173,8 +172,8 @@ class StepGraph:
         losses = tuple(others[: self._losses])
         optimizer.engine.losses = list(losses)
         if bad := [value for value in losses if not math.isfinite(value)]:
-            doubt = "" if optimizer.steps else optimizer.engine.walk.doubt
-            raise Diverged(f"the loss is {bad[0]} at step {optimizer.steps}{doubt}")
+            hint = "" if optimizer.steps else optimizer.engine.displacement.hint
+            raise Diverged(f"the loss is {bad[0]} at step {optimizer.steps}{hint}")
         optimizer.record = Record(
             optimizer.param_groups[0]["lr"], losses, tuple(others[self._losses :])
         )

@@ -1,9 +1,9 @@
-"""The ledger: what a step needs to happen again, without data and without a forward pass.
+"""The ledger: what is needed to replay a step without data and without a forward pass.
 
-Losses are kept beside the coefficients that were applied because the in-place walk rounds: only
-the same walk gives the same bits, and the estimator rebuilds it, and every learnt law, from them.
-The file grows by whole entries, each handed to the system in one write as soon as its step is done:
-a killed process loses none of them. Its bytes are described in `zobench.zo.ledger_format`.
+Losses are stored in addition to the coefficients because in-place displacements round: only the
+same displacements give the same bits, and from the losses the estimator repeats them and every
+learnt law. The file grows by whole entries, each handed to the system in one write as soon as its
+step is done: a killed process loses none of them. `zobench.zo.ledger_format` describes the bytes.
 """
 
 import os
@@ -47,10 +47,9 @@ class Ledger:
     Args:
         path: The file; made, or cut to what is kept.
         seed: The run's seed, for the header.
-        recovered: What `recover` found in the file, which then goes on after it, without the
-            damage.
-        opened: Makes a file of a name and a content, to append to; by default the file is cut where
-            it lies.
+        recovered: What `recover` found in the file; new entries follow it, the damage is cut off.
+        opened: Makes a file with a name and a content, to append to; by default the file is cut in
+            place.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Ledger:
         self._synced = time.monotonic()
 
     def append(self, record: Record) -> None:
-        """Write the record of a step in one write; the disk is waited for every five seconds.
+        """Write the record of a step in one write; synced to the disk every five seconds.
 
         Args:
             record: `ZOOptimizer.record` after the step.
@@ -115,7 +114,7 @@ def _cut(path: Path, start: bytes) -> FileIO:
 
 
 def recover(path: Path, steps: int | None = None) -> Recovered:
-    """Read everything in the file that is whole; what follows a cut or damage is never read.
+    """Read all whole entries of the file, up to a cut or damage.
 
     Args:
         path: A ledger file.

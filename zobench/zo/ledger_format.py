@@ -58,7 +58,7 @@ class Mark:
 
 
 class Codec:
-    """Turns entries into bytes and back; what an entry leaves unsaid is in those before it."""
+    """Turns entries into bytes and back; entries are relative to those before them."""
 
     def __init__(self, header: bytes) -> None:
         self._crc = zlib.crc32(header)

@@ -11,13 +11,13 @@ from zobench.zo.directions import Dense, Direction
 
 @dataclass(frozen=True)
 class Masked(Direction):
-    """u where keep(start, count, device) is true, 0 elsewhere."""
+    """u where mask(start, count, device) is true, 0 elsewhere."""
 
     noise: Dense
-    keep: Callable[[int, int, torch.device], Tensor]
+    mask: Callable[[int, int, torch.device], Tensor]
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
-        return self.noise.draw(start, count, device).mul_(self.keep(start, count, device))
+        return self.noise.draw(start, count, device).mul_(self.mask(start, count, device))
 
 
 def pack(mask: Tensor) -> Tensor:

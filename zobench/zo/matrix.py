@@ -1,7 +1,7 @@
 """The matrix that a low-rank direction sees in a tensor, and the random matrices it is made of.
 
-A tensor of two or more dimensions is seen as (shape[0], everything else). Where that has a side no
-longer than the wanted rank, it is seen as the most nearly square matrix with as many elements
+A tensor of two or more dimensions is viewed as (shape[0], everything else). Where that has a side
+no longer than the given rank, it is viewed as the most nearly square matrix with as many elements
 instead: SubZero's policy for LoRA and prefix tensors, which are too slim for a subspace.
 """
 
@@ -16,7 +16,7 @@ from zobench.zo.directions import Dense
 from zobench.zo.space import Slot
 
 
-class View(NamedTuple):
+class MatrixView(NamedTuple):
     """A slot's flat memory as a (rows, cols) matrix, and the rank that fits into it."""
 
     rows: int
@@ -24,7 +24,7 @@ class View(NamedTuple):
     rank: int
 
 
-def view_of(shape: Sequence[int], rank: int) -> View | None:
+def view_of(shape: Sequence[int], rank: int) -> MatrixView | None:
     """The view of a tensor of that shape; None for vectors and for what has none but (1, n)."""
     if len(shape) < 2:
         return None
@@ -33,7 +33,7 @@ def view_of(shape: Sequence[int], rank: int) -> View | None:
     if min(rows, cols) <= rank:
         short = next(n for n in range(math.isqrt(numel), 0, -1) if numel % n == 0)
         rows, cols = (short, numel // short) if rows <= cols else (numel // short, short)
-    return None if min(rows, cols) == 1 else View(rows, cols, min(rank, rows, cols))
+    return None if min(rows, cols) == 1 else MatrixView(rows, cols, min(rank, rows, cols))
 
 
 def gaussian(

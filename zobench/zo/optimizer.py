@@ -1,4 +1,4 @@
-"""ZOOptimizer: a sampler, an estimator and a rule behind the face of a torch optimizer."""
+"""ZOOptimizer: a sampler, an estimator and a rule with the interface of a torch optimizer."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
-from zobench.zo.engine import Dialogue, Diverged, Engine, answered
+from zobench.zo.batched_points import BatchedPoints
+from zobench.zo.engine import AskTell, Diverged, Engine, drive
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, MOVE, PAST, Request
 from zobench.zo.forward_mode import loss_and_slope
 from zobench.zo.ledger import Record
-from zobench.zo.packing import Packing
 from zobench.zo.part import Part
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import ReplayClass, Sampler
@@ -39,7 +39,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         seed: Names the run's noise. The global random state is neither read nor changed.
         arithmetic: How 16-bit weights are displaced and rounded; exactly, unless given.
         pack: Evaluate up to so many points in one call of the closure, which needs `model`; see
-            `zobench.zo.packing`. None or 1 is one point at a time.
+            `zobench.zo.batched_points`. None or 1 is one point at a time.
         model: The module whose parameters these are; for `pack` only.
         graph: The caller intends to capture whole steps on the GPU (see `zobench.zo.graph`); `step`
             itself never does.
@@ -80,11 +80,11 @@ class ZOOptimizer(torch.optim.Optimizer):
         if most is not None and estimator.directions > most:
             raise ValueError(
                 f"sampler {type(sampler).__name__} draws at most {most} direction a step, estimator"
-                f" {type(estimator).__name__} asks for {estimator.directions}"
+                f" {type(estimator).__name__} needs {estimator.directions}"
             )
         slots = slots_of(named_parameters)
         super().__init__([slot.parameter for slot in slots], {"lr": lr, "eps": eps})
-        self._packing = _packing(pack, model, slots, sampler)
+        self._batched = _batched(pack, model, slots, sampler)
         self.engine = Engine(slots, sampler, seed, arithmetic, pack or 1)
         self.estimator = estimator
         self.rule = rule
@@ -115,7 +115,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             ValueError: The estimator needs `anchor`, and there is none.
         """
 
-        def answer(requests: Sequence[Request]) -> Sequence[float]:
+        def evaluate(requests: Sequence[Request]) -> Sequence[float]:
             loss, sampler, request = closure, self.engine.sampler, requests[0]
             if request.batch is not None:
                 if anchor is None:
@@ -126,14 +126,14 @@ class ZOOptimizer(torch.optim.Optimizer):
                 loss = partial(anchor, request.batch)
             if request.along is not None:
                 return loss_and_slope(loss, self.engine.slots, sampler, request.along)
-            if self._packing is not None:
-                return self._packing.losses(loss, sampler, [r.point for r in requests])
+            if self._batched is not None:
+                return self._batched.losses(loss, sampler, [r.point for r in requests])
             return (float(loss()),)
 
-        return answered(self.stepping(), answer)
+        return drive(self.stepping(), evaluate)
 
-    def stepping(self) -> Dialogue[float]:
-        """Take a step as a generator, which asks its driver for losses.
+    def stepping(self) -> AskTell[float]:
+        """Take a step as a generator that yields requests and receives losses.
 
         `step` drives it with a closure; packs and captured graphs drive it in other ways. Run it
         without gradients.
@@ -186,19 +186,19 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.param_groups[0]["lr"] = record.lr
         losses, forwards = iter(record.losses), self.engine.forwards
 
-        def answer(asked: Sequence[Request]) -> Sequence[float]:
-            count = len(asked) + (asked[0].along is not None)
+        def recorded(requests: Sequence[Request]) -> Sequence[float]:
+            count = len(requests) + (requests[0].along is not None)
             values = tuple(islice(losses, count))
             if seen is not None and values:
-                seen(asked[: len(values)])
+                seen(requests[: len(values)])
             missing = count - len(values) if record.skipped else 0
             return values + (math.nan,) * missing  # a smaller pack had evaluated no more of them
 
         pack = self.engine.pack
-        # the walk's rounding is the step's: whoever packed its points left the weights alone
+        # displacements round as in the step: with packed points the weights did not move
         self.engine.pack = max(pack, 2) if record.packed else 1
         try:
-            loss = answered(self.stepping(), answer)
+            loss = drive(self.stepping(), recorded)
         except Diverged:
             if not record.skipped:
                 raise ValueError(f"step {self.steps} has a loss that is not finite") from None
@@ -243,7 +243,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             part.load_state_dict(saved)
         if self.engine.drift and state["drift"]:
             self.engine.drift.load_state_dict(state["drift"])
-        self.engine.sheets.forget()
+        self.engine.planner.forget()
         self._share_buffers()
 
     def _parts(self) -> tuple[Part, ...]:
@@ -255,9 +255,9 @@ class ZOOptimizer(torch.optim.Optimizer):
             self.state[slot.parameter] = slot.buffers
 
 
-def _packing(
+def _batched(
     pack: int | None, model: nn.Module | None, slots: Sequence[Slot], sampler: Sampler
-) -> Packing | None:
+) -> BatchedPoints | None:
     """What evaluates several points at once; ValueError where it cannot be."""
     if pack is not None and pack < 1:
         raise ValueError(f"pack={pack}: must be at least 1")
@@ -270,7 +270,7 @@ def _packing(
             f"pack={pack}: sampler {type(sampler).__name__} watches the activations of a forward"
             " of its own; set pack=1"
         )
-    return Packing(model, slots, pack)
+    return BatchedPoints(model, slots, pack)
 
 
 def _check_needs(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:

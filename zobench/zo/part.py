@@ -1,4 +1,4 @@
-"""What samplers, estimators and rules have in common: requirements, and what they keep."""
+"""The common base of samplers, estimators and rules: requirements and state."""
 
 from zobench.zo.space import Slot
 
@@ -10,14 +10,14 @@ class Part:
         needs: Names from `zobench.zo.feedback`: feedback channels and abilities that others must
             give.
         gives: Those that this part gives.
-        deferred: True for an estimator or rule that only adds, subtracts, multiplies and divides
-            its scalars, so that they may be numbers that only the device knows
+        device_scalars: True for an estimator or rule that only adds, subtracts, multiplies and
+            divides its scalars, so that they may be numbers that only the device knows
             (`zobench.zo.scalars`).
     """
 
     needs: frozenset[str] = frozenset()
     gives: frozenset[str] = frozenset()
-    deferred: bool = False
+    device_scalars: bool = False
 
     def state_bytes(self, slot: Slot) -> int:
         """Bytes kept in the slot's buffers from step to step.
@@ -26,7 +26,7 @@ class Part:
             slot: A trainable tensor.
 
         Returns:
-            Bytes; a test compares them with what is there.
+            Bytes; a test compares them with the buffers' sizes.
         """
         del slot
         return 0

@@ -1,7 +1,7 @@
 """How float32 results become 16-bit weights again: to nearest, with a remainder, or by chance.
 
 * nearest: the nearest value, ties to even. Updates below half the spacing of a weight are lost.
-* remainder: an int16 beside each weight keeps what rounding took away, so that nothing is lost. For
+* remainder: an int16 per weight holds what rounding took away, so that nothing is lost. For
   bfloat16 the two are the 32 bits of a float32; for float16 the int16 counts 2^-16 of the weight's
   spacing, which holds a float32 to its last bit down to 6e-5, and 2^-40 below.
 * stochastic: up or down by 16 bits of noise, with the chances that make the mean exact.
@@ -47,7 +47,7 @@ class Rounding:
         if part.dtype == torch.bfloat16:
             high = part.view(torch.int16).int() << 16
             joined = (high + left.int()).view(torch.float32)
-            # a zero that somebody wrote beside an old remainder stays one, instead of becoming NaN
+            # a zero that was written from outside next to an old remainder stays 0, not NaN
             return torch.where((part == 0) & (left < 0), part.float(), joined)
         return part.float() + left.float() * _quantum(part)
 

@@ -1,8 +1,8 @@
-"""Numbers that only the device knows: losses and what is made of them while nothing waits for it.
+"""Numbers that only the device knows: losses and their functions, without waiting for the device.
 
 A captured step cannot read a loss. Its losses, its rate and its radius are `Scalar`s, with which
 an estimator calculates as with floats, in the same order and in float64, so that it gets the same
-bits. What was calculated once is not calculated again: every tensor's rule may ask for it.
+bits. Results are cached, since the rule needs them for every tensor.
 """
 
 import operator
@@ -77,7 +77,7 @@ class Scalars:
     def made(
         self, how: Callable[..., Tensor], left: "float | Scalar", right: "float | Scalar"
     ) -> Scalar:
-        """What the operation gives; the scalar that is already there where it was asked before."""
+        """The result of the operation, from the cache if it was computed before."""
         key = (how, left, right)
         if key not in self._made:
             like = left if isinstance(left, Scalar) else right
@@ -90,7 +90,7 @@ class Scalars:
             self._made[key] = Scalar(self, how(*values))
         return self._made[key]
 
-    def kept(self, numbers: npt.NDArray[np.int64]) -> Tensor:
+    def on_device(self, numbers: npt.NDArray[np.int64]) -> Tensor:
         """The tables on the device. A step's are the same each time, but for what it looks up."""
         name = numbers.tobytes()
         if name not in self.tables:
@@ -98,7 +98,7 @@ class Scalars:
         return self.tables[name]
 
     def _copied(self, numbers: Tensor) -> Tensor:
-        """On the device at once, beside what may be being captured there."""
+        """Copied to the device at once, even while a graph is captured there."""
         device = self.one.tensor.device
         if device.type == "cpu":
             return numbers
@@ -120,6 +120,6 @@ def _gated(value: Tensor, gate: Tensor) -> Tensor:
     return torch.where(gate != 0.0, value, 0.0)
 
 
-def present() -> Scalars | None:
+def current_scalars() -> Scalars | None:
     """Those of the step that is being taken, if it has any."""
     return _open[-1] if _open else None

@@ -1,12 +1,13 @@
-"""The `scratch` walk of stochastic rounding: weights stay clean, so that nothing can drift.
+"""Displacement in a scratch buffer, for stochastic rounding: the weights stay clean.
 
-16-bit weights without remainders cannot be displaced and come back: copies of them are displaced.
+16-bit weights without remainders cannot be displaced and restored exactly: copies are displaced.
 
-While a point is evaluated, a module that is about to compute finds its own tensors displaced in a
-scratch buffer, which is free again when it returns: the memory of the largest module. Modules of
-vectors alone, as normalisations are, compute in float32 where the weights have 16 bits, in which
-most of a vector near 1 would not move at all. Between modules the parameters are NaN: a model that
-reads a tensor outside its own module's forward gets no loss, instead of one of clean weights.
+While a point is evaluated, a hook gives each module displaced copies of its own tensors in a
+scratch buffer, which is free again when the module returns: the memory of the largest module.
+Modules that hold vectors only, such as normalisations, compute in float32 where the weights have 16
+bits, since most elements near 1 would not move at all in 16 bits. Between modules the parameters
+are NaN: a model that reads a tensor outside its own module's forward gets no loss, instead of the
+loss of clean weights.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,33 +25,33 @@ from torch.nn.modules.module import (
 
 from zobench.zo.feedback import Point, Request
 from zobench.zo.passes import fused
-from zobench.zo.passes.move import Move, Term, carry_out
+from zobench.zo.passes.move import Move, Term, apply_moves
 from zobench.zo.passes.tables import Tables
+from zobench.zo.plan import Plan
+from zobench.zo.planner import Planner
 from zobench.zo.samplers.base import Sampler
-from zobench.zo.sheet import Sheet
-from zobench.zo.sheets import Sheets
 from zobench.zo.space import Slot
 
 _ALIGNED = 64  # bytes: where a tensor may begin
 
 
 class Scratch:
-    """Evaluates around the clean weights; the hooks are there while it evaluates, and only then."""
+    """Evaluates around the clean weights; the hooks are registered during evaluations only."""
 
-    doubt = (
+    hint = (
         "; if the model reads a tensor outside its own module's forward, it needs"
         " arithmetic.walk=inplace"
     )
 
-    def __init__(self, slots: Sequence[Slot], sampler: Sampler, sheets: Sheets) -> None:
-        self.slots, self.sampler, self.sheets = slots, sampler, sheets
+    def __init__(self, slots: Sequence[Slot], sampler: Sampler, planner: Planner) -> None:
+        self.slots, self.sampler, self.planner = slots, sampler, planner
         self.at: Point = {}  # the weights are always clean
         self._by_parameter = {id(slot.parameter): slot for slot in slots}
         self._owned: WeakKeyDictionary[nn.Module, list[Slot]] = WeakKeyDictionary()
-        self._room = _Room()
+        self._room = _ScratchBuffer()
         self._clean: dict[int, Tensor] = {}
         self._terms: dict[int, list[Term]] = {}
-        self._together: tuple[Sheet, Tables] | None = None
+        self._together: tuple[Plan, Tables] | None = None
         self._open: list[_Inside] = []
 
     @contextmanager
@@ -59,10 +60,10 @@ class Scratch:
             yield
             return
         # before the weights are hidden: a sampler may look at them
-        self._together = self.sheets.point(request.point)
+        self._together = self.planner.point(request.point)
         known = self._together[0].places if self._together else {}
-        asked = [slot for slot in self.slots if slot.id not in known]
-        self._terms = {slot.id: self._terms_of(slot, request.point) for slot in asked}
+        alone = [slot for slot in self.slots if slot.id not in known]
+        self._terms = {slot.id: self._terms_of(slot, request.point) for slot in alone}
         self._clean = {slot.id: slot.parameter.data for slot in self.slots}
         hooks = [
             register_module_forward_pre_hook(self._enter),  # type: ignore[arg-type]
@@ -114,13 +115,13 @@ class Scratch:
     ) -> None:
         """Give the slots displaced copies. dtype: of the copies; rows: those that are needed."""
         if self._together is not None:
-            sheet, tables = self._together
-            known = [slot for slot in slots if slot.id in sheet.places]
-            slots = [slot for slot in slots if slot.id not in sheet.places]
+            plan, tables = self._together
+            known = [slot for slot in slots if slot.id in plan.places]
+            slots = [slot for slot in slots if slot.id not in plan.places]
             if known:
                 out = [self._copy(slot, dtype) for slot in known]
-                places = tuple(sheet.places[slot.id] for slot in known)
-                fused.run(sheet.part(tables, places, out, rows))
+                places = tuple(plan.places[slot.id] for slot in known)
+                fused.run(plan.part(tables, places, out, rows))
         moves = []
         for slot in slots:
             terms, clean = self._terms[slot.id], self._clean[slot.id]
@@ -129,7 +130,7 @@ class Scratch:
                 continue
             flat, copy = clean.view(-1), self._copy(slot, dtype)
             moves.append(Move(flat, slot.row, terms, out=copy, rows=rows))
-        carry_out(moves)
+        apply_moves(moves)
 
     def _copy(self, slot: Slot, dtype: torch.dtype | None) -> Tensor:
         """Room for the slot's weights, which it has from now on; flat."""
@@ -183,9 +184,9 @@ def _of_vectors(module: nn.Module, slots: Sequence[Slot]) -> bool:
 
 
 def _rows_read(module: nn.Module, inputs: tuple[Any, ...]) -> Tensor | None:
-    """The rows of an embedding that its input asks for; None where all may be needed.
+    """The rows of an embedding that its input reads; None where all may be needed.
 
-    On a GPU as they stand there, some twice: to count the distinct ones would be to wait for it.
+    On a GPU some may be listed twice: removing duplicates would wait for the device.
     """
     if type(module) is not nn.Embedding or module.max_norm is not None or not inputs:
         return None
@@ -194,8 +195,8 @@ def _rows_read(module: nn.Module, inputs: tuple[Any, ...]) -> Tensor | None:
     return inputs[0].long().reshape(-1) if inputs[0].numel() < module.num_embeddings else None
 
 
-class _Room:
-    """A stack of tensors in one buffer per device, which grows to the most that was ever needed."""
+class _ScratchBuffer:
+    """A stack of tensors in one buffer per device, which grows to the largest size needed."""
 
     def __init__(self) -> None:
         self.used = 0

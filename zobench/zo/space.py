@@ -1,7 +1,7 @@
 """The trainable tensors ("slots"), and the moves of their weights and state.
 
-Weights stored in 16 bits are moved with float32 arithmetic: a block is widened, everything that
-one pass does to it is done, and the result is rounded once, as the slot's rounding says.
+Weights stored in 16 bits are moved with float32 arithmetic: a pass widens a block, moves it, and
+rounds the result once, by the slot's rounding.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from zobench.zo.directions import Direction
 from zobench.zo.noise import tensor_id
 from zobench.zo.passes.blocks import BLOCK, edit, spans
-from zobench.zo.passes.move import Move, Term, Through
+from zobench.zo.passes.move import Move, StateUpdate, Term
 from zobench.zo.rounding import NEAREST, Rounding
 
 
@@ -26,19 +26,21 @@ class Slot:
         name: The parameter's name in the model.
         parameter: The tensor; contiguous, of any float dtype.
         id: 32-bit hash of the name, which names the tensor's noise.
-        buffers: State vectors by name, each with one element per weight unless a part says else.
-        core: Shape of z's coordinates, where a sampler has such.
+        buffers: State vectors by name, by default with one element per weight.
+        coordinates_shape: Shape of z's coordinates, where a sampler has such.
         rounding: How 16-bit weights are rounded.
-        away: True while the weights are displaced and `kept` has the clean ones.
+        displaced: True while the weights are displaced and `clean_copy` has the clean ones.
     """
 
     name: str
     parameter: Tensor
     id: int
     buffers: dict[str, Tensor] = field(default_factory=dict)
-    core: tuple[int, ...] | None = None  # shape of z's coordinates, where a sampler has such
+    coordinates_shape: tuple[int, ...] | None = (
+        None  # shape of z's coordinates, where a sampler has such
+    )
     rounding: Rounding = NEAREST  # of 16-bit weights
-    away: bool = False  # whether its weights are displaced and `kept` has the clean ones
+    displaced: bool = False  # whether its weights are displaced and `clean_copy` has the clean ones
 
     @property
     def numel(self) -> int:
@@ -59,7 +61,7 @@ class Slot:
         return self.parameter.data.view(-1)
 
     def buffer(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
-        """The state vector of that name, made of zeros when first asked for.
+        """The state vector of that name; zeros at its first use.
 
         Args:
             name: Any name; parts of one method should not share it by accident.
@@ -76,7 +78,7 @@ class Slot:
     def take_buffers(self, saved: Mapping[str, Tensor]) -> None:
         """Hold copies of the saved state vectors and no others.
 
-        One that is there already is overwritten where it lies, since others may hold it, too.
+        An existing one is overwritten in place, since others may hold it, too.
         """
         for name in self.buffers.keys() - saved.keys():
             del self.buffers[name]
@@ -116,20 +118,20 @@ class Slot:
         return square
 
     def restore(self) -> bool:
-        """Copy a displaced vector back; False for a slot that must walk back by itself."""
-        if not self.away:
+        """Copy a displaced vector back; False for a slot whose way back is part of the pass."""
+        if not self.displaced:
             return False
-        for mine, clean in zip(self.stored, self.kept, strict=True):
+        for mine, clean in zip(self.stored, self.clean_copy, strict=True):
             mine.copy_(clean)
-        self.away = False
+        self.displaced = False
         return True
 
-    def keep(self) -> None:
-        """Before leaving the clean point: note it, if the slot is one to restore by copy."""
-        if self.kept:
-            for mine, clean in zip(self.stored, self.kept, strict=True):
+    def save_clean(self) -> None:
+        """Copy the clean weights of a slot that is restored by copy; call it before they move."""
+        if self.clean_copy:
+            for mine, clean in zip(self.stored, self.clean_copy, strict=True):
                 clean.copy_(mine)
-            self.away = True
+            self.displaced = True
 
     @property
     def stored(self) -> tuple[Tensor, ...]:
@@ -138,46 +140,46 @@ class Slot:
         return (self.flat,) if left is None else (self.flat, left)
 
     @cached_property
-    def kept(self) -> tuple[Tensor, ...]:
+    def clean_copy(self) -> tuple[Tensor, ...]:
         """Room for what is `stored` of a clean vector while it is displaced; empty for others.
 
-        Normalisation weights sit at 1, where the spacing of floats changes: walking would drift.
-        A model's vectors are a thousandth of it, so their clean values are simply kept, of float32
-        and of 16 bits with remainders. 16 bits alone are to round as in MeZO's code.
+        Normalisation weights are near 1, where the spacing of floats changes: displacing and
+        restoring them would drift. Vectors are a thousandth of a model, so their clean values are
+        copied, of float32 and of 16 bits with remainders. 16 bits alone round as in MeZO's code.
         """
         vector = self.parameter.dim() <= 1 and self.numel <= BLOCK
         exact = self.parameter.dtype == torch.float32 or self.rounding.remainder is not None
         return tuple(map(torch.empty_like, self.stored)) if vector and exact else ()
 
     def move(
-        self, terms: Sequence[Term], *, keep: float = 1.0, through: Through | None = None
+        self, terms: Sequence[Term], *, decay: float = 1.0, state_update: StateUpdate | None = None
     ) -> Move:
-        """Plan weights <- keep * weights, then plus first * z, plus second * z for each term.
+        """Plan weights <- decay * weights, then plus first * z, plus second * z for each term.
 
-        It is a plan only: `carry_out` does the moves of many slots in one pass.
+        It is a plan only: `apply_moves` does the moves of many slots in one pass.
 
         Args:
             terms: Directions and their two scales.
-            keep: Factor of the weights, for weight decay.
-            through: State that the sum of second * z goes through, such as a momentum.
+            decay: Factor of the weights, for weight decay.
+            state_update: State that the sum of second * z goes through, such as a momentum.
 
         Returns:
             The plan.
         """
-        return Move(self.flat, self.row, terms, keep, through, self.rounding)
+        return Move(self.flat, self.row, terms, decay, state_update, self.rounding)
 
-    def move_buffer(self, name: str, terms: Sequence[Term], *, keep: float = 1.0) -> Move:
+    def move_buffer(self, name: str, terms: Sequence[Term], *, decay: float = 1.0) -> Move:
         """Plan the same on a state vector of the slot's size, which must be there.
 
         Args:
             name: Name of the buffer.
             terms: Directions and their two scales.
-            keep: Factor of the vector.
+            decay: Factor of the vector.
 
         Returns:
             The plan.
         """
-        return Move(self.buffers[name], self.row, terms, keep)
+        return Move(self.buffers[name], self.row, terms, decay)
 
 
 def slots_of(named_parameters: Iterable[tuple[str, Tensor]]) -> list[Slot]:

@@ -43,7 +43,7 @@ def page(root: Path, suite: str) -> str:
 
 
 def embedded(data: Any) -> str:
-    """JSON that can stand in a script element: nothing in it can close one or open a comment."""
+    """JSON for a script element: nothing in it can close the element or open a comment."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"), default=str)
     return text.replace("<", "\\u003c").replace(">", "\\u003e")
 

@@ -1,6 +1,6 @@
 """One run's metrics.jsonl as short columns for the report page: merged by step, thinned, rounded.
 
-A line that cannot be read is left out: the run may be writing it at this moment.
+A line that cannot be read is left out: the run may still be writing it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the report page knows about a suite, as plain data that fits JSON."""
+"""The data of the report page about a suite, as plain JSON values."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _IDENTITY = ("id", "setting", "name", "suite", "seed", "choices")
 
 
 def page_data(suite: Suite) -> dict[str, Any]:
-    """Runs with their numbers, curves, settings and logs; what all runs share is said once."""
+    """Runs with their numbers, curves, settings and logs; common entries are given once."""
     settings, configs = shared([suite.flat[run] for run in suite.frame["id"]])
     abouts = [_about(suite.path / folder) for folder in suite.frame["folder"]]
     environment, own = shared(abouts)
@@ -67,7 +67,7 @@ def page_data(suite: Suite) -> dict[str, Any]:
 def shared(
     mappings: Sequence[Mapping[str, Any]],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The entries that all of them have, and what each has beside those."""
+    """The entries that all of them have, and the other entries of each."""
     first, *rest = mappings
     common = {k: v for k, v in first.items() if all(k in m and m[k] == v for m in rest)}
     own = [{k: v for k, v in mapping.items() if k not in common} for mapping in mappings]
@@ -94,13 +94,13 @@ def _chosen(suite: Suite) -> set[str]:
 
     Where nothing can be selected all of a cell's runs are there.
     """
-    said = {key: _preset(suite, "table", key) or DEFAULTS[key] for key in DEFAULTS}
+    view = {key: _preset(suite, "table", key) or DEFAULTS[key] for key in DEFAULTS}
     try:
-        rows, heads = (suite.labels(said[key]) for key in ("rows", "columns"))
-    except UserError:  # the table says so, too
+        rows, heads = (suite.labels(view[key]) for key in ("rows", "columns"))
+    except UserError:  # the table reports it, too
         return set(suite.frame["id"])
     cells = suite.frame.groupby([rows, heads])
-    return {run for _, cell in cells for run in selected(cell, said["select"])[1]["id"]}
+    return {run for _, cell in cells for run in selected(cell, view["select"])[1]["id"]}
 
 
 def _preset(suite: Suite, part: str, key: str) -> str | None:
@@ -111,7 +111,7 @@ def _preset(suite: Suite, part: str, key: str) -> str | None:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """Commit, device, versions and whatever else meta.json says beyond the run's identity."""
+    """Commit, device, versions and the other entries of meta.json but the run's identity."""
     content = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     return flatten({k: v for k, v in content.items() if k not in _IDENTITY})
 

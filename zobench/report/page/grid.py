@@ -1,4 +1,4 @@
-"""The suite's table as the report page shows it: a sheet with its cells taken apart."""
+"""The suite's table for the report page: a sheet whose cells are split into parts."""
 
 import re
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ _PARTS = re.compile(r"(?P<mean>\S+)(?: \+- (?P<spread>\S+))?(?: \((?P<runs>[^()]
 
 
 @dataclass
-class Grid:
-    """A header and lines of cells; `error` says why there are none."""
+class PageTable:
+    """A header and lines of cells; `error` is the reason if there are none."""
 
     title: str = ""
     warning: str = ""
@@ -25,23 +25,23 @@ class Grid:
     error: str = ""
 
 
-def grid(suite: Suite) -> Grid:
+def grid(suite: Suite) -> PageTable:
     """The table of the suite under its own `table:` settings."""
     try:
         return taken_apart(sheet(suite))
     except UserError as error:
-        return Grid(error=str(error))
+        return PageTable(error=str(error))
 
 
-def taken_apart(made: Sheet) -> Grid:
+def taken_apart(made: Sheet) -> PageTable:
     """Each line as label and cells, each cell as its parts, each note with the mark it explains."""
     notes: dict[int, dict[str, str]] = {}
     for text in made.notes:
         match = re.fullmatch(r"\[(\w+)\] (.*)", text, re.DOTALL)
-        mark, said = (match[1], match[2]) if match else ("", text)
+        mark, text = (match[1], match[2]) if match else ("", text)
         # The first of the notes under a mark is what the mark links to.
         target = mark if all(note["mark"] != mark for note in notes.values()) else ""
-        notes[len(notes)] = {"mark": mark, "target": target, "text": said.replace("+-", "±")}
+        notes[len(notes)] = {"mark": mark, "target": target, "text": text.replace("+-", "±")}
     targets = {note["target"] for note in notes.values()}
     body = [
         {
@@ -51,11 +51,11 @@ def taken_apart(made: Sheet) -> Grid:
         }
         for label, *texts in made.body
     ]
-    return Grid(made.title, made.warning, made.header, body, list(notes.values()))
+    return PageTable(made.title, made.warning, made.header, body, list(notes.values()))
 
 
 def _cell(text: str, targets: set[str]) -> Mapping[str, Any]:
-    """`91.2 +- 1.0 (3; 1 failed) [2]` in its parts; the text alone if it is no such thing."""
+    """`91.2 +- 1.0 (3; 1 failed) [2]` in its parts; the text alone if it has another form."""
     plain, names = unmarked(text)
     marks = [{"name": name, "linked": name in targets} for name in names]
     match = _PARTS.fullmatch(plain)

@@ -1,4 +1,4 @@
-"""Short names for the settings of a suite: only what tells one from the others."""
+"""Short names for the settings of a suite: only their differences."""
 
 import pandas as pd
 
@@ -8,10 +8,9 @@ _FIRST = ("optimizer", "task", "model", "tuning", "sampler", "estimator", "rule"
 
 
 def labels(suite: Suite) -> dict[str, str]:
-    """For each run, by id, its optimizer, the choices that tell settings apart, and config keys.
+    """For each run, by id, its optimizer, the choices that differ, and config keys.
 
-    Config keys come in only where the choices do not tell two settings apart: optimizers differ in
-    so many of them.
+    Config keys are used only for settings with the same choices: optimizers differ in many keys.
     """
     keys = _telling(suite)
     names = _joined(suite.frame, keys)

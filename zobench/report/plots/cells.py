@@ -1,4 +1,4 @@
-"""Which runs a line, a bar or a point of a figure stands for: the cells that a table would have."""
+"""The runs of a line, a bar or a point of a figure: the cells of the corresponding table."""
 
 import math
 from collections import Counter
@@ -33,9 +33,9 @@ def grouping(suite: Suite, by: str, *shown: str) -> tuple[pd.Series, pd.Series]:
 
 
 def _settings(suite: Suite, panels: pd.Series) -> pd.Series:
-    """Each run's optimizer, where there are several, and what sets its setting apart from others.
+    """Each run's optimizer, where there are several, and the differences of its setting.
 
-    Optimizers differ in so many keys that only settings of the same one are told apart by keys.
+    Optimizers differ in many keys, so only settings of the same optimizer are compared by keys.
     """
     optimizers = suite.labels("optimizer")
     labels: dict[str, str] = {}
@@ -70,7 +70,7 @@ def place(cell: Cell) -> str:
 
 
 def missing(shown: Iterable[Cell]) -> str:
-    """What became of the runs that have no number, such as `1 diverged, 2 failed`."""
+    """The statuses of the runs that have no number, such as `1 diverged, 2 failed`."""
     lost: Counter[str] = Counter()
     for cell in shown:
         lost.update(cell.lost)
@@ -84,5 +84,5 @@ def selected(shown: Iterable[Cell]) -> bool:
 
 
 def notes(shown: Iterable[Cell]) -> list[str]:
-    """What competed with what is shown, and every run that is missing by name."""
+    """The settings that competed with the shown ones, and the names of missing runs."""
     return [f"{place(cell)}: {note}" for cell in shown for note in cell.notes]

@@ -1,4 +1,4 @@
-"""What a figure shows, as numbers: lines over a metric of the runs, or over one of their settings.
+"""The numbers of a figure: lines over a metric of the runs, or over one of their settings.
 
 A cell of the table and a line, or a point of a line, hold the same runs: `cells.fill` picks both.
 """
@@ -21,8 +21,8 @@ from zobench.report.runs import Suite
 class Line:
     """One line: `points` has x, mean, std (sample, over seeds) and n; `cells` are its sources.
 
-    x is text where it names categories. A level has one point and no x: it spent nothing, or it
-    does not have the setting that the others are drawn against.
+    x is text where it names categories. A level has one point and no x: a run without training, or
+    one without the setting on the x axis.
     """
 
     panel: str

@@ -11,7 +11,7 @@ from zobench.report.plots.cells import missing, notes, selected
 from zobench.report.plots.chart import Chart, Line, chart
 from zobench.report.plots.draw import Painted, draw
 from zobench.report.plots.lines import direct_names, paint_lines, panels_of, width_of
-from zobench.report.plots.wanted import SPREAD, Wanted
+from zobench.report.plots.options import SPREAD, FigureOptions
 from zobench.report.runs import Suite
 
 if TYPE_CHECKING:
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 AXES = {"none": (), "x": ("x",), "y": ("y",), "both": ("x", "y")}
 
 
-def curves(suite: Suite, wanted: Wanted, out: Path) -> list[str]:
-    """Draw mean and spread over seeds; returns what is shown and what is not."""
-    full = chart(suite, wanted.x, wanted.y, wanted.lines)
-    shown, said = on_log_axes(full, wanted.log)
-    said += [note for line in shown.lines for note in _notes(line)]
+def curves(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
+    """Draw mean and spread over seeds; returns notes on what is shown and what is missing."""
+    full = chart(suite, options.x, options.y, options.lines)
+    shown, remarks = on_log_axes(full, options.log)
+    remarks += [note for line in shown.lines for note in _notes(line)]
     if all(line.points.empty for line in shown.lines):
-        raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(said)}")
+        raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(remarks)}")
 
     def paint(part: "SubFigure", panel: str, width: float) -> Painted:
         lines = [line for line in shown.lines if line.panel == panel]
-        return paint_lines(part.add_subplot(), part, shown, lines, wanted.log, width)
+        return paint_lines(part.add_subplot(), part, shown, lines, options.log, width)
 
     draw(panels_of(shown), paint, caption(shown), out, width_of(shown))
-    return [_summary(suite, shown), *said]
+    return [_summary(suite, shown), *remarks]
 
 
 def on_log_axes(full: Chart, log: str) -> tuple[Chart, list[str]]:
-    """The chart without the points that a logarithmic axis has no place for, and how many."""
+    """The chart without the points that a logarithmic axis cannot show, and how many."""
     axes: Sequence[str] = AXES[log]
     if "x" in axes and full.categories:
         raise UserError(f"a logarithmic x axis needs numbers, and {full.x} has other values")
-    said = []
+    remarks = []
     for axis in axes:
         column = {"x": "x", "y": "mean"}[axis]
         lines: list[Line] = []
@@ -50,19 +50,21 @@ def on_log_axes(full: Chart, log: str) -> tuple[Chart, list[str]]:
             fits = ~(line.points[column] <= 0) | (line.level and axis == "x")
             lines.append(replace(line, points=line.points[fits].reset_index(drop=True)))
             if lost := int((~fits).sum()):
-                said.append(
+                remarks.append(
                     f"{line.place}: not on the logarithmic {axis} axis, as 0 or below: {lost}"
                 )
         full = replace(full, lines=lines)
     if "y" in axes:
         cut = sum(int((ln.points["mean"] <= ln.points["std"]).sum()) for ln in full.lines)
         if cut:
-            said.append(f"spreads cut on the logarithmic y axis, as they reach 0 or below: {cut}")
-    return full, said
+            remarks.append(
+                f"spreads cut on the logarithmic y axis, as they reach 0 or below: {cut}"
+            )
+    return full, remarks
 
 
 def caption(shown: Chart) -> str:
-    """The small print: what the spread is and, as names at lines do not, how many runs."""
+    """The caption: the kind of spread and the number of runs, which names at lines do not show."""
     chosen = selected(cell for line in shown.lines for cell in line.cells)
     says = [f"{SPREAD}{'; dev selected between settings' if chosen else ''}"]
     if direct_names(shown) is None:
@@ -78,7 +80,7 @@ def caption(shown: Chart) -> str:
 
 
 def _summary(suite: Suite, shown: Chart) -> str:
-    """One line on what every number rests on: statistics, selection, runs, seeds, losses."""
+    """One line on the data: statistics, selection, runs, seeds, losses."""
     cells = [cell for line in shown.lines for cell in line.cells]
     unit = " in percent" if is_share(shown.y) else ""
     facts = [
@@ -102,8 +104,8 @@ def _summary(suite: Suite, shown: Chart) -> str:
 
 
 def _notes(line: Line) -> list[str]:
-    """What competed, every run that is missing by name, and gaps."""
-    said = notes(line.cells)
+    """The settings that competed, the names of missing runs, and gaps."""
+    remarks = notes(line.cells)
     if gaps := int(line.points["mean"].isna().sum()):
-        said.append(f"{line.place}: points without a finite number, left as gaps: {gaps}")
-    return said
+        remarks.append(f"{line.place}: points without a finite number, left as gaps: {gaps}")
+    return remarks

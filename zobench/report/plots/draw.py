@@ -1,4 +1,4 @@
-"""What all figures have in common: size, style, names, and files with the same bytes each time.
+"""The common parts of all figures: size, style, names, and files with reproducible bytes.
 
 A figure is as wide as a column of a two-column paper, or as two: printed at its own size, its text
 has 6 to 8 points. PDF has its fonts embedded as TrueType (Type 42), as publishers ask.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import SubFigure
 
-# Okabe and Ito's colours without their yellow, which is faint on white: told apart by all readers.
+# Okabe and Ito's colours, distinct for all readers, without yellow, which is faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX*"
 DASHES = ("-", "--", "-.", (0, (1, 1)))
@@ -32,7 +32,7 @@ NAMES = {
     "time/step_s": "time per step (s)",
     "time/train_s": "training time (s)",
 }
-# Over matplotlib's defaults, so that nobody's own matplotlibrc changes a figure.
+# Applied to matplotlib's defaults, so that the user's matplotlibrc does not change a figure.
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -61,7 +61,7 @@ STYLE = {
 COLUMN = 3.4  # inches
 ABREAST = 2  # panels
 SMALL = 6  # points
-# What each format would say of the time and of the program.
+# Metadata of each format that would hold the time and the program.
 SILENT: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None, "Creator": None},
@@ -85,7 +85,7 @@ def draw(
 ) -> None:
     """Write the figure to `out`, whose suffix is one of SILENT; `paint` draws a panel.
 
-    width: of a panel in inches, which `paint` is told.
+    width: of a panel in inches, an argument of `paint`.
     """
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,4 +1,4 @@
-"""Names beside what they name: at the ends of lines, or next to points, and never on each other."""
+"""Labels at the ends of lines or next to points, without overlaps."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,20 +26,20 @@ class End:
 
 
 def spread_out(
-    wanted: Sequence[float], sizes: Sequence[float], low: float, high: float
+    ideal: Sequence[float], sizes: Sequence[float], low: float, high: float
 ) -> list[float]:
-    """Centres nearest to the wanted ones (least squares) that keep intervals of `sizes` apart.
+    """Centres nearest to the ideal ones (least squares) that keep intervals of `sizes` apart.
 
     They lie between low and high if all fit; if not, the pile begins at low.
     """
-    ranked = sorted(range(len(wanted)), key=lambda n: (wanted[n], n))
+    ranked = sorted(range(len(ideal)), key=lambda n: (ideal[n], n))
     ends = np.cumsum([sizes[n] for n in ranked])
     offsets = ends - [sizes[n] / 2 for n in ranked]
     # Packed from low on, the n-th centre is low + offsets[n]; what is left is to move the packed
     # pile apart without changing its order, which is isotonic regression.
     blocks: list[tuple[float, int]] = []
     for n, offset in zip(ranked, offsets, strict=True):
-        mean, count = wanted[n] - offset, 1
+        mean, count = ideal[n] - offset, 1
         while blocks and blocks[-1][0] > mean:
             before, size = blocks.pop()
             mean, count = (before * size + mean * count) / (size + count), size + count
@@ -47,7 +47,7 @@ def spread_out(
     starts = np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
     placed = np.clip(starts, low, max(low, high - (ends[-1] if len(ends) else 0))) + offsets
     centres = dict(zip(ranked, placed, strict=True))
-    return [float(centres[n]) for n in range(len(wanted))]
+    return [float(centres[n]) for n in range(len(ideal))]
 
 
 def label_ends(axes: "Axes", ends: Sequence[End]) -> Callable[[], None]:
@@ -82,8 +82,8 @@ def label_ends(axes: "Axes", ends: Sequence[End]) -> Callable[[], None]:
     def settle() -> None:
         frame = axes.get_window_extent()
         heights = [Text.get_window_extent(name).height * 1.05 for name in names]
-        wanted = [float(axes.transData.transform((1.0, end.y))[1]) for end in ends]
-        placed = spread_out(wanted, heights, frame.y0, frame.y1)
+        ideal = [float(axes.transData.transform((1.0, end.y))[1]) for end in ends]
+        placed = spread_out(ideal, heights, frame.y0, frame.y1)
         for name, y in zip(names, placed, strict=True):
             name.xyann = (1.04, float(axes.transData.inverted().transform((frame.x0, y))[1]))
 

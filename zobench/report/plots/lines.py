@@ -99,7 +99,7 @@ def _categories(axes: "Axes", chart: Chart, width: float) -> float:
 
 
 def _line(axes: "Axes", chart: Chart, line: Line, number: int, log: str) -> Any:
-    """Draw one line with its spread over seeds; returns what stands for it in the legend."""
+    """Draw one line with its spread over seeds; returns its legend handle."""
     scale, style = 100 if is_share(chart.y) else 1, look(number)
     mean, std = (scale * line.points[key].to_numpy(float) for key in ("mean", "std"))
     # A single run has no spread. Nothing reaches below 0 on a logarithmic axis: cut it there, and

@@ -1,4 +1,4 @@
-"""`--kind pareto`: how good each row is against its cost, and which rows nothing beats in both.
+"""`--kind pareto`: the quality of each row against its cost, and the Pareto front.
 
 Rows are shown at the setting that dev selects, as in the table; the y axis may be a test metric,
 as it only reports.
@@ -27,7 +27,7 @@ from zobench.report.plots.draw import (
     plain,
 )
 from zobench.report.plots.labels import label_points
-from zobench.report.plots.wanted import SPREAD, Wanted
+from zobench.report.plots.options import SPREAD, FigureOptions
 from zobench.report.runs import Suite
 
 if TYPE_CHECKING:
@@ -62,21 +62,21 @@ def front(points: Sequence[tuple[float, float]], higher: bool) -> list[bool]:
     ]
 
 
-def spots(suite: Suite, wanted: Wanted) -> tuple[list[Spot], list[Cell]]:
+def spots(suite: Suite, options: FigureOptions) -> tuple[list[Spot], list[Cell]]:
     """The rows of all panels that have both numbers, and those that have not."""
-    for metric in (wanted.x, wanted.y):
+    for metric in (options.x, options.y):
         suite.check_metric(metric)
     found: dict[str, list[Spot]] = {}
     without = []
-    for cell in cells(suite, wanted.lines, wanted.y):
-        cost = cell.done.loc[cell.values.index, wanted.x]
+    for cell in cells(suite, options.lines, options.y):
+        cost = cell.done.loc[cell.values.index, options.x]
         pair = (float(cost.mean(skipna=False)), float(cell.values.mean()))
-        if not all(map(math.isfinite, pair)) or (wanted.log in ("x", "both") and pair[0] <= 0):
+        if not all(map(math.isfinite, pair)) or (options.log in ("x", "both") and pair[0] <= 0):
             without.append(cell)
             continue
         dx, dy = (float(np.nan_to_num(values.std())) for values in (cost, cell.values))
         found.setdefault(cell.column, []).append(Spot(cell, *pair, dx, dy))
-    higher = higher_is_better(wanted.y)
+    higher = higher_is_better(options.y)
     return [
         replace(spot, front=first)
         for panel in found.values()
@@ -89,18 +89,18 @@ def higher_is_better(metric: str) -> bool:
     return metric.rsplit("/", 1)[-1] not in LESS_IS_BETTER
 
 
-def pareto(suite: Suite, wanted: Wanted, out: Path) -> list[str]:
+def pareto(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
     """Draw the rows and the front; returns what is shown and the rows in front."""
-    found, without = spots(suite, wanted)
-    said = notes([*(spot.cell for spot in found), *without])
+    found, without = spots(suite, options)
+    remarks = notes([*(spot.cell for spot in found), *without])
     if not found:
-        raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(said)}")
+        raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(remarks)}")
     panels = list(dict.fromkeys(spot.cell.column for spot in found))
     most = max(sum(spot.cell.column == panel for spot in found) for panel in panels)
 
     def paint(part: "SubFigure", panel: str, width: float) -> Painted:
         axes = part.add_subplot()
-        settle = _paint(axes, [s for s in found if s.cell.column == panel], wanted)
+        settle = _paint(axes, [s for s in found if s.cell.column == panel], options)
         return Painted(width * 0.7, settle)
 
     lost = [f"{place(cell)} ({missing([cell]) or 'no number'})" for cell in without]
@@ -109,24 +109,24 @@ def pareto(suite: Suite, wanted: Wanted, out: Path) -> list[str]:
     width = 2 * COLUMN if most >= CROWD and len(panels) == 1 else COLUMN
     draw(panels, paint, f"{SPREAD}; filled: the Pareto front{chosen}{gone}", out, width)
     best = [
-        f"{place(s.cell)} ({number(wanted.x, s.x)}, {number(wanted.y, s.y)})"
+        f"{place(s.cell)} ({number(options.x, s.x)}, {number(options.y, s.y)})"
         for s in sorted(found, key=lambda s: (s.cell.column, s.x, s.y))
         if s.front
     ]
-    facts = f"{wanted.y} against {wanted.x}, rows by {wanted.lines} ({len(found)}): {SPREAD}"
-    return [f"{facts}{chosen}{gone}", f"Pareto front: {', '.join(best)}", *said]
+    facts = f"{options.y} against {options.x}, rows by {options.lines} ({len(found)}): {SPREAD}"
+    return [f"{facts}{chosen}{gone}", f"Pareto front: {', '.join(best)}", *remarks]
 
 
-def _paint(axes: "Axes", mine: list[Spot], wanted: Wanted) -> Callable[[], None]:
+def _paint(axes: "Axes", mine: list[Spot], options: FigureOptions) -> Callable[[], None]:
     """Whiskers, then the front as a step line, then points; returns what places the names."""
-    scale = 100 if is_share(wanted.y) else 1
+    scale = 100 if is_share(options.y) else 1
     for name in ("x", "y"):
-        if wanted.log in (name, "both"):
+        if options.log in (name, "both"):
             log_axis(axes, name)
     boxes = []
     for spot in mine:
         x, y, dx, dy = spot.x, scale * spot.y, spot.x_std, scale * spot.y_std
-        left = max(x - dx, 1e-3 * x) if wanted.log in ("x", "both") else x - dx
+        left = max(x - dx, 1e-3 * x) if options.log in ("x", "both") else x - dx
         low, high = (max(y - dy, 0), min(y + dy, 100)) if scale == 100 else (y - dy, y + dy)
         boxes += [(left, y, x + dx, y), (x, low, x, high)]
         colour = COLOURS[0] if spot.front else GREY
@@ -147,8 +147,8 @@ def _paint(axes: "Axes", mine: list[Spot], wanted: Wanted) -> Callable[[], None]
         rise = sorted(ys[n : n + 2])
         boxes += [(xs[n], ys[n], xs[n + 1], ys[n]), (xs[n + 1], rise[0], xs[n + 1], rise[1])]
     axes.set_xlim(right=right)
-    axes.set_xlabel(axis_name(wanted.x))
-    axes.set_ylabel(axis_name(wanted.y))
+    axes.set_xlabel(axis_name(options.x))
+    axes.set_ylabel(axis_name(options.y))
     # Those in front get the best places for their names.
     named = sorted(mine, key=lambda s: (not s.front, s.x, s.y))
     names = [

@@ -12,7 +12,7 @@ from zobench.report.plots.chart import Chart, Line, chart
 from zobench.report.plots.curves import caption, on_log_axes
 from zobench.report.plots.draw import Painted, draw, look
 from zobench.report.plots.lines import numbering, paint_lines, panels_of, width_of
-from zobench.report.plots.wanted import Wanted
+from zobench.report.plots.options import FigureOptions
 from zobench.report.runs import Suite
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Diverged:
+class DivergedRuns:
     """How many of the runs of a row diverged at one rate."""
 
     panel: str
@@ -31,7 +31,7 @@ class Diverged:
     of: int
 
 
-def diverged(suite: Suite, x: str, by: str) -> list[Diverged]:
+def diverged(suite: Suite, x: str, by: str) -> list[DivergedRuns]:
     """Every row and rate at which a run diverged, in the order of the rates."""
     panels, labels = grouping(suite, by, x)
     found = []
@@ -39,7 +39,7 @@ def diverged(suite: Suite, x: str, by: str) -> list[Diverged]:
         count = int((runs["status"] == "diverged").sum())
         if count and _number(str(place)) is not None:
             rate = float(str(place))
-            found.append(Diverged(str(panel), str(label), rate, count, len(runs)))
+            found.append(DivergedRuns(str(panel), str(label), rate, count, len(runs)))
     return sorted(found, key=lambda d: (d.panel, d.x, d.label))
 
 
@@ -62,25 +62,25 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def rates(suite: Suite, wanted: Wanted, out: Path) -> list[str]:
+def rates(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
     """Draw a line per row over the rates; returns what is shown and what dev selects."""
-    if not wanted.y.startswith("dev/"):
-        raise UserError(f"--kind rates selects by dev and shows a dev metric, not {wanted.y}")
-    full = chart(suite, wanted.x, wanted.y, wanted.lines)
+    if not options.y.startswith("dev/"):
+        raise UserError(f"--kind rates selects by dev and shows a dev metric, not {options.y}")
+    full = chart(suite, options.x, options.y, options.lines)
     if full.curves or full.categories:
-        raise UserError(f"--kind rates needs a setting that is a number; {wanted.x} is not")
-    shown, said = on_log_axes(full, wanted.log)
+        raise UserError(f"--kind rates needs a setting that is a number; {options.x} is not")
+    shown, remarks = on_log_axes(full, options.log)
     if all(line.points.empty for line in shown.lines):
-        raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(said)}")
+        raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(remarks)}")
     picked, lost = (
-        chosen(suite, wanted.x, wanted.y, wanted.lines),
-        diverged(suite, wanted.x, wanted.lines),
+        chosen(suite, options.x, options.y, options.lines),
+        diverged(suite, options.x, options.lines),
     )
 
     def paint(part: "SubFigure", panel: str, width: float) -> Painted:
         axes = part.add_subplot()
         lines = [line for line in shown.lines if line.panel == panel]
-        painted = paint_lines(axes, part, shown, lines, wanted.log, width)
+        painted = paint_lines(axes, part, shown, lines, options.log, width)
         numbers = numbering(shown)
         for line in lines:
             number = numbers[line.label]
@@ -91,14 +91,14 @@ def rates(suite: Suite, wanted: Wanted, out: Path) -> list[str]:
 
     marks = "; ring: selected on dev" + ("; cross: diverged" if lost else "")
     draw(panels_of(shown), paint, caption(shown) + marks, out, width_of(shown))
-    facts = f"{wanted.y} against {wanted.x}, lines by {wanted.lines} ({len(shown.lines)})"
+    facts = f"{options.y} against {options.x}, lines by {options.lines} ({len(shown.lines)})"
     best = [f"{row}{p and f', {p}'}: {x:g}" for (p, row), xs in picked.items() for x in xs]
-    said += [
+    remarks += [
         f"{d.label}{d.panel and f', {d.panel}'}: {d.runs} of {d.of} runs diverged at {d.x:g}"
         for d in lost
     ]
-    said += [note for line in shown.lines for note in notes(line.cells)]
-    return [f"{facts}: {caption(shown)}", f"dev selects {', '.join(best) or 'nothing'}", *said]
+    remarks += [note for line in shown.lines for note in notes(line.cells)]
+    return [f"{facts}: {caption(shown)}", f"dev selects {', '.join(best) or 'nothing'}", *remarks]
 
 
 def _ring(axes: "Axes", shown: Chart, line: Line, number: int, x: float) -> None:
@@ -113,7 +113,7 @@ def _ring(axes: "Axes", shown: Chart, line: Line, number: int, x: float) -> None
     axes.plot(here["x"].iloc[0], y, "o", color=colour, zorder=4, **ring)
 
 
-def _crosses(axes: "Axes", numbers: dict[str, int], lost: list[Diverged]) -> None:
+def _crosses(axes: "Axes", numbers: dict[str, int], lost: list[DivergedRuns]) -> None:
     """A cross per row and rate at the bottom edge, above each other where rates are the same."""
     if not lost:
         return

@@ -95,7 +95,7 @@ class SharedProblem:
 
     def _shared(self, model: Any, batch: Shard) -> Tensor:
         assert self._by_example is not None
-        said = self._by_example.said(model, batch.mine)
+        said = self._by_example.outputs(model, batch.mine)
         of_all: Tensor = _Gathered.apply(said, batch.counts, self.agreed.group)
         return self._by_example.loss_of(of_all, batch.whole)
 

@@ -25,15 +25,15 @@ def rows(document: dict[str, Any], where: str) -> Iterator[Row]:
     for name, section in document.items():
         spot = f"{where}: entry {brief(name)}"
         passage = field(section, "passage", str, spot)
-        for number, asked in enumerate(field(section, "qa_pairs", list, spot), start=1):
+        for number, entry in enumerate(field(section, "qa_pairs", list, spot), start=1):
             place = f"{spot} question {number}"
             yield Row(
                 {
                     "section_id": name,
-                    "query_id": asked.get("query_id", "") if isinstance(asked, dict) else "",
+                    "query_id": entry.get("query_id", "") if isinstance(entry, dict) else "",
                     "passage": passage,
-                    "question": field(asked, "question", str, place),
-                    "answers_spans": {"spans": spans(field(asked, "answer", dict, place), place)},
+                    "question": field(entry, "question", str, place),
+                    "answers_spans": {"spans": spans(field(entry, "answer", dict, place), place)},
                 },
                 place,
             )

@@ -22,7 +22,7 @@ _Entries = Iterator[tuple[object, Any]]
 
 
 def document_rows(document: Any, path: Path) -> Iterator[Row]:
-    """Rows of a document in any known form; UserError says which ones there are."""
+    """Rows of a document in any known form; UserError lists the known forms."""
     for form in (squad_json, drop_json):
         if form.recognised(document):
             yield from form.rows(document, str(path))
@@ -90,7 +90,7 @@ def _wrapped(document: Mapping[str, Any], where: str) -> _Entries | None:
 
 
 def _viewed(rows: Sequence[Any], where: str) -> _Entries:
-    """Rows as the hub's viewer hands them out, each under `row`."""
+    """Rows as the hub's viewer returns them, each under `row`."""
     for number, entry in enumerate(rows, start=1):
         spot = f"{where}: entry {number}"
         row = field(entry, "row", dict, spot)

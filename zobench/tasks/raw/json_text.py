@@ -1,4 +1,4 @@
-"""JSON text to data, with messages that say where it is none."""
+"""JSON text to data, with messages that name the place of an error."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ from zobench.tasks.shown import brief, quoted
 
 
 def parsed(text: str, where: str, *, lines: bool = False) -> Any:
-    """What the text says; UserError for what is no JSON, or an object that has a key twice.
+    """The data of the text; UserError for invalid JSON, or an object with a duplicate key.
 
     lines: name the line of the text, too.
     """

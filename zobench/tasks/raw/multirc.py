@@ -14,9 +14,9 @@ def shape(row: Row) -> Iterator[Row]:
         return
     passage = field(row.values, "passage", dict, row.where)
     paragraph = field(passage, "text", str, row.where)
-    for q, asked in enumerate(field(passage, "questions", list, row.where), start=1):
-        question = field(asked, "question", str, f"{row.where} question {q}")
-        for a, answer in enumerate(field(asked, "answers", list, row.where), start=1):
+    for q, entry in enumerate(field(passage, "questions", list, row.where), start=1):
+        question = field(entry, "question", str, f"{row.where} question {q}")
+        for a, answer in enumerate(field(entry, "answers", list, row.where), start=1):
             where = f"{row.where} question {q} answer {a}"
             values: dict[str, Any] = {"paragraph": paragraph, "question": question}
             values["answer"] = field(answer, "text", str, where)

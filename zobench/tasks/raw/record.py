@@ -23,13 +23,13 @@ def shape(row: Row) -> Iterator[Row]:
     for spot in field(passage, "entities", list, row.where):
         start, end = (field(spot, name, int, row.where) for name in ("start", "end"))
         entities.append(text[start : end + 1])  # the end is the last letter
-    for number, asked in enumerate(field(row.values, "qas", list, row.where), start=1):
+    for number, entry in enumerate(field(row.values, "qas", list, row.where), start=1):
         where = f"{row.where} query {number}"
         values = {
             "passage": text,
-            "query": field(asked, "query", str, where),
+            "query": field(entry, "query", str, where),
             "entities": sorted({*entities}),
         }
-        answers = field(asked, "answers", list, where) if "answers" in asked else []
+        answers = field(entry, "answers", list, where) if "answers" in entry else []
         texts = {field(answer, "text", str, where) for answer in answers}
         yield Row(values | {"answers": sorted(texts)}, where)

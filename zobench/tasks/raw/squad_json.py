@@ -22,14 +22,14 @@ def rows(document: dict[str, Any], where: str) -> Iterator[Row]:
         for p, paragraph in enumerate(field(article, "paragraphs", list, spot), start=1):
             spot = f"{where}: article {a} paragraph {p}"
             context = field(paragraph, "context", str, spot)
-            for q, asked in enumerate(field(paragraph, "qas", list, spot), start=1):
+            for q, entry in enumerate(field(paragraph, "qas", list, spot), start=1):
                 place = f"{spot} question {q}"
-                answers = field(asked, "answers", list, place)
+                answers = field(entry, "answers", list, place)
                 values = {
-                    "id": asked.get("id", ""),
+                    "id": entry.get("id", ""),
                     "title": article.get("title", ""),
                     "context": context,
-                    "question": field(asked, "question", str, place),
+                    "question": field(entry, "question", str, place),
                     "answers": {"text": [field(answer, "text", str, place) for answer in answers]},
                 }
                 yield Row(values, place)

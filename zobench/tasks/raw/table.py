@@ -13,7 +13,7 @@ from zobench.tasks.shown import listed, quoted
 from zobench.wide_csv import csv_records
 
 _Records = Iterable[tuple[int, list[str]]]
-_TOLD = re.compile("sep=(.)")  # a line of Excel's, which is no row
+_DECLARED = re.compile("sep=(.)")  # a line of Excel's, which is no row
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
 
@@ -56,8 +56,8 @@ def _table(
         where = f"{path}:{line}"
         if not fields:
             continue
-        if line == 1 and (told := _TOLD.fullmatch(separator.join(fields))):
-            _check_told(told[1], where, separator)
+        if line == 1 and (declared := _DECLARED.fullmatch(separator.join(fields))):
+            _check_declared(declared[1], where, separator)
             continue
         if first and fields == header:  # columns of a file that names them itself
             first = False
@@ -78,12 +78,13 @@ def _table(
         raise UserError(f"{path}: the file is empty; expected a header line")
 
 
-def _check_told(told: str, where: str, separator: str) -> None:
-    """Raise UserError where the line `sep=;` that Excel reads tells of another separator."""
-    if told != separator:
+def _check_declared(declared: str, where: str, separator: str) -> None:
+    """Raise UserError where Excel's line `sep=;` declares another separator."""
+    if declared != separator:
         raise UserError(
-            f"{where}: sep={told} says that columns end with {_SEPARATORS.get(told, repr(told))}"
-            f", of a file with {_SEPARATORS[separator]} between columns: {_way(told)}"
+            f"{where}: sep={declared} declares that columns end with"
+            f" {_SEPARATORS.get(declared, repr(declared))}"
+            f", of a file with {_SEPARATORS[separator]} between columns: {_way(declared)}"
         )
 
 

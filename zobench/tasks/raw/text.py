@@ -64,12 +64,10 @@ def text_of(path: Path, encoding: str = "utf-8") -> str:
 
 
 def _way(failed: str) -> str:
-    """How to say which encoding it is, of those that have not failed."""
+    """How to name the encoding, with those that have not failed."""
     failed_too = codecs.lookup(failed).name
     first, *others = [name for name in _ENCODINGS if codecs.lookup(name).name != failed_too]
-    return (
-        f"+task.source.encoding={first} (or {', '.join(others)}, ...) says which; iconv converts it"
-    )
+    return f"+task.source.encoding={first} (or {', '.join(others)}, ...) sets it; iconv converts it"
 
 
 def lines_of(text: str) -> list[str]:

@@ -23,7 +23,7 @@ def shape(row: Row) -> Iterator[Row]:
         }
         values = {k: v for k, v in values.items() if k != "target"} | spans
     text = values.get("text")
-    if not isinstance(text, str):  # the prompt says what it misses
+    if not isinstance(text, str):  # rendering the prompt names the missing column
         yield Row(values, row.where)
         return
     repaired = {

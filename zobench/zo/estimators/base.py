@@ -1,4 +1,4 @@
-"""What every estimator is: the points where the loss is evaluated, and what the losses mean."""
+"""The interface of estimators: the points of evaluation, and coefficients from the losses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
@@ -7,8 +7,8 @@ from typing import Any
 from zobench.zo.feedback import Feedback, Point, Request, Step
 from zobench.zo.part import Part
 
-Question = Point | Request | list[Point]
-Plan = Generator[Question, Any, Feedback]
+Ask = Point | Request | list[Point]
+Asks = Generator[Ask, Any, Feedback]
 
 
 class Estimator(Part, ABC):
@@ -35,12 +35,12 @@ class Estimator(Part, ABC):
         return round(self.forwards * steps)
 
     @abstractmethod
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         """Yield a point, receive its loss, ..., return the feedback.
 
-        A list of points, none of which depends on the loss of another, is answered by the list of
-        their losses: such points may be evaluated together. What is kept from step to step changes
-        after the last evaluation only, since a step may fail.
+        For a list of points, none of which depends on the loss of another, it receives the list of
+        their losses: such points may be evaluated together. State changes after the last evaluation
+        only, since a step may fail.
 
         Args:
             step: Seed, number, eps and lr of the step; `step.key(query)` names a direction.

@@ -5,7 +5,7 @@ candidate gets its leave-one-out advantage A_k = (K F_k - sum_j F_j) / (K - 1).
 """
 
 from zobench.zo import noise
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import GRAD, POLICY, Feedback, Key, Step
 
 
@@ -59,7 +59,7 @@ class BestOfK(Estimator):
         self.evaluate_again = variant == "released" or self.num_chosen > 1
         self.forwards = candidates + 1 + self.evaluate_again
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         keys = [step.key(query) for query in range(self.candidates)]
         found = yield [{key: step.eps} for key in keys]
         losses: dict[Key, float] = dict(zip(keys, found, strict=True))

@@ -4,7 +4,7 @@ c = (L(w + eps z) - L(w - eps z)) / (2 eps) as in MeZO; then w, w - lr c z and w
 evaluated and the best of the three is kept. Costs 5 forwards.
 """
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import MOVE, Feedback, Step
 
 
@@ -28,7 +28,7 @@ class Conservative(Estimator):
     directions = 1
     forwards = 5
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         key = step.key(0)
         plus, minus = yield [{key: step.eps}, {key: -step.eps}]
         length = step.lr * (plus - minus) / (2.0 * step.eps)

@@ -4,7 +4,7 @@ rho_k = (f_k+ - f_k-) / (2 eps) and c_k = (f_k+ + f_k- - 2 f_0) / eps^2 along ea
 g = 1/n sum_k rho_k z_k / max(1, |c_k|^power). Costs 2 n + 1 forwards.
 """
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import CLEAN, GRAD, Feedback, Key, Step
 
 
@@ -41,7 +41,7 @@ class CurvatureWeighted(Estimator):
         self.power = power
         self.forwards = 2 * queries + 1
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         keys = [step.key(query) for query in range(self.queries)]
         pairs = [{key: sign * step.eps} for key in keys for sign in (1.0, -1.0)]
         clean, *found = yield [{}, *pairs]

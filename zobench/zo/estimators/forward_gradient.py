@@ -4,7 +4,7 @@ c = <grad L(w), z> by forward-mode differentiation: exact, at any eps, but it ho
 of every activation. ZO-Bench has it as a baseline with one direction a step.
 """
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import GRAD, Feedback, Request, Step
 
 
@@ -36,7 +36,7 @@ class ForwardGradient(Estimator):
         self.queries = self.directions = queries
         self.forwards = 2 * queries
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         grad, loss = {}, 0.0
         for query in range(self.queries):
             key = step.key(query)

@@ -7,7 +7,7 @@ which an optimizer with `pack` evaluates as one batch, as the paper does.
 
 from statistics import pstdev
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import CLEAN, GRAD, Feedback, Key, Step
 
 
@@ -41,7 +41,7 @@ class FZOO(Estimator):
         self.queries = self.directions = queries
         self.forwards = queries + 1
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         keys = [step.key(query) for query in range(self.queries)]
         clean, *shifted = yield [{}, *({key: step.eps} for key in keys)]
         losses: dict[Key, float] = dict(zip(keys, shifted, strict=True))

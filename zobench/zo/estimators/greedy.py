@@ -4,7 +4,7 @@ F_0 = L(w), F_k = L(w + eps z_k), k = 1..K; w <- w + eps z of the lowest F_k if 
 Costs K + 1 forwards.
 """
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import CLEAN, MOVE, Feedback, Key, Step
 
 
@@ -37,7 +37,7 @@ class Greedy(Estimator):
         self.candidates = self.directions = candidates
         self.forwards = candidates + 1
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         keys = [step.key(query) for query in range(self.candidates)]
         clean, *shifted = yield [{}, *({key: step.eps} for key in keys)]
         losses: dict[Key, float] = dict(zip(keys, shifted, strict=True))

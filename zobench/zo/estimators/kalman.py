@@ -13,7 +13,7 @@ The code also adapts the noise variance from step to step; we do not.
 import numpy as np
 from numpy.typing import NDArray
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import CLEAN, GRAD, Feedback, Step
 
 Array = NDArray[np.float64]
@@ -62,7 +62,7 @@ class Kalman(Estimator):
         self.extra, self.prior, self.noise = extra, prior, noise
         self.forwards = 1 + subspace + extra
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         axes = [{step.key(i): step.eps} for i in range(self.subspace)]
         clean, *read = yield [{}, *axes]
         mean, covariance = np.zeros(self.subspace), self.prior * np.eye(self.subspace)

@@ -5,7 +5,7 @@ E[r^3 K(r)] = 0 the eps^2 term of the difference's bias vanishes. Costs 2 forwar
 """
 
 from zobench.zo import noise
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import GRAD, Feedback, Key, Step
 
 _RADIUS = 20  # stream number of the draw of r
@@ -41,7 +41,7 @@ class Kernel(Estimator):
     directions = 1
     forwards = 2
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         key = step.key(0)
         r = radius(key)
         plus, minus = yield [{key: step.eps * r}, {key: -step.eps * r}]

@@ -1,6 +1,6 @@
 """One-sided (forward difference) estimator: the clean loss is the base point of all queries."""
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import CLEAN, GRAD, Feedback, Step
 
 
@@ -22,7 +22,7 @@ class OneSided(Estimator):
     """
 
     gives = frozenset({GRAD, CLEAN})
-    deferred = True
+    device_scalars = True
 
     def __init__(self, *, queries: int = 1) -> None:
         if queries < 1:
@@ -30,7 +30,7 @@ class OneSided(Estimator):
         self.queries = self.directions = queries
         self.forwards = queries + 1
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         keys = [step.key(query) for query in range(self.queries)]
         clean, *shifted = yield [{}, *({key: step.eps} for key in keys)]
         share = step.eps * self.queries

@@ -4,7 +4,7 @@ Every `every` steps the mean of two-sided estimates along `probes` plain directi
 sampler (channel PROBE), on the step's batch and before the step's own points. No rule sees it.
 """
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import CLEAN, PROBE, Feedback, Key, Step
 from zobench.zo.probes import FIRST_PROBE
 
@@ -45,7 +45,7 @@ class Probing(Estimator):
     def cost(self, steps: int) -> int:
         return self.inner.cost(steps) + 2 * self.probes * -(-steps // self.every)
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         if step.number % self.every:
             return (yield from self.inner.estimate(step))
         keys = [step.key(query) for query in range(FIRST_PROBE, FIRST_PROBE + self.probes)]

@@ -10,7 +10,7 @@ How many such iterations a projection takes is not known to us.
 from statistics import NormalDist
 
 from zobench.zo import noise
-from zobench.zo.estimators.base import Estimator, Plan, Question
+from zobench.zo.estimators.base import Ask, Asks, Estimator
 from zobench.zo.feedback import CLEAN, LAYERS, MOVE, Feedback, Key, Point, Request, Step
 
 _GAMMA = 14  # stream number of u
@@ -75,7 +75,7 @@ class Projected(Estimator):
     def cost(self, steps: int) -> int:
         return self.inner.cost(steps) + 2 * self.iterations * (steps // self.every)
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         shifts: dict[Key, float] = {}
         if step.number % self.every == self.every - 1:
             shifts = yield from self._project(step)
@@ -104,23 +104,23 @@ class Projected(Estimator):
         return shifts
 
 
-def _shifted(plan: Plan, shifts: Point) -> Plan:
-    """The plan around the projected weights instead of the clean ones."""
-    asked = next(plan)
+def _shifted(asks: Asks, shifts: Point) -> Asks:
+    """The requests around the projected weights instead of the clean ones."""
+    ask = next(asks)
     while True:
-        answer = yield _from(shifts, asked)
+        values = yield _moved(shifts, ask)
         try:
-            asked = plan.send(answer)
+            ask = asks.send(values)
         except StopIteration as stop:
             found: Feedback = stop.value
             return found
 
 
-def _from(shifts: Point, asked: Question) -> Question:
-    """What was asked, with its points moved on from the shifts."""
-    if isinstance(asked, list):
-        return [{**shifts, **point} for point in asked]
-    request = asked if isinstance(asked, Request) else Request(asked)
+def _moved(shifts: Point, ask: Ask) -> Ask:
+    """The same ask, its points moved by the shifts."""
+    if isinstance(ask, list):
+        return [{**shifts, **point} for point in ask]
+    request = ask if isinstance(ask, Request) else Request(ask)
     return request._replace(point={**shifts, **request.point})
 
 

@@ -4,7 +4,7 @@ F_k = L(w + eps z_k), k = 1..M; v = mean z of the lowest F - mean z of the highe
 two-sided difference along v. Costs M + 2 forwards.
 """
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import GRAD, Feedback, Key, Step
 
 
@@ -45,7 +45,7 @@ class RankContrast(Estimator):
         self.each_side = max(1, min(round(alpha * candidates), candidates // 2))
         self.forwards = candidates + 2
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         keys = [step.key(query) for query in range(self.candidates)]
         found = yield [{key: step.eps} for key in keys]
         losses: dict[Key, float] = dict(zip(keys, found, strict=True))
@@ -58,7 +58,7 @@ class RankContrast(Estimator):
         return Feedback(loss=sum(losses.values()) / self.candidates, channels={GRAD: grad})
 
     def _contrast(self, losses: dict[Key, float]) -> dict[Key, float]:
-        """v by key. The last draw comes first, where the walk is: rounding sees no ranking."""
+        """v by key. The last draw comes first, where the weights are: rounding sees no ranking."""
         ranked = sorted(losses, key=lambda k: losses[k])
         share = 1.0 / self.each_side
         shares = dict.fromkeys(ranked[: self.each_side], share)

@@ -6,7 +6,7 @@ fall as t^(-1/3) and 1 - beta with its square; here both are what they are set t
 name in ZO-Bench-like tables is plain momentum (`mezo_momentum`).
 """
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import GRAD, PREVIOUS, Feedback, Step
 
 
@@ -42,7 +42,7 @@ class Recursive(Estimator):
         self.beta = beta
         self._lr: float | None = None  # of the last step
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         eps, total = step.eps, 0.0
         if self._lr is None:
             keys, slopes = (step.key(0), step.key(1)), {}

@@ -1,6 +1,6 @@
 """Leave-one-out score-function estimator over K one-sided evaluations (LOREN, arXiv 2511.07971)."""
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import GRAD, POLICY, Feedback, Key, Step
 
 
@@ -26,14 +26,14 @@ class RLOO(Estimator):
     """
 
     gives = frozenset({GRAD, POLICY})
-    deferred = True
+    device_scalars = True
 
     def __init__(self, *, queries: int = 6) -> None:
         if queries < 2:
             raise ValueError(f"estimator.queries={queries}: must be at least 2")
         self.queries = self.directions = self.forwards = queries
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         keys = [step.key(query) for query in range(self.queries)]
         found = yield [{key: step.eps} for key in keys]
         losses: dict[Key, float] = dict(zip(keys, found, strict=True))

@@ -6,7 +6,7 @@ both estimates. The paper keeps copies of anchor and g; here the anchor is the w
 moves since, which are a few (direction, coefficient) pairs that are drawn again.
 """
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import GRAD, PAST, PLAIN, Feedback, Key, Request, Step
 
 
@@ -56,7 +56,7 @@ class SVRG(Estimator):
         anchors = -(-steps // self.every)
         return 2 * self.anchor_batches * anchors + 4 * (steps - anchors)
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         if step.number % self.every == 0:
             return (yield from self._renew(step))
         key, eps = step.key(0), step.eps
@@ -71,7 +71,7 @@ class SVRG(Estimator):
             self._moved[k] = self._moved.get(k, 0.0) - step.lr * coefficient
         return Feedback((plus + minus) / 2, {GRAD: grad})
 
-    def _renew(self, step: Step) -> Plan:
+    def _renew(self, step: Step) -> Asks:
         """Estimate at new anchor weights over `anchor_batches` batches, and step along it."""
         first = step.number // self.every * self.anchor_batches
         batches = range(first, first + self.anchor_batches)

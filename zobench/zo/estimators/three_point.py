@@ -4,7 +4,7 @@ c = (f+ - f-) / (2 eps) as in MeZO, and |f+ + f- - 2 f_0| / (2 eps^2), from whic
 diagonal Hessian. Costs 3 forwards.
 """
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import CLEAN, CURVATURE, GRAD, Feedback, Step
 
 
@@ -28,7 +28,7 @@ class ThreePoint(Estimator):
     directions = 1
     forwards = 3
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         key = step.key(0)
         clean, plus, minus = yield [{}, {key: step.eps}, {key: -step.eps}]
         slope = (plus - minus) / (2.0 * step.eps)

@@ -1,6 +1,6 @@
 """Two-sided (central difference) estimator: SPSA as in MeZO, Algorithm 1 (q = 1) and 2 (q > 1)."""
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import GRAD, Feedback, Key, Step
 
 
@@ -25,7 +25,7 @@ class TwoSided(Estimator):
     """
 
     gives = frozenset({GRAD})
-    deferred = True
+    device_scalars = True
 
     def __init__(self, *, queries: int = 1) -> None:
         if queries < 1:
@@ -33,7 +33,7 @@ class TwoSided(Estimator):
         self.queries = self.directions = queries
         self.forwards = 2 * queries
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         keys = [step.key(query) for query in range(self.queries)]
         found = yield [{key: sign * step.eps} for key in keys for sign in (1.0, -1.0)]
         grad: dict[Key, float] = {}

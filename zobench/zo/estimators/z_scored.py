@@ -7,7 +7,7 @@ pairs +z with -z. Its fast batched forward is not implemented. Costs N forwards.
 
 from statistics import fmean, pstdev
 
-from zobench.zo.estimators.base import Estimator, Plan
+from zobench.zo.estimators.base import Asks, Estimator
 from zobench.zo.feedback import GRAD, Feedback, Key, Step
 
 
@@ -46,7 +46,7 @@ class ZScored(Estimator):
         self.antithetic = antithetic
         self.directions = population // 2 if antithetic else population
 
-    def estimate(self, step: Step) -> Plan:
+    def estimate(self, step: Step) -> Asks:
         signs = (1.0, -1.0) if self.antithetic else (1.0,)
         keys = [step.key(query) for query in range(self.directions)]
         signed = [(key, sign) for key in keys for sign in signs]

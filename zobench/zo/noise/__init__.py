@@ -18,7 +18,7 @@ Specification
 
 `normal16` and `rademacher` are bit-exact across back ends, `normal` to about 1e-6. Arithmetic is
 p + (s * z) in float32 with two roundings: back ends must not contract it to a fused multiply-add,
-or the walk of `engine` would not come back to where it began.
+or restored weights would not be what they were before the displacement.
 """
 
 import torch
@@ -45,8 +45,8 @@ def add(
 ) -> None:
     """out = (out + first * z) + second * z in place, z = z[start : start + len(out)].
 
-    `out` is a float vector. Two scales serve a walk that leaves one point and goes to another: the
-    sum in between is rounded too, and lands on the clean weights again.
+    `out` is a float vector. Two scales serve a displacement from one point to another: the sum in
+    between is rounded too, and is the clean weights again.
     """
     if out.device.type == "cpu" and out.dtype == torch.float32:
         cpu.add(out, law, stream, start, first, second)

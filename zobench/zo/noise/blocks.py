@@ -1,8 +1,8 @@
-"""Numba pieces of znoise v1 on a CPU: Philox calls, and whole blocks of 1024 values of a law.
+"""Numba functions of znoise v1 on a CPU: Philox calls, and whole blocks of 1024 values of a law.
 
 A block's Philox calls run in one vectorised loop into a small word buffer; the next loop turns the
 words into values. Both buffers stay in the first-level cache. Table look-ups have a loop of their
-own: beside arithmetic they would keep it from being vectorised.
+own: together with arithmetic they would keep it from being vectorised.
 """
 
 import functools

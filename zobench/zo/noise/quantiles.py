@@ -15,7 +15,7 @@ def normal16_table() -> npt.NDArray[np.float32]:
     """Entry k is the quantile at (k + 1/2) / 65536 in float32; kurtosis 2.999, largest 4.325.
 
     Raises RuntimeError when this machine's arithmetic gives another table than SHA256 names: its
-    runs would not be comparable with anybody else's.
+    runs would not be comparable with those of other machines.
     """
     upper = np.array([NormalDist().inv_cdf((k + 0.5) / 65536) for k in range(32768, 65536)])
     upper /= np.sqrt(np.mean(np.square(upper)))

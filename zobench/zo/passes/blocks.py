@@ -1,4 +1,4 @@
-"""Going over a flat tensor block by block, in float32 where storage has 16 bits."""
+"""Iterating over a flat tensor block by block, in float32 where storage has 16 bits."""
 
 from collections.abc import Iterator
 
@@ -21,8 +21,8 @@ def edit(
 ) -> Iterator[tuple[int, Tensor]]:
     """(start, block) over a flat tensor; 16-bit storage is widened, and rounded when left.
 
-    Changes made to a block in place are stored when the loop goes on: where they come from, or
-    rounded to nearest in `out`, of any dtype, which leaves the tensor as it is.
+    Changes made to a block in place are stored at the next iteration: in the tensor, or rounded to
+    nearest in `out`, of any dtype, which leaves the tensor unchanged.
     """
     for start, stop in spans(flat.numel(), row):
         place = slice(start, stop)

@@ -1,4 +1,4 @@
-"""Numba pieces of a pass: a span of a direction, drawn into a buffer as its row of TERM says."""
+"""Numba functions of a pass: a span of a direction, drawn into a buffer by its row of TERM."""
 
 import numpy as np
 
@@ -51,14 +51,14 @@ def _turn_row(u, p, pull, factor):  # type: ignore[no-untyped-def]
 
 @compiled
 def _shape(part, term, sums, parts):  # type: ignore[no-untyped-def]
-    """Take every row u to scale * (u - <u, a> pull), and tally it; returns the sum of <u, a>^2."""
+    """Take every row u to scale * (u - <u, a> pull), and sum it; returns the sum of <u, a>^2."""
     row, pull = floats_at(term.row, 0, term.width), floats_at(term.pull, 0, term.width)
     energy = 0.0
     for at in range(0, part.shape[0], term.width):
         u = part[at : at + term.width]
         p = dot(u, row, parts)
-        if term.tally != _f32(0.0):
-            add_scaled(sums[: term.width], term.tally * p, u)
+        if term.sum_weight != _f32(0.0):
+            add_scaled(sums[: term.width], term.sum_weight * p, u)
             energy += p * p
         _turn_row(u, p, pull, term.scale)
     return energy
@@ -68,7 +68,7 @@ def _shape(part, term, sums, parts):  # type: ignore[no-untyped-def]
 def draw(z, term, start, table, words, spare, sums):  # type: ignore[no-untyped-def]
     """One term's direction from element `start` on, into z. Rows are whole: start is a row's.
 
-    z must have room for whole groups of 4096 elements around the span. sums: tallies of a row's
+    z must have room for whole groups of 4096 elements around the span. sums: row sums of a row's
     length are added to it. Returns the span's part of z and the sum of <u, a>^2 over its rows.
     """
     first = start // 4096 * 4096

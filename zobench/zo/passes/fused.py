@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 Places = npt.NDArray[np.intp]
 
-_SHARES = 4  # to each thread, so that a late one is not waited for
+_SHARES = 4  # per thread, so that no thread waits long for a late one
 _ALONE = 1 << 16  # elements that are not worth a second thread
 
 
 def able(move: "Move") -> bool:
-    """Whether the kernel can carry out the move."""
+    """Whether the kernel can do the move."""
     tensors = (move.target,) if move.out is None else (move.target, move.out)
     return all(map(stored, tensors)) and all(t.direction.recipe is not None for t in move.terms)
 
@@ -38,20 +38,20 @@ def stored(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in DTYPES
 
 
-def carry_out(moves: Sequence["Move"]) -> None:
+def run_numba(moves: Sequence["Move"]) -> None:
     """All moves in one pass over their memory, on torch's number of threads."""
     run(tables_of(moves))
 
 
 def run(tables: Tables) -> None:
-    """One pass. What the tables point to has to be alive."""
+    """One pass. The tensors that the tables point to must be alive."""
     pieces = tables.pieces
     sizes = np.cumsum(pieces["stop"] - pieces["start"])
     total = int(sizes[-1]) if len(sizes) else 0
     threads = 1 if total < _ALONE else torch.get_num_threads()
     shared = (tables.targets, tables.terms, tables.longest, tables.widest, normal16_table())
     if threads == 1:
-        kernel.carry_out(pieces, *shared)
+        kernel.numba_pass(pieces, *shared)
         return
     number = min(threads * _SHARES, max(threads, total // _ALONE))
     ends = np.searchsorted(sizes, np.linspace(0, total, number + 1)[1:-1])
@@ -60,7 +60,7 @@ def run(tables: Tables) -> None:
     def work() -> None:
         with suppress(IndexError):  # until nothing is left
             while True:
-                kernel.carry_out(parts.popleft(), *shared)
+                kernel.numba_pass(parts.popleft(), *shared)
 
     others = [_pool(threads).submit(work) for _ in range(threads - 1)]
     work()
@@ -69,13 +69,13 @@ def run(tables: Tables) -> None:
 
 
 def _between_groups(ends: Places, tables: Tables) -> Places:
-    """The ends moved on, where need be, to where a group of tallied pieces ends."""
+    """The ends, moved forward to the end of a group of summed pieces where they are inside one."""
     pieces = tables.pieces
     if not tables.targets["outer"].any():
         return ends
-    tallied = tables.targets["outer"][pieces["target"]] != 0
+    summed = tables.targets["outer"][pieces["target"]] != 0
     same = (np.diff(pieces["target"]) == 0) & (np.diff(pieces["group"]) == 0)
-    free = np.flatnonzero(np.concatenate([[True], ~(same & tallied[1:]), [True]]))
+    free = np.flatnonzero(np.concatenate([[True], ~(same & summed[1:]), [True]]))
     return free[np.searchsorted(free, ends)]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from zobench.zo.noise.quantiles import normal16_table
 from zobench.zo.passes.gpu_tables import BLOCKS, GpuTables, Numbers, gpu_tables_of
 from zobench.zo.passes.tables import DTYPES
-from zobench.zo.scalars import present
+from zobench.zo.scalars import current_scalars
 
 if TYPE_CHECKING:
     from zobench.zo.passes.move import Move
@@ -25,12 +25,12 @@ KINDS = {"cuda"}  # of devices
 
 
 def able(move: "Move") -> bool:
-    """Whether the kernel can carry out the move."""
-    target, through = move.target, move.through
-    if target.device.type not in KINDS or move.tally is not None or not installed():
+    """Whether the kernel can do the move."""
+    target, state_update = move.target, move.state_update
+    if target.device.type not in KINDS or move.row_sums is not None or not installed():
         return False
     stored = (target,) if move.out is None else (target, move.out)
-    states = () if through is None else through.buffers
+    states = () if state_update is None else state_update.buffers
     return (
         all(tensor.dtype in DTYPES for tensor in stored)
         and all(state.dtype == torch.float32 for state in states)
@@ -51,7 +51,7 @@ def installed() -> bool:
     return found
 
 
-def carry_out(moves: Sequence["Move"]) -> None:
+def run_triton(moves: Sequence["Move"]) -> None:
     """All moves in one launch per device that they are on, two where directions have rows."""
     by_device: dict[torch.device, list[Move]] = {}
     for move in moves:
@@ -62,7 +62,7 @@ def carry_out(moves: Sequence["Move"]) -> None:
 
 
 def launch(tables: GpuTables, device: torch.device) -> None:
-    """One pass. What the tables point to has to be alive."""
+    """One pass. The tensors that the tables point to must be alive."""
     from zobench.zo.passes import triton_directions, triton_kernel
 
     numbers, quantiles = _on_device(tables.numbers, device), upper_quantiles(device)
@@ -79,7 +79,7 @@ def launch(tables: GpuTables, device: torch.device) -> None:
             triton_directions.dots[(dots,)](*owners, *given, **known)
         owners = numbers[tables.starts :], *_search(tables.counts[0])
         given = numbers[tables.targets :], terms, quantiles, live, dotted
-        triton_kernel.carry_out[(moved,)](*owners, *given, BLOCKS=BLOCKS, **flags)
+        triton_kernel.triton_pass[(moved,)](*owners, *given, BLOCKS=BLOCKS, **flags)
 
 
 def _search(count: int) -> tuple[int, int]:
@@ -88,10 +88,10 @@ def _search(count: int) -> tuple[int, int]:
 
 
 def _on_device(numbers: Numbers, device: torch.device) -> Tensor:
-    """The tables there: one copy from pinned memory, or what an equal pass has left."""
-    scalars = present()
+    """The tables on the device: one copy from pinned memory, or those of an equal pass."""
+    scalars = current_scalars()
     if scalars is not None:
-        return scalars.kept(numbers)
+        return scalars.on_device(numbers)
     tensor = torch.from_numpy(numbers)
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 

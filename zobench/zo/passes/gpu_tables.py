@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zobench.zo.passes import kernel
 from zobench.zo.passes.tables import Table, Tables, rows_of
-from zobench.zo.scalars import Scalar, present
+from zobench.zo.scalars import Scalar, current_scalars
 
 if TYPE_CHECKING:
     from zobench.zo.passes.move import Move
@@ -119,7 +119,7 @@ class _Live:
     """Finds the numbers that only the device knows, and puts their places into the tables."""
 
     def __init__(self) -> None:
-        self.scalars = present()
+        self.scalars = current_scalars()
         self.found: list[Tensor] = []
         self._places: dict[int, int] = {}
         if self.scalars is not None:
@@ -166,7 +166,7 @@ def _flags(targets: Numbers, terms: Numbers, numels: Numbers) -> dict[str, Any]:
         "STORED": _bits(_of(targets, kernel.TARGET, "dtype", "out_dtype")),
         "VECTORS": _bits(_of(terms, kernel.TERM, "vector_dtype")[vectors != 0]),
         "ROUNDINGS": _bits(_of(targets, kernel.TARGET, "rounding")),
-        "STATES": bool((_of(targets, kernel.TARGET, "through") != kernel.PLAIN).any()),
+        "STATES": bool((_of(targets, kernel.TARGET, "state_update") != kernel.PLAIN).any()),
         "ALIGNED": not any((part % _EVEN).any() for part in addresses),
     }
 

@@ -22,7 +22,7 @@ from zobench.zo.passes.storage import (
 
 PLAIN, MOMENTUM, ADAM = 0, 1, 2  # what becomes of the sum of second * z
 
-SCALARS = tuple(f"scalar{i}" for i in range(5))  # of a Through
+SCALARS = tuple(f"scalar{i}" for i in range(5))  # of a StateUpdate
 TARGET = np.dtype(
     [
         ("source", "i8"),  # addresses: of what is moved,
@@ -32,11 +32,11 @@ TARGET = np.dtype(
         ("out_dtype", "i4"),
         ("rounding", "i4"),
         ("remainder", "i8"),
-        ("keep", "f4"),
+        ("decay", "f4"),
         ("first_term", "i4"),
         ("last_term", "i4"),
-        ("through", "i4"),
-        ("outer", "i8"),  # addresses of what is tallied, by group; 0: nothing
+        ("state_update", "i4"),
+        ("outer", "i8"),  # addresses of the row sums, by group; 0: none
         ("energy", "i8"),
         ("state0", "i8"),
         ("state1", "i8"),
@@ -57,7 +57,7 @@ TERM = np.dtype(
         ("scale", "f4"),
         ("first", "f4"),
         ("second", "f4"),
-        ("tally", "f4"),  # weight of <u, a> u and <u, a>^2 in what is tallied
+        ("sum_weight", "f4"),  # of <u, a> u and <u, a>^2 in the row sums
     ]
 )
 PIECE = np.dtype([("target", "i4"), ("group", "i4"), ("start", "i8"), ("stop", "i8")])
@@ -107,7 +107,7 @@ def _rounding_bits(out, target, start, count, words):  # type: ignore[no-untyped
 
 
 @compiled
-def _tally(target, group, sums, energy):  # type: ignore[no-untyped-def]
+def _add_row_sums(target, group, sums, energy):  # type: ignore[no-untyped-def]
     """Add a piece's sums to its group's, in float64, and clear them."""
     outer = doubles_at(target.outer, group * sums.shape[0], sums.shape[0])
     for e in range(_u64(sums.shape[0])):
@@ -117,10 +117,10 @@ def _tally(target, group, sums, energy):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def carry_out(pieces, targets, terms, longest, widest, table):  # type: ignore[no-untyped-def]
+def numba_pass(pieces, targets, terms, longest, widest, table):  # type: ignore[no-untyped-def]
     """Move every piece. longest: elements of the longest one; widest: of the longest row.
 
-    Pieces may run in any order, but those of one group one after another, as they stand.
+    Pieces may run in any order, but those of one group in theirs, one after another.
     """
     words = np.empty(1024, _u32)
     room = np.empty(longest, _f32)
@@ -138,30 +138,38 @@ def carry_out(pieces, targets, terms, longest, widest, table):  # type: ignore[n
         else:
             w = room[:count]
             load(w, target.source, target.dtype, piece.start, target.left, spare)
-        if target.keep != _f32(1.0):
-            scale(w, target.keep)
-        if target.through != PLAIN:
+        if target.decay != _f32(1.0):
+            scale(w, target.decay)
+        if target.state_update != PLAIN:
             estimate[:] = _f32(0.0)
         energy, width = 0.0, 0
         for t in range(target.first_term, target.last_term):
             term = terms[t]
-            if term.first == _f32(0.0) and term.second == _f32(0.0) and term.tally == _f32(0.0):
+            if (
+                term.first == _f32(0.0)
+                and term.second == _f32(0.0)
+                and term.sum_weight == _f32(0.0)
+            ):
                 continue
             z, own = draw(noise, term, piece.start, table, words, spare, sums)
-            energy, width = energy + term.tally * own, max(width, term.width)
-            if target.through == PLAIN and term.first != _f32(0.0) and term.second != _f32(0.0):
+            energy, width = energy + term.sum_weight * own, max(width, term.width)
+            if (
+                target.state_update == PLAIN
+                and term.first != _f32(0.0)
+                and term.second != _f32(0.0)
+            ):
                 _add_twice(w, term.first, term.second, z)
                 continue
             if term.first != _f32(0.0):
                 add_scaled(w, term.first, z)
             if term.second != _f32(0.0):
-                add_scaled(w if target.through == PLAIN else estimate, term.second, z)
+                add_scaled(w if target.state_update == PLAIN else estimate, term.second, z)
         if target.outer != 0:
-            _tally(target, piece.group, sums[:width], energy)
-        if target.through == MOMENTUM:
+            _add_row_sums(target, piece.group, sums[:width], energy)
+        if target.state_update == MOMENTUM:
             m = floats_at(target.state0, piece.start, count)
             _momentum(w, estimate, m, target.scalar0, target.scalar1, target.scalar2)
-        elif target.through == ADAM:
+        elif target.state_update == ADAM:
             m = floats_at(target.state0, piece.start, count)
             v = floats_at(target.state1, piece.start, count)
             _adam(w, estimate, m, v, target)

@@ -1,4 +1,4 @@
-"""What a pass does to one tensor, and the pass over many of them."""
+"""Moves: what a pass does to one tensor, and the pass over many of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Term(NamedTuple):
     second: float = 0.0
 
 
-class Through(Protocol):
+class StateUpdate(Protocol):
     """Elementwise state between the estimate and the weights, such as a momentum.
 
     kernel: what the fused pass knows it as. buffers: its float32 vectors. scalars: see `kernel`.
@@ -45,7 +45,7 @@ class Through(Protocol):
         """The same on one block, in torch."""
 
 
-class Tally(NamedTuple):
+class RowSums(NamedTuple):
     """Sums over the raw rows u of directions that have rows, taken while a pass draws them.
 
     weights: one per term. outer: float64, (groups, width), += weight <u, a> u; energy: float64,
@@ -59,26 +59,26 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Move:
-    """w <- keep * w + sum of (first + second) * z, on a flat tensor, block by block.
+    """w <- decay * w + sum of (first + second) * z, on a flat tensor, block by block.
 
-    row: elements that blocks are not cut within. through: where the sum of second * z goes instead
-    of to the weights. rounding: of 16-bit storage. out: where the result goes instead of the
-    tensor, of any dtype and rounded to nearest; rows: those that are needed there. tally: only for
-    what the fused pass is `able` to carry out.
+    row: blocks are cut at multiples of so many elements. state_update: takes the sum of second * z
+    instead of the weights. rounding: of 16-bit storage. out: where the result goes instead of the
+    tensor, of any dtype and rounded to nearest; rows: those that are needed there. row_sums: only
+    where the fused pass is `able` to do the move.
     """
 
     target: Tensor
     row: int
     terms: Sequence[Term]
-    keep: float = 1.0
-    through: Through | None = None
+    decay: float = 1.0
+    state_update: StateUpdate | None = None
     rounding: Rounding = NEAREST
     out: Tensor | None = None
     rows: Tensor | None = None
-    tally: Tally | None = None
+    row_sums: RowSums | None = None
 
 
-def carry_out(moves: Iterable[Move]) -> None:
+def apply_moves(moves: Iterable[Move]) -> None:
     """All moves in one pass: fused where the back end can, tensor by tensor elsewhere."""
     here, there = [], []
     for move in moves:
@@ -89,23 +89,23 @@ def carry_out(moves: Iterable[Move]) -> None:
         else:
             _alone(move)
     if here:
-        fused.carry_out(here)
+        fused.run_numba(here)
     if there:
-        gpu.carry_out(there)
+        gpu.run_triton(there)
 
 
 def _alone(move: Move) -> None:
     """The move in torch operations, on any device and dtype, block by block."""
     for start, weights in edit(move.target, move.row, move.rounding, move.out):
-        if move.keep != 1.0:
-            weights.mul_(move.keep)
-        if move.through is None:
+        if move.decay != 1.0:
+            weights.mul_(move.decay)
+        if move.state_update is None:
             for term in move.terms:
                 term.direction.add_to(weights, start, term.first, term.second)
             continue
         estimate = torch.zeros_like(weights)
         for term in move.terms:
             z = term.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-            weights.add_(z * term.first)  # a product and a sum, as in the walk: it cancels
+            weights.add_(z * term.first)  # a product and a sum, as at the displacement: it cancels
             estimate.add_(z, alpha=term.second)
-        move.through.apply(slice(start, start + weights.numel()), weights, estimate)
+        move.state_update.apply(slice(start, start + weights.numel()), weights, estimate)

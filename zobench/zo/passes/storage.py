@@ -1,9 +1,9 @@
-"""Numba pieces of a pass: reading stored weights as float32, rounding float32 back to storage.
+"""Numba functions of a pass: reading stored weights as float32, rounding float32 to storage.
 
 Storage is float32, bfloat16 or float16. 16-bit storage is rounded in one of three ways:
 
 * nearest: to the nearest value, ties to even, as torch does.
-* remainder: an int16 beside each weight holds what rounding took away. For bfloat16 both halves are
+* remainder: an int16 per weight holds what rounding took away. For bfloat16 both halves are
   the 32 bits of a float32; for float16 it counts 2^-16 of the weight's spacing, which holds every
   float32 to its last bit where float16 is normal, and 2^-40 below.
 * stochastic: up or down with the chances that make the mean exact, by 16 bits of noise.
@@ -73,7 +73,7 @@ def _widen_bfloat16(stored, bits):  # type: ignore[no-untyped-def]
 
 @compiled
 def _join_bfloat16(stored, remainder, bits):  # type: ignore[no-untyped-def]
-    """A zero that somebody wrote beside an old remainder stays one, instead of becoming NaN.
+    """A zero that was written from outside next to an old remainder stays 0, not NaN.
 
     By arithmetic instead of a comparison, which is not vectorised.
     """

@@ -27,7 +27,7 @@ Table = npt.NDArray[np.void]
 DTYPES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 PIECE = 4096  # elements: two float32 buffers of it fit the first-level cache
 _LONGEST = 65536  # elements of a piece of several rows
-_GROUP = 1 << 20  # elements, about, whose tallies are one sum
+_GROUP = 1 << 20  # elements, about, whose row sums are one sum
 _GROUPS = 32  # of a tensor at most
 
 
@@ -46,8 +46,8 @@ def tables_of(moves: Sequence["Move"]) -> Tables:
     targets, terms = rows_of(moves)
     recipes = [[recipe_of(term) for term in move.terms] for move in moves]
     widths = [{recipe.width for recipe in own if recipe.row is not None} for own in recipes]
-    wanted = zip(moves, widths, strict=True)
-    rows = [None if w or m.row > _LONGEST else m.rows for m, w in wanted]
+    pairs = zip(moves, widths, strict=True)
+    rows = [None if w or m.row > _LONGEST else m.rows for m, w in pairs]
     pieces, longest = pieces_of(
         [move.target.numel() for move in moves],
         [
@@ -68,7 +68,7 @@ def rows_of(moves: Sequence["Move"]) -> tuple[list[tuple[Any, ...]], list[tuple[
     targets = [target_row(move, *ends[i : i + 2]) for i, move in enumerate(moves)]
     terms = []
     for move in moves:
-        weights = move.tally.weights if move.tally else [0.0] * len(move.terms)
+        weights = move.row_sums.weights if move.row_sums else [0.0] * len(move.terms)
         for term, weight in zip(move.terms, weights, strict=True):
             terms.append(term_row(recipe_of(term), term.first, term.second, weight))
     return targets, terms
@@ -81,7 +81,7 @@ def recipe_of(term: Any) -> Recipe:
 
 
 def groups_of(numel: int) -> int:
-    """Into how many sums a tensor's tallies are taken: no more than one thread works on one."""
+    """Into how many sums a tensor's row sums are split: no more than one thread works on one."""
     return max(1, min(_GROUPS, numel // _GROUP))
 
 
@@ -92,7 +92,7 @@ def pieces_of(
 ) -> tuple[Table, int]:
     """Spans of the targets, in order, and the length of the longest one.
 
-    rows: of a target all whose pieces are rows, those that are needed.
+    rows: the rows that are needed, of a target whose pieces are all rows.
     """
     count, size = np.array(numels, np.int64), np.array(lengths, np.int64)
     number = -(-count // np.maximum(1, size))
@@ -123,10 +123,10 @@ def piece_length(widths: set[int]) -> int:
 
 def target_row(move: "Move", first: int, last: int) -> tuple[Any, ...]:
     """A row of TARGET."""
-    through, tally = move.through, move.tally
+    state_update, sums = move.state_update, move.row_sums
     left, rounding = move.rounding.remainder, move.rounding if move.out is None else NEAREST
-    states = [state.data_ptr() for state in through.buffers] if through else []
-    scalars = list(through.scalars) if through else []
+    states = [state.data_ptr() for state in state_update.buffers] if state_update else []
+    scalars = list(state_update.scalars) if state_update else []
     out = move.target if move.out is None else move.out
     return (
         move.target.data_ptr(),
@@ -135,11 +135,11 @@ def target_row(move: "Move", first: int, last: int) -> tuple[Any, ...]:
         DTYPES[move.target.dtype],
         DTYPES[out.dtype],
         *_rounding(rounding),
-        move.keep,
+        move.decay,
         first,
         last,
-        through.kernel if through else kernel.PLAIN,
-        *((tally.outer.data_ptr(), tally.energy.data_ptr()) if tally else (0, 0)),
+        state_update.kernel if state_update else kernel.PLAIN,
+        *((sums.outer.data_ptr(), sums.energy.data_ptr()) if sums else (0, 0)),
         *states,
         *[0] * (2 - len(states)),
         *scalars,
@@ -160,7 +160,9 @@ def _words(stream: Stream | None) -> tuple[int, int, int, int]:
     return stream.key & 0xFFFFFFFF, stream.key >> 32, stream.tensor_id, stream.number
 
 
-def term_row(recipe: Recipe, first: float, second: float, tally: float = 0.0) -> tuple[Any, ...]:
+def term_row(
+    recipe: Recipe, first: float, second: float, sum_weight: float = 0.0
+) -> tuple[Any, ...]:
     """A row of TERM."""
     vector, row = recipe.vector, recipe.row
     return (
@@ -173,5 +175,5 @@ def term_row(recipe: Recipe, first: float, second: float, tally: float = 0.0) ->
         recipe.row_scale,
         first * recipe.scale,
         second * recipe.scale,
-        tally,
+        sum_weight,
     )

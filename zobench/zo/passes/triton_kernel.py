@@ -2,7 +2,7 @@
 
 What it does to each element is what `kernel` does on a CPU, to the bit but for `normal` noise and
 the order of a dot product. A program finds its target among the tables, then moves a few blocks of
-1024 elements, each a block of the noise layout, so that no word of a Philox call is drawn in vain.
+1024 elements, each a block of the noise layout, so that every word of a Philox call is used.
 """
 
 import triton
@@ -13,10 +13,10 @@ from zobench.zo.passes.triton_noise import BLOCK, sixteen_bits
 from zobench.zo.passes.triton_storage import floats, load, store
 from zobench.zo.passes.triton_tables import (
     ADDRESS,
+    DECAY,
     DTYPE,
     FIRST,
     FIRST_TERM,
-    KEEP,
     LAST_TERM,
     LEFT,
     LENGTH,
@@ -31,9 +31,9 @@ from zobench.zo.passes.triton_tables import (
     SOURCE,
     STATE0,
     STATE1,
+    STATE_UPDATE,
     TARGET_WIDTH,
     TERM_WIDTH,
-    THROUGH,
     number_at,
     owner_of,
     stream_at,
@@ -41,7 +41,7 @@ from zobench.zo.passes.triton_tables import (
 
 
 @triton.jit
-def _through(target, kind, w, estimate, offs, mask, live, HAS_LIVE: tl.constexpr):  # type: ignore[no-untyped-def]
+def _state_update(target, kind, w, estimate, offs, mask, live, HAS_LIVE: tl.constexpr):  # type: ignore[no-untyped-def]
     """Momentum or Adam between the estimate and the weights, as in `kernel`."""
     m = floats(tl.load(target + STATE0), False) + offs
     mean = tl.load(m, mask, 0.0)
@@ -65,7 +65,7 @@ def _through(target, kind, w, estimate, offs, mask, live, HAS_LIVE: tl.constexpr
 
 
 @triton.jit(do_not_specialize=["number", "steps"])
-def carry_out(  # type: ignore[no-untyped-def]
+def triton_pass(  # type: ignore[no-untyped-def]
     starts,
     number,
     steps,
@@ -112,7 +112,7 @@ def carry_out(  # type: ignore[no-untyped-def]
     dtype, out_dtype = tl.load(target + DTYPE), tl.load(target + OUT_DTYPE)
     left, remainder = tl.load(target + LEFT), tl.load(target + REMAINDER)
     rounding = tl.load(target + ROUNDING)
-    through, keep = tl.load(target + THROUGH), number_at(target + KEEP, live, HAS_LIVE)
+    state_update, decay = tl.load(target + STATE_UPDATE), number_at(target + DECAY, live, HAS_LIVE)
     first_term, last_term = tl.load(target + FIRST_TERM), tl.load(target + LAST_TERM)
     sound = True
     if HAS_LIVE:
@@ -123,8 +123,8 @@ def carry_out(  # type: ignore[no-untyped-def]
         if PICKED:
             mask = mask & (offs >= start)
         w = load(source, dtype, offs, mask, left, STORED, ALIGNED)
-        if keep != 1.0:
-            w = w * keep
+        if decay != 1.0:
+            w = w * decay
         estimate = tl.zeros([BLOCK], tl.float32)
         for number_of_term in range(first_term, last_term):
             term = terms + number_of_term * TERM_WIDTH
@@ -148,15 +148,15 @@ def carry_out(  # type: ignore[no-untyped-def]
                 w = w + first * z
             if (second != 0.0) & sound:
                 if STATES:
-                    if through != 0:
+                    if state_update != 0:
                         estimate = estimate + second * z
                     else:
                         w = w + second * z
                 else:
                     w = w + second * z
         if STATES:
-            if (through != 0) & sound:
-                w = _through(target, through, w, estimate, offs, mask, live, HAS_LIVE)
+            if (state_update != 0) & sound:
+                w = _state_update(target, state_update, w, estimate, offs, mask, live, HAS_LIVE)
         noise = tl.zeros([BLOCK], tl.uint32)
         if ROUNDINGS & 4:
             if rounding == 2:

@@ -1,4 +1,4 @@
-"""Triton pieces of znoise v1: whole blocks of 1024 values of a law, all four words of every call.
+"""Triton functions of znoise v1: whole blocks of 1024 values of a law, all words of every call.
 
 A block is drawn by one program: its calls side by side, their words brought into the order of the
 specification. The integers are the specification's on every device. `normal` is worked out in

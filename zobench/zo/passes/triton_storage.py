@@ -1,4 +1,4 @@
-"""Triton pieces of a pass: storage as float32 and back, rounded exactly as `storage` rounds.
+"""Triton functions of a pass: storage as float32 and back, rounded exactly as in `storage`.
 
 16-bit numbers are read and written as integers where their bits matter. Multiplications by powers
 of two stand where `storage` divides by them: both are exact.
@@ -62,7 +62,7 @@ def load(  # type: ignore[no-untyped-def]
             if left != 0:
                 rest = tl.load(_halves(left, ALIGNED) + offs, mask, 0).to(tl.int32)
                 joined = high + rest.to(tl.uint32, bitcast=True)
-                # a zero that somebody wrote beside an old remainder stays one
+                # a zero that was written from outside next to an old remainder stays 0
                 high = tl.where(((high & _ABS) == 0) & (rest < 0), high, joined)
             w = high.to(tl.float32, bitcast=True)
     if STORED & 4:

@@ -1,7 +1,7 @@
 """How the Triton kernel reads the tables of a pass.
 
-Tables are int64, a row for each target or term; numbers of other types stand there by their bits.
-A number that only the device knows is LIVE + its place in the vector `live`, of float64.
+Tables are int64, a row for each target or term; numbers of other types are stored by their bits. A
+number that only the device knows is LIVE + its place in the vector `live`, of float64.
 """
 
 import triton
@@ -18,15 +18,15 @@ NUMEL, NEEDED, LENGTH = (tl.constexpr(len(_TARGET) + i) for i in range(3))
 DOTS = tl.constexpr(len(_TERM))  # a term's last column: where its dot products begin
 
 
-def _places(names: tuple[str, ...], *wanted: str) -> list[tl.constexpr]:
-    return [tl.constexpr(names.index(name)) for name in wanted]
+def _places(names: tuple[str, ...], *columns: str) -> list[tl.constexpr]:
+    return [tl.constexpr(names.index(name)) for name in columns]
 
 
-SOURCE, LEFT, ADDRESS, DTYPE, OUT_DTYPE, ROUNDING, REMAINDER, KEEP = _places(
-    _TARGET, "source", "left", "address", "dtype", "out_dtype", "rounding", "remainder", "keep"
+SOURCE, LEFT, ADDRESS, DTYPE, OUT_DTYPE, ROUNDING, REMAINDER, DECAY = _places(
+    _TARGET, "source", "left", "address", "dtype", "out_dtype", "rounding", "remainder", "decay"
 )
-FIRST_TERM, LAST_TERM, THROUGH, STATE0, STATE1, SCALAR0, ROUNDING_KEY = _places(
-    _TARGET, "first_term", "last_term", "through", "state0", "state1", "scalar0", "key0"
+FIRST_TERM, LAST_TERM, STATE_UPDATE, STATE0, STATE1, SCALAR0, ROUNDING_KEY = _places(
+    _TARGET, "first_term", "last_term", "state_update", "state0", "state1", "scalar0", "key0"
 )
 LAW, KEY, SIGMA, VECTOR, VECTOR_DTYPE, ROW, PULL, WIDTH = _places(
     _TERM, "law", "key0", "sigma", "vector", "vector_dtype", "row", "pull", "width"
@@ -57,7 +57,7 @@ def word_at(at, live, HAS_LIVE: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def stream_at(at, live, HAS_LIVE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Key, tensor id and stream number, from where they stand in a row."""
+    """Key, tensor id and stream number, from their place in a row."""
     k0, k1 = word_at(at, live, HAS_LIVE), word_at(at + 1, live, HAS_LIVE)
     return k0, k1, tl.load(at + 2).to(tl.uint32), tl.load(at + 3).to(tl.uint32)
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from zobench.zo.feedback import Replay
+from zobench.zo.feedback import DrawnTerm
 from zobench.zo.passes import kernel
 from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule
@@ -15,7 +15,7 @@ from zobench.zo.space import Slot
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Adam's two moments and its step: a Through.
+    """Adam's two moments and its step: a StateUpdate.
 
     Attributes:
         mean: First moment, one element per weight.
@@ -84,9 +84,12 @@ class Adam(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return 2 * slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move:
+    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> Move:
         betas = self.beta1, self.beta2
         unbias = 1.0 / (1.0 - betas[0] ** (step + 1)), 1.0 / (1.0 - betas[1] ** (step + 1))
         buffers = slot.buffer("adam_mean"), slot.buffer("adam_square")
-        through = Moments(*buffers, betas, unbias, lr, self.adam_eps)
-        return slot.move([Term(r.direction, r.restore, r.grad) for r in replays], through=through)
+        state_update = Moments(*buffers, betas, unbias, lr, self.adam_eps)
+        return slot.move(
+            [Term(term.direction, term.restore, term.grad) for term in drawn],
+            state_update=state_update,
+        )

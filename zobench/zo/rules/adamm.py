@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from zobench.zo.feedback import Replay
+from zobench.zo.feedback import DrawnTerm
 from zobench.zo.rules.base import Rule, estimate_blocks
 from zobench.zo.space import Slot
 
@@ -42,10 +42,10 @@ class AdaMM(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return 3 * slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> None:
         del step
         mean, square, largest = (slot.buffer(f"adamm_{n}") for n in ("mean", "square", "largest"))
-        for place, weights, estimate in estimate_blocks(slot, replays):
+        for place, weights, estimate in estimate_blocks(slot, drawn):
             m = mean[place].lerp_(estimate, 1.0 - self.beta1)
             v = square[place].mul_(self.beta2).addcmul_(estimate, estimate, value=1.0 - self.beta2)
             top = torch.maximum(largest[place], v, out=largest[place])

@@ -1,4 +1,4 @@
-"""What every rule is, and the pass that rules with elementwise state share."""
+"""The interface of rules, and the pass that rules with elementwise state share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from zobench.zo.feedback import GRAD, Key, Replay
+from zobench.zo.feedback import GRAD, DrawnTerm, Key
 from zobench.zo.part import Part
 from zobench.zo.passes.move import Move
 from zobench.zo.space import Slot
@@ -16,7 +16,8 @@ class Rule(Part, ABC):
     """Moves one slot by the estimate g = sum of coefficient * z, restoring it in the same pass.
 
     Attributes:
-        alike: Whether matrices have the same scales, and so have vectors; one move for each then.
+        alike: Whether all matrices have the same scales, and all vectors too; then one move for
+            each of the two kinds is enough.
         linear: Names of buffers that are linear in the estimate, as a momentum is.
     """
 
@@ -25,15 +26,15 @@ class Rule(Part, ABC):
     linear: tuple[str, ...] = ()  # buffers that are linear in the estimate, as a momentum is
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
-        """Look at the step's coefficients before the slots are updated: for scalar statistics.
+        """Receive the step's coefficients before the slots are updated, for scalar statistics.
 
         Args:
             grad: Coefficient of each direction.
             step: Number of the step, from 0.
         """
 
-    def recall(self) -> Iterable[Key]:
-        """Directions of earlier steps that `update` wants to see again; needs PAST.
+    def past_keys(self) -> Iterable[Key]:
+        """Directions of earlier steps that `update` needs again; requires PAST.
 
         Returns:
             Their keys.
@@ -41,31 +42,33 @@ class Rule(Part, ABC):
         return ()
 
     @abstractmethod
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
-        """What a step does to the slot's weights.
+    def update(
+        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> Move | None:
+        """Plan the update of the slot's weights.
 
-        The weights come displaced; adding each replay's `restore` times its direction cleans them.
+        The weights are displaced; adding `restore` times the direction of each term restores them.
 
         Args:
             slot: A trainable tensor.
-            replays: The step's directions on it, with `restore` and their coefficients.
+            drawn: The step's directions on it, with `restore` and their coefficients.
             lr: Learning rate of the step.
             step: Number of the step, from 0.
 
         Returns:
-            A plan, which the engine carries out for all slots in one pass; None where it is done
-            already, or the slot stays.
+            A move, which the engine applies for all slots in one pass; None where it is done
+            already, or the slot does not move.
         """
 
 
 def estimate_blocks(
-    slot: Slot, replays: Sequence[Replay]
+    slot: Slot, drawn: Sequence[DrawnTerm]
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Walk over a slot block by block, with clean weights and the estimate; each z is drawn once.
+    """Go over a slot block by block, with clean weights and the estimate; each z is drawn once.
 
     Args:
         slot: A trainable tensor, displaced.
-        replays: The step's directions on it.
+        drawn: The step's directions on it.
 
     Yields:
         Place in the flat tensor, weights to edit in place, and g; both float32 (float64 for float64
@@ -73,19 +76,19 @@ def estimate_blocks(
     """
     for start, weights in slot.edit():
         estimate = torch.zeros_like(weights)
-        for replay in replays:
-            estimate.add_(_restored(replay, start, weights), alpha=replay.grad)
+        for term in drawn:
+            estimate.add_(_restored(term, start, weights), alpha=term.grad)
         yield slice(start, start + weights.numel()), weights, estimate
 
 
 def touched_blocks(
-    slot: Slot, replays: Sequence[Replay]
+    slot: Slot, drawn: Sequence[DrawnTerm]
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """As `estimate_blocks`, and where some direction of the step is not 0.
 
     Args:
         slot: A trainable tensor, displaced.
-        replays: The step's directions on it.
+        drawn: The step's directions on it.
 
     Yields:
         Place, weights, g, and a bool tensor of the block's size.
@@ -93,15 +96,15 @@ def touched_blocks(
     for start, weights in slot.edit():
         estimate = torch.zeros_like(weights)
         touched = torch.zeros_like(weights, dtype=torch.bool)
-        for replay in replays:
-            z = _restored(replay, start, weights)
+        for term in drawn:
+            z = _restored(term, start, weights)
             touched.logical_or_(z)
-            estimate.add_(z, alpha=replay.grad)
+            estimate.add_(z, alpha=term.grad)
         yield slice(start, start + weights.numel()), weights, estimate, touched
 
 
-def _restored(replay: Replay, start: int, weights: Tensor) -> Tensor:
-    """The direction's block, after bringing the weights back along it."""
-    z = replay.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-    weights.add_(z * replay.restore)  # a product and a sum, as in the walk: it cancels
+def _restored(term: DrawnTerm, start: int, weights: Tensor) -> Tensor:
+    """The direction's block, after restoring the weights along it."""
+    z = term.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
+    weights.add_(z * term.restore)  # a product and a sum, as at the displacement
     return z

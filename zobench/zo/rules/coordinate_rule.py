@@ -1,20 +1,20 @@
-"""What rules share that keep their state in the coordinates of a law with bases."""
+"""The base of rules that keep their state in the coordinates of a law with bases."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
 from zobench.zo.directions import Direction, Multiple
-from zobench.zo.feedback import COORDINATES, GRAD, Key, Replay
-from zobench.zo.lifted import Lifted
+from zobench.zo.feedback import COORDINATES, GRAD, DrawnTerm, Key
+from zobench.zo.low_rank import LowRank
 from zobench.zo.passes.move import Move
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
 
 
 class CoordinateRule(Rule):
-    """Moves a matrix by coordinates, which are lifted block by block on their way to the weights.
+    """Updates a matrix in coordinates; the product with the bases is formed block by block.
 
-    A matrix that takes no part in a step has no bases to be lifted with, and stays.
+    A matrix that takes no part in a step has no bases and does not move.
 
     Args:
         vectors: The rule of slots without coordinates.
@@ -37,36 +37,40 @@ class CoordinateRule(Rule):
 
     @abstractmethod
     def moved(
-        self, slot: Slot, law: Lifted, cores: Sequence[Replay], *, lr: float, step: int
+        self, slot: Slot, law: LowRank, projected: Sequence[DrawnTerm], *, lr: float, step: int
     ) -> Direction:
-        """The step of a matrix's weights, lifted as `law` is; the cores are flat vectors."""
+        """The step of a matrix's weights, between the bases of `law`; coordinates are flat."""
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
         self.vectors.begin_step(grad, step=step)
 
-    def recall(self) -> Iterable[Key]:
-        return self.vectors.recall()
+    def past_keys(self) -> Iterable[Key]:
+        return self.vectors.past_keys()
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
-        if slot.core is None:
-            return self.vectors.update(slot, replays, lr=lr * self.vector_lr, step=step)
-        if not replays:
+    def update(
+        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> Move | None:
+        if slot.coordinates_shape is None:
+            return self.vectors.update(slot, drawn, lr=lr * self.vector_lr, step=step)
+        if not drawn:
             return None
-        laws = [replay.direction for replay in replays]
-        lifted = [law for law in laws if isinstance(law, Lifted)]
-        assert len(lifted) == len(laws), "a sampler that gives coordinates has them everywhere"
-        law = max(lifted, key=lambda lifted: lifted.epoch)
+        laws = [term.direction for term in drawn]
+        low_rank = [law for law in laws if isinstance(law, LowRank)]
+        assert len(low_rank) == len(laws), "a sampler that gives coordinates has them everywhere"
+        law = max(low_rank, key=lambda low_rank: low_rank.epoch)
         self._follow(slot, law)
-        cores = [_core_of(replay, own, law) for replay, own in zip(replays, lifted, strict=True)]
-        move = self.moved(slot, law, cores, lr=lr, step=step)
+        projected = [
+            _in_coordinates(term, own, law) for term, own in zip(drawn, low_rank, strict=True)
+        ]
+        move = self.moved(slot, law, projected, lr=lr, step=step)
         for start, weights in slot.edit():
-            for replay in replays:
-                if replay.restore:
-                    replay.direction.add_to(weights, start, replay.restore)
+            for term in drawn:
+                if term.restore:
+                    term.direction.add_to(weights, start, term.restore)
             move.add_to(weights, start, 1.0)
         return None
 
-    def _follow(self, slot: Slot, law: Lifted) -> None:
+    def _follow(self, slot: Slot, law: LowRank) -> None:
         """Write the slot's linear state in the bases of `law`."""
         epoch = self._epochs.setdefault(slot.name, law.epoch)
         if law.transport is None or epoch == law.epoch:
@@ -75,7 +79,7 @@ class CoordinateRule(Rule):
         for name in self.linear_state():
             if name in slot.buffers:
                 state = slot.buffers[name]
-                carried = law.transport(state.view(law.core.shape), epoch)
+                carried = law.transport(state.view(law.coordinates.shape), epoch)
                 state.copy_(carried.reshape(-1))
 
     def state_dict(self) -> dict[str, object]:
@@ -86,9 +90,9 @@ class CoordinateRule(Rule):
         self.vectors.load_state_dict(state["vectors"])  # type: ignore[arg-type]
 
 
-def _core_of(replay: Replay, own: Lifted, law: Lifted) -> Replay:
-    """The replay in the coordinates of `law`; a direction of earlier bases is projected on them."""
-    core = own.core
+def _in_coordinates(term: DrawnTerm, own: LowRank, law: LowRank) -> DrawnTerm:
+    """The term in the coordinates of `law`; a direction of earlier bases is projected on them."""
+    coordinates = own.coordinates
     if law.transport is not None and own.epoch != law.epoch:
-        core = law.transport(core, own.epoch)
-    return Replay(replay.key, Multiple(core.reshape(-1), 1.0), 0.0, replay.coefficients)
+        coordinates = law.transport(coordinates, own.epoch)
+    return DrawnTerm(term.key, Multiple(coordinates.reshape(-1), 1.0), 0.0, term.coefficients)

@@ -2,19 +2,19 @@
 
 The estimate of a matrix is sum of coefficient * scale * U X V^T. Its coordinates, the sum of
 coefficient * X, are small; the inner rule gets them as if they were the parameter's gradient, and
-its state has their size. The step that it takes there is lifted like a direction, with the law's
-scale: plain descent stays what it is, and Adam on SubZero's law moves an entry of W by about lr, as
-in full space. When the bases change, linear state follows them; squares stay in their coordinates,
-where the law is the same before and after.
+its state has their size. The step in coordinates becomes a step of the matrix like a direction,
+with the law's scale: plain descent is unchanged, and Adam on SubZero's law moves an entry of W by
+about lr, as in full space. When the bases change, linear state is projected on the new ones;
+squares stay in their coordinates, where the law is the same before and after.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from zobench.zo.feedback import Key, Replay
-from zobench.zo.lifted import Lifted
-from zobench.zo.passes.move import carry_out
+from zobench.zo.feedback import DrawnTerm, Key
+from zobench.zo.low_rank import LowRank
+from zobench.zo.passes.move import apply_moves
 from zobench.zo.rules.base import Rule
 from zobench.zo.rules.coordinate_rule import CoordinateRule
 from zobench.zo.space import Slot
@@ -56,23 +56,23 @@ class InCoordinates(CoordinateRule):
         if not self.shared:
             self.inner.begin_step(grad, step=step)
 
-    def recall(self) -> Iterable[Key]:
-        return [*super().recall(), *(() if self.shared else self.inner.recall())]
+    def past_keys(self) -> Iterable[Key]:
+        return [*super().past_keys(), *(() if self.shared else self.inner.past_keys())]
 
     def moved(
-        self, slot: Slot, law: Lifted, cores: Sequence[Replay], *, lr: float, step: int
-    ) -> Lifted:
-        moving = torch.zeros_like(law.core)
+        self, slot: Slot, law: LowRank, projected: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> LowRank:
+        moving = torch.zeros_like(law.coordinates)
         inner = Slot(slot.name, moving, slot.id, slot.buffers)
-        move = self.inner.update(inner, cores, lr=lr, step=step)
-        carry_out([move] if move else [])
-        return law.lift(moving)
+        move = self.inner.update(inner, projected, lr=lr, step=step)
+        apply_moves([move] if move else [])
+        return law.with_coordinates(moving)
 
     def state_bytes(self, slot: Slot) -> int:
-        if slot.core is None:
+        if slot.coordinates_shape is None:
             return self.vectors.state_bytes(slot)
-        core = torch.empty(slot.core, dtype=slot.state_dtype, device="meta")
-        return self.inner.state_bytes(Slot(slot.name, core, slot.id))
+        coordinates = torch.empty(slot.coordinates_shape, dtype=slot.state_dtype, device="meta")
+        return self.inner.state_bytes(Slot(slot.name, coordinates, slot.id))
 
     def state_dict(self) -> dict[str, object]:
         return super().state_dict() | {"inner": self.inner.state_dict()}

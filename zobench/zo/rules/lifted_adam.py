@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from zobench.zo.directions import Direction
-from zobench.zo.feedback import Replay
-from zobench.zo.lifted import Lifted
+from zobench.zo.feedback import DrawnTerm
+from zobench.zo.low_rank import LowRank
 from zobench.zo.rules.base import Rule
 from zobench.zo.rules.coordinate_rule import CoordinateRule
 from zobench.zo.space import Slot
@@ -25,8 +25,8 @@ from zobench.zo.space import Slot
 class _Quotient(Direction):
     """factor * mean / (sqrt(square) + floor), entry by entry."""
 
-    mean: Lifted
-    square: Lifted
+    mean: LowRank
+    square: LowRank
     factor: float
     floor: float
 
@@ -78,11 +78,11 @@ class LiftedAdam(CoordinateRule):
         return ("lifted_mean",)
 
     def moved(
-        self, slot: Slot, law: Lifted, cores: Sequence[Replay], *, lr: float, step: int
+        self, slot: Slot, law: LowRank, projected: Sequence[DrawnTerm], *, lr: float, step: int
     ) -> _Quotient:
-        estimate = torch.zeros_like(law.core).view(-1)
-        for replay in cores:
-            replay.direction.add_to(estimate, 0, replay.grad)
+        estimate = torch.zeros_like(law.coordinates).view(-1)
+        for term in projected:
+            term.direction.add_to(estimate, 0, term.grad)
         for name in ("lifted_mean", "lifted_square"):
             slot.buffers.setdefault(name, torch.zeros_like(estimate))
         m = slot.buffers["lifted_mean"].lerp_(estimate, 1.0 - self.beta1)
@@ -92,9 +92,11 @@ class LiftedAdam(CoordinateRule):
         correction1 = 1.0 - self.beta1 ** (step + 1)
         correction2 = math.sqrt(1.0 - self.beta2 ** (step + 1))
         factor = -lr * correction2 / correction1
-        return _Quotient(law.lift(m), law.squared(v), factor, self.adam_eps * correction2)
+        return _Quotient(
+            law.with_coordinates(m), law.squared(v), factor, self.adam_eps * correction2
+        )
 
     def state_bytes(self, slot: Slot) -> int:
-        if slot.core is None:
+        if slot.coordinates_shape is None:
             return self.vectors.state_bytes(slot)
-        return 2 * math.prod(slot.core) * slot.state_itemsize
+        return 2 * math.prod(slot.coordinates_shape) * slot.state_itemsize

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from zobench.zo.feedback import GRAD, MOMENTUM, Replay
+from zobench.zo.feedback import GRAD, MOMENTUM, DrawnTerm
 from zobench.zo.passes import kernel
 from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule
@@ -15,7 +15,7 @@ from zobench.zo.space import Slot
 
 @dataclass(frozen=True, eq=False)
 class HeavyBall:
-    """m <- beta m + gain g; w <- w - lr m: a Through."""
+    """m <- beta m + gain g; w <- w - lr m: a StateUpdate."""
 
     momentum: Tensor
     beta: float
@@ -73,7 +73,7 @@ class Momentum(Rule):
         if not 0.0 <= beta < 1.0:
             raise ValueError(f"rule.beta={beta}: must be in [0, 1)")
         self.beta, self.per_query, self.vectors = beta, per_query, vectors
-        self.alike = self.deferred = not per_query  # which is not one move
+        self.alike = self.device_scalars = not per_query  # which is not one move
         self.gain = 1.0 - beta if damped else 1.0
         if vectors and not per_query and not damped:
             self.gives = frozenset({MOMENTUM})
@@ -82,30 +82,36 @@ class Momentum(Rule):
         plain = not self.vectors and slot.parameter.dim() <= 1
         return 0 if plain else slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
+    def update(
+        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> Move | None:
         del step
         if not self.vectors and slot.parameter.dim() <= 1:
-            return slot.move([Term(r.direction, r.restore, -lr * r.grad) for r in replays])
-        through = HeavyBall(slot.buffer("momentum"), self.beta, self.gain, lr)
+            return slot.move(
+                [Term(term.direction, term.restore, -lr * term.grad) for term in drawn]
+            )
+        state_update = HeavyBall(slot.buffer("momentum"), self.beta, self.gain, lr)
         if not self.per_query:
-            terms = [Term(r.direction, r.restore, r.grad) for r in replays]
-            return slot.move(terms, through=through)
-        self._by_query(slot, replays, through)
+            terms = [Term(term.direction, term.restore, term.grad) for term in drawn]
+            return slot.move(terms, state_update=state_update)
+        self._by_query(slot, drawn, state_update)
         return None
 
     @staticmethod
-    def _by_query(slot: Slot, replays: Sequence[Replay], through: HeavyBall) -> None:
-        """The weights come back first; then a step for each direction that has a coefficient.
+    def _by_query(slot: Slot, drawn: Sequence[DrawnTerm], state_update: HeavyBall) -> None:
+        """The weights are restored first; then a step for each direction that has a coefficient.
 
-        Where the weights stood thus decides neither the order of the steps nor their number.
+        So the point where the weights were has no effect on the order or number of the steps.
         """
-        queries = sorted((r for r in replays if GRAD in r.coefficients), key=lambda r: r.key)
+        queries = sorted(
+            (term for term in drawn if GRAD in term.coefficients), key=lambda term: term.key
+        )
         for start, weights in slot.edit():
-            for replay in replays:
-                if replay.restore:
-                    z = replay.direction.draw(start, weights.numel(), weights.device)
-                    weights.add_(z.to(weights.dtype) * replay.restore)  # as in the walk: it cancels
+            for term in drawn:
+                if term.restore:
+                    z = term.direction.draw(start, weights.numel(), weights.device)
+                    weights.add_(z.to(weights.dtype) * term.restore)  # as at the displacement
             place = slice(start, start + weights.numel())
-            for replay in queries:
-                z = replay.direction.draw(start, weights.numel(), weights.device)
-                through.apply(place, weights, z.to(weights.dtype) * replay.grad)
+            for term in queries:
+                z = term.direction.draw(start, weights.numel(), weights.device)
+                state_update.apply(place, weights, z.to(weights.dtype) * term.grad)

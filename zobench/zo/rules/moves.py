@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from zobench.zo.feedback import MOVE, Replay
+from zobench.zo.feedback import MOVE, DrawnTerm
 from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
@@ -11,7 +11,7 @@ from zobench.zo.space import Slot
 class Moves(Rule):
     """w <- w + sum of coefficient * z over what the estimator moved; no state, no learning rate.
 
-    Restore and move are one pass with one draw; a step that stays where it evaluated last is free.
+    Restore and move are one pass with one draw; a step that stays at the last point costs no pass.
 
     Formula:
         ```text
@@ -21,6 +21,8 @@ class Moves(Rule):
 
     needs = frozenset({MOVE})
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
+    def update(
+        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> Move | None:
         del lr, step
-        return slot.move([Term(r.direction, r.restore) for r in replays]) if replays else None
+        return slot.move([Term(term.direction, term.restore) for term in drawn]) if drawn else None

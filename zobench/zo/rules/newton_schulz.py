@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zobench.zo.feedback import GRAD, Replay
+from zobench.zo.feedback import GRAD, DrawnTerm
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
 
@@ -74,21 +74,21 @@ class NewtonSchulz(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return slot.numel * slot.state_itemsize if self.beta else 0
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> None:
         del step
-        move = self._averaged(slot, replays)
+        move = self._averaged(slot, drawn)
         if slot.parameter.dim() > 1:
             matrix = move.view(slot.parameter.shape[0], -1)
             move = orthogonalised(matrix, self.iterations).reshape(-1)
         elif self.vectors == "sign":
             move = move.sign()
         for start, weights in slot.edit():
-            for replay in replays:
-                if replay.restore:
-                    replay.direction.add_to(weights, start, replay.restore)
+            for term in drawn:
+                if term.restore:
+                    term.direction.add_to(weights, start, term.restore)
             weights.add_(move[start : start + weights.numel()], alpha=-lr)
 
-    def _averaged(self, slot: Slot, replays: Sequence[Replay]) -> Tensor:
+    def _averaged(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> Tensor:
         """m after this step's estimate, as a vector that must not be changed."""
         if self.beta:
             average = slot.buffer("newton_schulz")
@@ -97,10 +97,10 @@ class NewtonSchulz(Rule):
         for start, stop in slot.spans():
             part = average[start:stop]
             estimate, touched = torch.zeros_like(part), torch.zeros_like(part, dtype=torch.bool)
-            for replay in replays:
-                if GRAD in replay.coefficients:
-                    z = replay.direction.draw(start, stop - start, part.device).to(part.dtype)
-                    estimate.add_(z, alpha=replay.grad)
+            for term in drawn:
+                if GRAD in term.coefficients:
+                    z = term.direction.draw(start, stop - start, part.device).to(part.dtype)
+                    estimate.add_(z, alpha=term.grad)
                     touched |= z != 0
             part.copy_(torch.where(touched, part.lerp(estimate, 1.0 - self.beta), part))
         return average

@@ -6,7 +6,7 @@ Averaging has taken much of the noise out of m, so that v measures more gradient
 
 from collections.abc import Sequence
 
-from zobench.zo.feedback import Replay
+from zobench.zo.feedback import DrawnTerm
 from zobench.zo.rules.base import Rule, estimate_blocks
 from zobench.zo.space import Slot
 
@@ -44,10 +44,10 @@ class RAdaZO(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return 2 * slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> None:
         del step
         mean, square = slot.buffer("radazo_mean"), slot.buffer("radazo_square")
-        for place, weights, estimate in estimate_blocks(slot, replays):
+        for place, weights, estimate in estimate_blocks(slot, drawn):
             m = mean[place].lerp_(estimate, 1.0 - self.beta1)
             v = square[place].mul_(self.beta2).addcmul_(m, m, value=1.0 - self.beta2)
             weights.addcdiv_(m, v.sqrt().add_(self.adam_eps), value=-lr)

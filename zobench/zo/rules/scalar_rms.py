@@ -8,7 +8,7 @@ w <- w - lr g / (sqrt(v / (1 - beta^t)) + rms_eps).
 import math
 from collections.abc import Mapping, Sequence
 
-from zobench.zo.feedback import Key, Replay
+from zobench.zo.feedback import DrawnTerm, Key
 from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
@@ -49,10 +49,12 @@ class ScalarRMS(Rule):
         corrected = self.square / (1.0 - self.beta ** (step + 1))
         self._scale = math.sqrt(corrected) + self.rms_eps
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
+    def update(
+        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> Move | None:
         del step
         rate = -lr / self._scale
-        terms = [Term(r.direction, r.restore, rate * r.grad) for r in replays]
+        terms = [Term(term.direction, term.restore, rate * term.grad) for term in drawn]
         return slot.move(terms) if terms else None
 
     def state_dict(self) -> dict[str, object]:

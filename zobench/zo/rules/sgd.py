@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from zobench.zo.feedback import PLAIN, Replay
+from zobench.zo.feedback import PLAIN, DrawnTerm
 from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
@@ -26,16 +26,18 @@ class SGD(Rule):
         Malladi et al. 2023, arXiv 2305.17333, Algorithm 1.
     """
 
-    alike = deferred = True
+    alike = device_scalars = True
 
     def __init__(self, *, weight_decay: float = 0.0) -> None:
         self.weight_decay = weight_decay
         self.gives = frozenset() if weight_decay else frozenset({PLAIN})
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
+    def update(
+        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> Move | None:
         del step
-        if not replays:
+        if not drawn:
             return None  # the slot took no part in this step
-        keep = 1.0 - lr * self.weight_decay if slot.parameter.dim() > 1 else 1.0
-        terms = [Term(r.direction, keep * r.restore, -lr * r.grad) for r in replays]
-        return slot.move(terms, keep=keep)
+        decay = 1.0 - lr * self.weight_decay if slot.parameter.dim() > 1 else 1.0
+        terms = [Term(term.direction, decay * term.restore, -lr * term.grad) for term in drawn]
+        return slot.move(terms, decay=decay)

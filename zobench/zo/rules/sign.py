@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from zobench.zo.feedback import GRAD, Replay
+from zobench.zo.feedback import GRAD, DrawnTerm
 from zobench.zo.passes.move import Move, Term
 from zobench.zo.rules.base import Rule, estimate_blocks
 from zobench.zo.space import Slot
@@ -43,22 +43,24 @@ class Sign(Rule):
             raise ValueError(f"rule.of={of}: choose scalar, elements or mean")
         self.of = of
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> Move | None:
+    def update(
+        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
+    ) -> Move | None:
         del step
-        if not replays:
+        if not drawn:
             return None  # the slot took no part in this step
         if self.of == "mean":
-            for _, weights, estimate in estimate_blocks(slot, replays):
+            for _, weights, estimate in estimate_blocks(slot, drawn):
                 weights.add_(estimate.sign_(), alpha=-lr)
             return None
-        queries = max(1, sum(GRAD in r.coefficients for r in replays))
-        scaled = [(r, -lr * _sign(r.grad) / queries) for r in replays]
+        queries = max(1, sum(GRAD in term.coefficients for term in drawn))
+        scaled = [(term, -lr * _sign(term.grad) / queries) for term in drawn]
         if self.of == "scalar":
-            return slot.move([Term(r.direction, r.restore, scale) for r, scale in scaled])
+            return slot.move([Term(term.direction, term.restore, scale) for term, scale in scaled])
         for start, weights in slot.edit():
-            for r, scale in scaled:
-                z = r.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-                weights.add_(z * r.restore)  # rounded as in the walk, so that it cancels
+            for term, scale in scaled:
+                z = term.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
+                weights.add_(z * term.restore)  # rounded as at the displacement
                 weights.add_(torch.sign(z), alpha=scale)
         return None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from zobench.zo.feedback import Replay
+from zobench.zo.feedback import DrawnTerm
 from zobench.zo.rules.base import Rule, touched_blocks
 from zobench.zo.space import Slot
 
@@ -37,10 +37,10 @@ class SignMomentum(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> None:
         del step
         momentum = slot.buffer("sign_momentum")
-        for place, weights, estimate, touched in touched_blocks(slot, replays):
+        for place, weights, estimate, touched in touched_blocks(slot, drawn):
             m = momentum[place]
             m.lerp_(estimate, touched.to(m.dtype).mul_(1.0 - self.beta))
             weights.add_(m.sign(), alpha=-lr)

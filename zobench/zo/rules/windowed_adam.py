@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zobench.zo.feedback import GRAD, PAST, Key, Replay
+from zobench.zo.feedback import GRAD, PAST, DrawnTerm, Key
 from zobench.zo.rules.base import Rule
 from zobench.zo.space import Slot
 
@@ -64,20 +64,22 @@ class WindowedAdam(Rule):
         del step
         self.window.appendleft(dict(grad))
 
-    def recall(self) -> Iterable[Key]:
+    def past_keys(self) -> Iterable[Key]:
         return [key for age, grad in enumerate(self.window) if age for key in grad]
 
-    def update(self, slot: Slot, replays: Sequence[Replay], *, lr: float, step: int) -> None:
+    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> None:
         del step
-        by_key = {r.key: r for r in replays}
-        today = {r.key: r.grad for r in replays if GRAD in r.coefficients}  # weighted for the slot
+        by_key = {term.key: term for term in drawn}
+        today = {
+            term.key: term.grad for term in drawn if GRAD in term.coefficients
+        }  # weighted for the slot
         steps = [today, *list(self.window)[1:]]
         terms = [[(by_key[k].direction, c) for k, c in g.items() if k in by_key] for g in steps]
         shares1, shares2 = _shares(self.beta1, len(steps)), _shares(self.beta2, len(steps))
         for start, weights in slot.edit():
-            for r in replays:
-                if r.restore:
-                    r.direction.add_to(weights, start, r.restore)
+            for term in drawn:
+                if term.restore:
+                    term.direction.add_to(weights, start, term.restore)
             m, v = torch.zeros_like(weights), torch.zeros_like(weights)
             for share1, share2, parts in zip(shares1, shares2, terms, strict=True):
                 estimate = torch.zeros_like(weights)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from zobench.zo.directions import Dense, Direction
 from zobench.zo.feedback import CLEAN, Key
-from zobench.zo.lifted import Lifted
+from zobench.zo.low_rank import LowRank
 from zobench.zo.matrix import gaussian, orthonormal
 from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
@@ -108,8 +108,8 @@ class ActivationBasis(Sampler):
         basis = slot.buffers["activation_basis"]
         rows, columns = slot.parameter.shape
         if self._inputs_first[slot.id]:
-            return Lifted(gaussian(key, slot, (basis.shape[1], columns)), left=basis)
-        return Lifted(gaussian(key, slot, (rows, basis.shape[1])), right=basis)
+            return LowRank(gaussian(key, slot, (basis.shape[1], columns)), left=basis)
+        return LowRank(gaussian(key, slot, (rows, basis.shape[1])), right=basis)
 
 
 class _Inputs(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""What every sampler is: the law of the direction z, and how it is learnt."""
+"""The interface of samplers: the law of the direction z, and how it is learnt."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 
 from zobench.zo.directions import Direction
-from zobench.zo.feedback import Key, Replay
+from zobench.zo.feedback import DrawnTerm, Key
 from zobench.zo.part import Part
 from zobench.zo.passes.move import Move
 from zobench.zo.space import Slot
 
 
 class ReplayClass(StrEnum):
-    """What it takes to draw a direction of an earlier step again.
+    """What is needed to draw a direction of an earlier step again.
 
     Attributes:
         PURE: Its key.
@@ -29,10 +29,10 @@ class ReplayClass(StrEnum):
 
 
 class Steady(StrEnum):
-    """How long directions stay the same but for the key of their noise (see `zobench.zo.sheets`).
+    """How long directions stay the same but for the key of their noise (see `zobench.zo.planner`).
 
     Attributes:
-        NEVER: Each direction is asked for anew.
+        NEVER: `direction` is called for each slot and key.
         STEP: Until the next `begin_step`.
         RUN: For the whole run.
     """
@@ -80,7 +80,7 @@ class Sampler(Part, ABC):
         """
 
     def watch(self) -> AbstractContextManager[object]:
-        """Look on while the clean weights are evaluated, where that is a step's first evaluation.
+        """Observe the evaluation of the clean weights, where it is a step's first evaluation.
 
         A law that reads activations may change once more here, before the first direction.
 
@@ -113,62 +113,62 @@ class Sampler(Part, ABC):
         del slot
         return 1.0
 
-    def revise(self, slot: Slot, replays: list[Replay]) -> list[Replay]:
+    def released_update(self, slot: Slot, drawn: list[DrawnTerm]) -> list[DrawnTerm]:
         """Change what the rule gets: for released code that updates along another z.
 
         Args:
             slot: A trainable tensor.
-            replays: The step's directions on the slot.
+            drawn: The step's directions on the slot.
 
         Returns:
             What the rule gets instead.
         """
         del slot
-        return replays
+        return drawn
 
-    def ride(self, slot: Slot, move: Move, replays: Sequence[Replay]) -> Move:
+    def with_row_sums(self, slot: Slot, move: Move, drawn: Sequence[DrawnTerm]) -> Move:
         """Extend the rule's move by sums that `observe` will need, so that one pass does both.
 
         Args:
             slot: A trainable tensor.
             move: The rule's move on it.
-            replays: The step's directions on the slot.
+            drawn: The step's directions on the slot.
 
         Returns:
-            The move, with a `Tally` where sums are wanted.
+            The move, with `RowSums` where sums are needed.
         """
-        del slot, replays
+        del slot, drawn
         return move
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> Move | None:
+    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> Move | None:
         """Stage what this step teaches about the slot; the law must stay as it is.
 
         Args:
             slot: A trainable tensor.
-            replays: The step's directions on the slot, with their coefficients by channel.
+            drawn: The step's directions on the slot, with their coefficients by channel.
 
         Returns:
-            What is to be done to the slot's state, which the engine does for all slots at once;
-            None where it is done already.
+            The move of the slot's state, which the engine applies for all slots at once; None where
+            it is done already.
         """
 
     def end_step(self) -> None:
         """Commit what was staged."""
 
-    def learnt(self, slot: Slot) -> Direction | None:
+    def mean_direction(self, slot: Slot) -> Direction | None:
         """The learnt mean of the current step's law on the slot, up to a common positive factor.
 
         Args:
             slot: A trainable tensor.
 
         Returns:
-            A direction, for diagnosis: it may be zero. None where the law has no such mean, or has
-            not begun one.
+            A direction, for diagnosis: it may be zero. None where the law has no such mean, or none
+            yet.
         """
         del slot
         return None
 
-    def vitals(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Scalars about the learnt state that are worth logging; reads the state, so it costs time.
 
         Returns:
@@ -177,8 +177,8 @@ class Sampler(Part, ABC):
         return {}
 
 
-def against_walk(norm: float, walk: float, drift: float | None = None) -> dict[str, float]:
-    """Vitals of a learnt state: its norm, and its drift over the length of a random walk.
+def over_random_walk(norm: float, walk: float, drift: float | None = None) -> dict[str, float]:
+    """Metrics of a learnt state: its norm, and its drift over the length of a random walk.
 
     Args:
         norm: Norm of the state.

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 import torch
 
 from zobench.zo.directions import Around, Dense, Direction, Multiple
-from zobench.zo.feedback import Key, Replay
-from zobench.zo.passes.move import Term, carry_out
-from zobench.zo.samplers.base import Sampler, Steady, against_walk
+from zobench.zo.feedback import DrawnTerm, Key
+from zobench.zo.passes.move import Term, apply_moves
+from zobench.zo.samplers.base import Sampler, Steady, over_random_walk
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of the momentum's random start
@@ -26,7 +26,7 @@ _NoiseOf = Callable[[Slot], Dense]
 
 
 @dataclass
-class _Law:
+class _StepLaw:
     """z = scale * W + free * n and m = W - inside * n at step `step`; rho stands for ||m||.
 
     walk is what ||m|| would be if the coefficients had nothing to do with the directions.
@@ -94,7 +94,7 @@ class Cone(Sampler):
         self.is_mezo = math.isclose(theta, math.pi / 2)
         self.cos, self.sin = math.cos(theta), math.sin(theta)
         self.exact, self.random_start = norm == "exact", init == "normal"
-        self._law = _Law()
+        self._law = _StepLaw()
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         super().bind(slots, seed)
@@ -116,35 +116,35 @@ class Cone(Sampler):
             return
         old = self._law
         if old.step < 0:
-            keep, fold = 0.0, float(self.random_start)
+            decay, fold = 0.0, float(self.random_start)
             rho = walk = fold * math.sqrt(self.dimension)
             last = self._noise_of(0, _START)
         else:
             beta = self.beta_at(old.step)
             gain = (1.0 - beta) * old.coefficient
-            keep, fold = beta + gain * old.scale, gain * old.free - beta * old.inside
+            decay, fold = beta + gain * old.scale, gain * old.free - beta * old.inside
             across = gain * (old.scale * old.inside + old.free)
-            rho = math.hypot(keep * old.rho, across * math.sqrt(self.dimension))
+            rho = math.hypot(decay * old.rho, across * math.sqrt(self.dimension))
             walk = math.hypot(beta * old.walk, gain * math.sqrt(self.dimension))
             last = self._noise_of(old.step)
         if self.exact:
-            self._turn(keep, (last, fold))
-            keep, fold, rho = 1.0, 0.0, self._norm()
-        law = _Law(step, rho=rho, walk=walk)
+            self._turn(decay, (last, fold))
+            decay, fold, rho = 1.0, 0.0, self._norm()
+        law = _StepLaw(step, rho=rho, walk=walk)
         if rho > 1e-8:  # else nothing is known yet, and z is plain noise
             law.scale = math.sqrt(self.dimension) * self.cos / rho
             law.inside, law.free = self.sin / law.scale, 0.0
-        self._turn(keep, (last, fold), (self._noise_of(step), law.inside))
+        self._turn(decay, (last, fold), (self._noise_of(step), law.inside))
         self._law = law
 
-    def _turn(self, keep: float, *terms: tuple[_NoiseOf, float]) -> None:
-        """W <- keep W + sum of scale * noise, in one pass."""
+    def _turn(self, decay: float, *terms: tuple[_NoiseOf, float]) -> None:
+        """W <- decay W + sum of scale * noise, in one pass."""
         moves = []
         for slot in self.slots:
             slot.buffer("cone", slot.parameter.dtype)
             added = [Term(noise_of(slot), scale) for noise_of, scale in terms if scale != 0.0]
-            moves.append(slot.move_buffer("cone", added, keep=keep))
-        carry_out(moves)
+            moves.append(slot.move_buffer("cone", added, decay=decay))
+        apply_moves(moves)
 
     def _norm(self) -> float:
         """Norm of W over the whole model, summed in float64."""
@@ -166,22 +166,22 @@ class Cone(Sampler):
             return self._noise_of(key.step)(slot)
         return Multiple(slot.buffer("cone", slot.parameter.dtype), self._law.scale)
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
+    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
         del slot
-        self._law.coefficient = sum(replay.grad for replay in replays)
+        self._law.coefficient = sum(term.grad for term in drawn)
 
-    def learnt(self, slot: Slot) -> Direction | None:
+    def mean_direction(self, slot: Slot) -> Direction | None:
         """m of this step: the buffer without the noise laid into it; None while it is zero."""
         if self.is_mezo or self._law.free:
             return None
         around = Dense.normal((self.seed, self._law.step, 0), slot.id, -self._law.inside)
         return Around(slot.buffer("cone", slot.parameter.dtype), around)
 
-    def vitals(self) -> dict[str, float]:
-        return {} if self.is_mezo else against_walk(self._law.rho, self._law.walk)
+    def metrics(self) -> dict[str, float]:
+        return {} if self.is_mezo else over_random_walk(self._law.rho, self._law.walk)
 
     def state_dict(self) -> dict[str, object]:
         return asdict(self._law)
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        self._law = _Law(**state)  # type: ignore[arg-type]
+        self._law = _StepLaw(**state)  # type: ignore[arg-type]

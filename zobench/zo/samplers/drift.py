@@ -67,7 +67,7 @@ class Drift(Sampler):
             return Dense.normal(key, slot.id)
         if self._layer.get(slot.id) != -1 - key.query:
             return None
-        if slot.id not in self._drifts:  # asked for first by a step's first point: w is clean
+        if slot.id not in self._drifts:  # first needed by a step's first point: w is clean
             self._drifts[slot.id] = slot.flat - slot.buffers["origin"]
         return Multiple(self._drifts[slot.id], 1.0)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from zobench.zo.matrix import View
+from zobench.zo.matrix import MatrixView
 from zobench.zo.samplers.keyed_bases import KeyedBases
 from zobench.zo.space import Slot
 
@@ -58,10 +58,10 @@ class FixedFactors(KeyedBases):
                 count = int((values > self.spectrum * values[0]).sum())
                 self._see(slot, view._replace(rank=min(max(1, count), view.rank)))
 
-    def core_of(self, view: View) -> tuple[int, ...]:
+    def coordinates_of(self, view: MatrixView) -> tuple[int, ...]:
         return (view.rank,)
 
-    def scale_of(self, view: View) -> float:
+    def scale_of(self, view: MatrixView) -> float:
         return 1.0 / math.sqrt(view.rank)
 
     def load_state_dict(self, state: dict[str, object]) -> None:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from zobench.zo import noise
 from zobench.zo.directions import Dense
-from zobench.zo.feedback import PROBE, Key, Replay
-from zobench.zo.lifted import Lifted
+from zobench.zo.feedback import PROBE, DrawnTerm, Key
+from zobench.zo.low_rank import LowRank
 from zobench.zo.matrix import gaussian
 from zobench.zo.probes import FIRST_PROBE
 from zobench.zo.samplers.base import Sampler
@@ -79,21 +79,21 @@ class GradientSubspace(Sampler):
         cols = slot.numel // rows
         return rows, cols, 0 if min(rows, cols) == 1 else min(self.rank, rows, cols)
 
-    def direction(self, slot: Slot, key: Key) -> Lifted | Dense:
+    def direction(self, slot: Slot, key: Key) -> LowRank | Dense:
         if key.query >= FIRST_PROBE or slot.name not in self._ready:
             return Dense.normal(key, slot.id)
         left, spectrum, right = (slot.buffers[name] for name in _NAMES)
-        core = gaussian(key, slot, (len(spectrum), len(spectrum)))
+        coordinates = gaussian(key, slot, (len(spectrum), len(spectrum)))
         sign = 1.0 if noise.uniform(noise.Stream(noise.mix(*key), slot.id, _SIGN)) < 0.5 else -1.0
         norm = spectrum.norm()
         unit = spectrum / norm
-        along = unit @ core.diagonal()
-        core.diagonal().add_((sign * math.sqrt(self.delta) - along) * unit)
-        return Lifted(core, left, right)
+        along = unit @ coordinates.diagonal()
+        coordinates.diagonal().add_((sign * math.sqrt(self.delta) - along) * unit)
+        return LowRank(coordinates, left, right)
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
+    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
         """Stage the decomposition of the probes' mean estimate."""
-        probes = [replay for replay in replays if PROBE in replay.coefficients]
+        probes = [term for term in drawn if PROBE in term.coefficients]
         rows, cols, rank = self._shape(slot)
         if not probes or not rank:
             return

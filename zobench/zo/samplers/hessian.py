@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from zobench.zo.directions import Dense, Direction
-from zobench.zo.feedback import CURVATURE, Key, Replay
+from zobench.zo.feedback import CURVATURE, DrawnTerm, Key
 from zobench.zo.preconditioned import Preconditioned
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
@@ -58,26 +58,26 @@ class Hessian(Sampler):
         u = Dense.normal(key, slot.id).draw(start, stop - start, slot.parameter.device)
         return u.to(slot.state_dtype).square_()
 
-    def revise(self, slot: Slot, replays: list[Replay]) -> list[Replay]:
+    def released_update(self, slot: Slot, drawn: list[DrawnTerm]) -> list[DrawnTerm]:
         if not self.released:
-            return replays
+            return drawn
         old = self.diagonal(slot, 0, slot.numel).clone()
-        self._learn(slot, replays)
+        self._learn(slot, drawn)
         revised = []
-        for replay in replays:
-            noise = Dense.normal(replay.key, slot.id)
+        for term in drawn:
+            noise = Dense.normal(term.key, slot.id)
             was = Preconditioned(noise, lambda start, stop: old[start:stop])
-            revised.append(Replay(replay.key, was, replay.restore, {}))
-            revised.append(replace(replay, restore=0.0))
+            revised.append(DrawnTerm(term.key, was, term.restore, {}))
+            revised.append(replace(term, restore=0.0))
         return revised
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
+    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
         """Move the slot's H: every direction of this step has been drawn on it."""
         if not self.released:
-            self._learn(slot, replays)
+            self._learn(slot, drawn)
 
-    def _learn(self, slot: Slot, replays: Sequence[Replay]) -> None:
+    def _learn(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
         if self.alpha:
-            for replay in replays:
-                if CURVATURE in replay.coefficients:
-                    self.learn(slot, replay.key, replay.coefficients[CURVATURE])
+            for term in drawn:
+                if CURVATURE in term.coefficients:
+                    self.learn(slot, term.key, term.coefficients[CURVATURE])

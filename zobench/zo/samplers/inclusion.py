@@ -25,7 +25,7 @@ def unsaturated(weights: Sequence[float], budget: float) -> list[float]:
     """pi_b = tau p_b, p = w / sum w, with tau at most 1 / max p (released form).
 
     The released bisection cannot pass that end, so the attained budget is min(budget, 1 / max p):
-    with one dominant score it is far below what was asked for.
+    with one dominant score it is far below the requested one.
     """
     total = math.fsum(weights)
     tau = min(budget, total / max(weights))

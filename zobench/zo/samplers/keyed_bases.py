@@ -1,4 +1,4 @@
-"""Laws with bases that hold for a while: what SubZero, LOZO, TeZO and ZO-Muon share.
+"""Laws with bases that change every few steps: the base of SubZero, LOZO, TeZO and ZO-Muon.
 
 Every `refresh` steps the bases of all matrices are drawn anew, from noise named by the step of the
 refresh: those of an earlier time can be drawn again, and with them every earlier direction. In
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from zobench.zo.directions import Dense
 from zobench.zo.feedback import COORDINATES, Key
-from zobench.zo.lifted import Lifted
-from zobench.zo.matrix import View, gaussian, view_of
+from zobench.zo.low_rank import LowRank
+from zobench.zo.matrix import MatrixView, gaussian, view_of
 from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
 
@@ -24,7 +24,7 @@ _Bases = tuple[Tensor | None, Tensor | None]
 
 
 class KeyedBases(Sampler):
-    """z = scale * left @ core @ right^T with a fresh Gaussian core.
+    """z = scale * left @ coordinates @ right^T with fresh Gaussian coordinates.
 
     Args:
         rank: Of z, at most; at least 1.
@@ -46,11 +46,11 @@ class KeyedBases(Sampler):
         self.rank, self.refresh = rank, refresh
 
     @abstractmethod
-    def core_of(self, view: View) -> tuple[int, ...]:
-        """Shape of the core on such a matrix."""
+    def coordinates_of(self, view: MatrixView) -> tuple[int, ...]:
+        """Shape of the coordinates on such a matrix."""
 
     @abstractmethod
-    def scale_of(self, view: View) -> float:
+    def scale_of(self, view: MatrixView) -> float:
         """Factor in front of the three matrices."""
 
     def basis_of(self, noise: Tensor) -> Tensor:
@@ -65,14 +65,14 @@ class KeyedBases(Sampler):
         super().bind(slots, seed)
         self._epoch = -1  # of the bases in the buffers
         self._earlier: dict[tuple[int, int], _Bases] = {}  # drawn again, for this step only
-        self._views: dict[int, View] = {}
+        self._views: dict[int, MatrixView] = {}
         for slot in slots:
             view = view_of(slot.parameter.shape, self.rank)
             if view is not None:
                 self._see(slot, view)
 
-    def _see(self, slot: Slot, view: View) -> None:
-        self._views[slot.id], slot.core = view, self.core_of(view)
+    def _see(self, slot: Slot, view: MatrixView) -> None:
+        self._views[slot.id], slot.coordinates_shape = view, self.coordinates_of(view)
 
     def _epoch_of(self, step: int) -> int:
         return 0 if self.refresh is None else step - step % self.refresh
@@ -104,14 +104,17 @@ class KeyedBases(Sampler):
             self._earlier[slot.id, epoch] = self._draw(slot, epoch)
         return self._earlier[slot.id, epoch]
 
-    def direction(self, slot: Slot, key: Key) -> Lifted | Dense:
-        if slot.core is None:
+    def direction(self, slot: Slot, key: Key) -> LowRank | Dense:
+        if slot.coordinates_shape is None:
             return Dense.normal(key, slot.id)
         epoch = self._epoch_of(key.step)
         left, right = self._bases(slot, epoch)
-        core, scale = gaussian(key, slot, slot.core), self.scale_of(self._views[slot.id])
+        coordinates, scale = (
+            gaussian(key, slot, slot.coordinates_shape),
+            self.scale_of(self._views[slot.id]),
+        )
         carry = None if self.refresh is None else partial(self._carry, slot, epoch)
-        return Lifted(core, left, right, scale, epoch, carry)
+        return LowRank(coordinates, left, right, scale, epoch, carry)
 
     def _carry(self, slot: Slot, epoch: int, state: Tensor, earlier: int) -> Tensor:
         """Coordinates of an earlier epoch in those of `epoch`: the lifted matrix, projected."""

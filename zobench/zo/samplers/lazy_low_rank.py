@@ -6,7 +6,7 @@ r, which makes it unbiased. The released code leaves that out: its learning rate
 over r.
 """
 
-from zobench.zo.matrix import View
+from zobench.zo.matrix import MatrixView
 from zobench.zo.samplers.keyed_bases import KeyedBases
 from zobench.zo.space import Slot
 
@@ -43,12 +43,16 @@ class LazyLowRank(KeyedBases):
         super().__init__(rank, refresh)
         self.weighted = variant == "paper"
 
-    def core_of(self, view: View) -> tuple[int, ...]:
+    def coordinates_of(self, view: MatrixView) -> tuple[int, ...]:
         return view.rows, view.rank
 
-    def scale_of(self, view: View) -> float:
+    def scale_of(self, view: MatrixView) -> float:
         del view
         return 1.0
 
     def weight(self, slot: Slot) -> float:
-        return 1.0 / slot.core[-1] if self.weighted and slot.core is not None else 1.0
+        return (
+            1.0 / slot.coordinates_shape[-1]
+            if self.weighted and slot.coordinates_shape is not None
+            else 1.0
+        )

@@ -3,16 +3,16 @@
 v = mu + sigma n, n ~ N(0, I); after each step mu <- mu - gamma_mu / (K sigma) * sum_k A_k n_k, over
 the K candidates that were evaluated, with the advantages A_k of the estimator's policy channel. The
 released code rebuilds other noise than it evaluated, so that its mu is a random walk; here the
-update replays the candidates by key. gamma_mu = 0 is the control without learning.
+update draws the candidates again by key. gamma_mu = 0 is the control without learning.
 """
 
 import math
 from collections.abc import Sequence
 
 from zobench.zo.directions import Around, Dense, Direction, Multiple
-from zobench.zo.feedback import POLICY, Key, Replay
-from zobench.zo.passes.move import Move, Term, carry_out
-from zobench.zo.samplers.base import Sampler, Steady, against_walk
+from zobench.zo.feedback import POLICY, DrawnTerm, Key
+from zobench.zo.passes.move import Move, Term, apply_moves
+from zobench.zo.samplers.base import Sampler, Steady, over_random_walk
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of mu's random start
@@ -64,7 +64,7 @@ class LearnedMean(Sampler):
                 random = Dense.normal((seed, 0, 0), slot.id, number=_START)
                 length = math.sqrt(slot.square_norm(random))
                 slot.buffer("learned_mean")
-                carry_out([slot.move_buffer("learned_mean", [Term(random, 1.0 / length)])])
+                apply_moves([slot.move_buffer("learned_mean", [Term(random, 1.0 / length)])])
                 self._walk += 1.0
 
     def state_bytes(self, slot: Slot) -> int:
@@ -73,26 +73,26 @@ class LearnedMean(Sampler):
     def direction(self, slot: Slot, key: Key) -> Around:
         return Around(slot.buffer("learned_mean"), Dense.normal(key, slot.id, self.sigma))
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> Move | None:
+    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> Move | None:
         """Move the slot's mean: no direction of this step is drawn on it any more."""
-        learnt = [r for r in replays if POLICY in r.coefficients]
+        learnt = [term for term in drawn if POLICY in term.coefficients]
         if self.gamma_mu == 0.0 or not learnt:
             return None
         rate = self.gamma_mu / (len(learnt) * self.sigma)
-        advantages = {r.key: r.coefficients[POLICY] for r in learnt}
+        advantages = {term.key: term.coefficients[POLICY] for term in learnt}
         self._walk += rate**2 * slot.numel * math.fsum(a**2 for a in advantages.values())
         terms = [Term(Dense.normal(k, slot.id), -rate * a) for k, a in advantages.items()]
         return slot.move_buffer("learned_mean", terms)
 
-    def learnt(self, slot: Slot) -> Direction | None:
+    def mean_direction(self, slot: Slot) -> Direction | None:
         mean = slot.buffers.get("learned_mean")
         return None if mean is None else Multiple(mean, 1.0)
 
-    def vitals(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """|mu|, and |mu| against that of a mean that learnt nothing."""
-        means = [(slot, self.learnt(slot)) for slot in self.slots]
+        means = [(slot, self.mean_direction(slot)) for slot in self.slots]
         square = math.fsum(slot.square_norm(mean) for slot, mean in means if mean is not None)
-        return against_walk(math.sqrt(square), math.sqrt(self._walk))
+        return over_random_walk(math.sqrt(square), math.sqrt(self._walk))
 
     def state_dict(self) -> dict[str, object]:
         return {"walk": self._walk}

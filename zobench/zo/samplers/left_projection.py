@@ -6,7 +6,7 @@ steps, u (r x n) is fresh Gaussian noise. |Z|^2 is r n on average, not the m n o
 
 from torch import Tensor
 
-from zobench.zo.matrix import View, orthonormal
+from zobench.zo.matrix import MatrixView, orthonormal
 from zobench.zo.samplers.keyed_bases import KeyedBases
 
 
@@ -37,10 +37,10 @@ class LeftProjection(KeyedBases):
     def __init__(self, *, rank: int = 64, refresh: int = 100) -> None:
         super().__init__(rank, refresh)
 
-    def core_of(self, view: View) -> tuple[int, ...]:
+    def coordinates_of(self, view: MatrixView) -> tuple[int, ...]:
         return view.rank, view.cols
 
-    def scale_of(self, view: View) -> float:
+    def scale_of(self, view: MatrixView) -> float:
         del view
         return 1.0
 

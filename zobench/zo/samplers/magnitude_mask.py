@@ -1,8 +1,8 @@
 """Sparse-MeZO's law (arXiv 2402.15751): only the small weights of a tensor are perturbed.
 
 z = u where |w| is at most the tensor's threshold, 0 elsewhere. The threshold is a quantile of the
-weights the run starts with; who is below it is asked anew each step, of the clean weights. A mask
-recomputed from perturbed weights would be another one, so the step's is kept, one bit a weight.
+weights the run starts with; each step compares the clean weights with it. A mask recomputed from
+perturbed weights would be another one, so the step's mask is kept, one bit a weight.
 """
 
 import math
@@ -63,11 +63,11 @@ class MagnitudeMask(Sampler):
         return -(-slot.numel // 8)
 
     def direction(self, slot: Slot, key: Key) -> Masked:
-        def keep(start: int, count: int, device: torch.device) -> torch.Tensor:
+        def mask(start: int, count: int, device: torch.device) -> torch.Tensor:
             del device  # the mask's own
             return unpack(slot.buffers["mask"], start, count)
 
-        return Masked(Dense.normal(key, slot.id), keep)
+        return Masked(Dense.normal(key, slot.id), mask)
 
     def state_dict(self) -> dict[str, object]:
         return {"thresholds": dict(self.thresholds)}

@@ -49,9 +49,9 @@ class RandomMask(Sampler):
 
     def direction(self, slot: Slot, key: Key) -> Masked:
         since = key.step - key.step % self.resample if self.resample else 0
-        mask = Dense.normal((self.seed, since, 0), slot.id, number=_MASK)
+        noise = Dense.normal((self.seed, since, 0), slot.id, number=_MASK)
 
-        def keep(start: int, count: int, device: torch.device) -> torch.Tensor:
-            return mask.draw(start, count, device) > self.threshold
+        def mask(start: int, count: int, device: torch.device) -> torch.Tensor:
+            return noise.draw(start, count, device) > self.threshold
 
-        return Masked(Dense.normal(key, slot.id), keep)
+        return Masked(Dense.normal(key, slot.id), mask)

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from zobench.zo.directions import Dense, Direction, Recipe
-from zobench.zo.feedback import POLICY, Key, Replay
+from zobench.zo.feedback import POLICY, DrawnTerm, Key
 from zobench.zo.passes import fused
 from zobench.zo.passes.blocks import spans
-from zobench.zo.passes.move import Move, Tally
+from zobench.zo.passes.move import Move, RowSums
 from zobench.zo.passes.tables import groups_of
-from zobench.zo.samplers.base import Sampler, Steady, against_walk
+from zobench.zo.samplers.base import Sampler, Steady, over_random_walk
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of a's random start
@@ -159,7 +159,7 @@ class RankOneCurvature(Sampler):
         del step
         self._shapes = {slot.id: self._shape(slot) for slot in self.slots}
         self._dots: dict[tuple[int, Key], Tensor] = {}
-        self._tallies: dict[int, Tally] = {}
+        self._row_sums: dict[int, RowSums] = {}
 
     def _shape(self, slot: Slot) -> _Shape:
         vector = slot.buffers["curvature"]
@@ -215,34 +215,34 @@ class RankOneCurvature(Sampler):
         inner = shape.inner * sum(weights.values()) + shape.energy * energy
         return shape.score * (outer - inner * shape.vector)
 
-    def ride(self, slot: Slot, move: Move, replays: Sequence[Replay]) -> Move:
+    def with_row_sums(self, slot: Slot, move: Move, drawn: Sequence[DrawnTerm]) -> Move:
         """Take the sums of the score where the update draws the directions anyway."""
-        weights = _policy(replays)
-        keys = {id(r.direction): r.key for r in replays}
-        drawn = [keys.get(id(term.direction)) for term in move.terms]
-        if self.lr_cov == 0.0 or self.tiled or not fused.able(move) or weights.keys() - {*drawn}:
+        weights = _policy(drawn)
+        keys = {id(term.direction): term.key for term in drawn}
+        own = [keys.get(id(term.direction)) for term in move.terms]
+        if self.lr_cov == 0.0 or self.tiled or not fused.able(move) or weights.keys() - {*own}:
             return move
         groups, width = groups_of(slot.numel), slot.buffers["curvature"].numel()
         outer = torch.zeros(groups, width, dtype=torch.float64)
-        tallied = [weights.get(key, 0.0) if key else 0.0 for key in drawn]
-        tally = Tally(tallied, outer, torch.zeros(groups, dtype=torch.float64))
-        self._tallies[slot.id] = tally
-        return replace(move, tally=tally)
+        sum_weights = [weights.get(key, 0.0) if key else 0.0 for key in own]
+        sums = RowSums(sum_weights, outer, torch.zeros(groups, dtype=torch.float64))
+        self._row_sums[slot.id] = sums
+        return replace(move, row_sums=sums)
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
+    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
         """Move the slot's a: every direction of this step has been drawn on it."""
         if self.lr_cov == 0.0:
             return
-        weights = _policy(replays)
-        if tally := self._tallies.pop(slot.id, None):
-            score = self._score(slot, weights, tally.outer.sum(0), tally.energy.sum())
+        weights = _policy(drawn)
+        if sums := self._row_sums.pop(slot.id, None):
+            score = self._score(slot, weights, sums.outer.sum(0), sums.energy.sum())
         else:
             score = self.score(slot, weights)
         move = self.lr_cov * self.eps**2 * score
         self._walk[slot.name] += move.square().sum()
         slot.buffers["curvature"].sub_(move)
 
-    def vitals(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """|a|, and its drift from the start against a walk of independent moves.
 
         Moves below the resolution of a's dtype round away: a ratio far below 1 says so.
@@ -253,7 +253,7 @@ class RankOneCurvature(Sampler):
             norm += float(vector.square().sum())
             drift += float((vector - self._start(slot)).square().sum())
         walk = math.fsum(float(square) for square in self._walk.values())
-        return against_walk(math.sqrt(norm), math.sqrt(walk), math.sqrt(drift))
+        return over_random_walk(math.sqrt(norm), math.sqrt(walk), math.sqrt(drift))
 
     def state_dict(self) -> dict[str, object]:
         return {"walk": {name: float(square) for name, square in self._walk.items()}}
@@ -263,6 +263,6 @@ class RankOneCurvature(Sampler):
             self._walk[name].fill_(square)
 
 
-def _policy(replays: Sequence[Replay]) -> dict[Key, float]:
+def _policy(drawn: Sequence[DrawnTerm]) -> dict[Key, float]:
     """The weights of the directions that were evaluated."""
-    return {r.key: r.coefficients[POLICY] for r in replays if POLICY in r.coefficients}
+    return {term.key: term.coefficients[POLICY] for term in drawn if POLICY in term.coefficients}

@@ -1,11 +1,11 @@
-"""A law on a part of the slots: what the samplers that choose slots share."""
+"""A law on a part of the slots: the base of samplers that choose slots."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from zobench.zo.directions import Direction
-from zobench.zo.feedback import PREVIOUS, Key, Replay
+from zobench.zo.feedback import PREVIOUS, DrawnTerm, Key
 from zobench.zo.passes.move import Move
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
@@ -60,20 +60,20 @@ class Subset(Sampler):
     def weight(self, slot: Slot) -> float:
         return self.inner.weight(slot)
 
-    def revise(self, slot: Slot, replays: list[Replay]) -> list[Replay]:
-        return self.inner.revise(slot, replays) if replays else replays
+    def released_update(self, slot: Slot, drawn: list[DrawnTerm]) -> list[DrawnTerm]:
+        return self.inner.released_update(slot, drawn) if drawn else drawn
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> Move | None:
-        return self.inner.observe(slot, replays) if replays else None
+    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> Move | None:
+        return self.inner.observe(slot, drawn) if drawn else None
 
     def end_step(self) -> None:
         self.inner.end_step()
 
-    def learnt(self, slot: Slot) -> Direction | None:
-        return self.inner.learnt(slot)
+    def mean_direction(self, slot: Slot) -> Direction | None:
+        return self.inner.mean_direction(slot)
 
-    def vitals(self) -> dict[str, float]:
-        return self.inner.vitals()
+    def metrics(self) -> dict[str, float]:
+        return self.inner.metrics()
 
     def state_dict(self) -> dict[str, object]:
         return self.inner.state_dict()

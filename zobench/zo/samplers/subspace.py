@@ -11,7 +11,7 @@ import math
 
 from torch import Tensor
 
-from zobench.zo.matrix import View, orthonormal
+from zobench.zo.matrix import MatrixView, orthonormal
 from zobench.zo.samplers.keyed_bases import KeyedBases
 
 
@@ -44,10 +44,10 @@ class Subspace(KeyedBases):
         super().__init__(rank, refresh)
         self.haar = haar
 
-    def core_of(self, view: View) -> tuple[int, ...]:
+    def coordinates_of(self, view: MatrixView) -> tuple[int, ...]:
         return view.rank, view.rank
 
-    def scale_of(self, view: View) -> float:
+    def scale_of(self, view: MatrixView) -> float:
         return math.sqrt(view.rows * view.cols) / view.rank
 
     def basis_of(self, noise: Tensor) -> Tensor:

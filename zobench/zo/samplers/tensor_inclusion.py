@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from zobench.zo import noise
 from zobench.zo.directions import Dense
-from zobench.zo.feedback import Key, Replay
+from zobench.zo.feedback import DrawnTerm, Key
 from zobench.zo.samplers.base import Sampler, Steady
 from zobench.zo.samplers.inclusion import saturated, target_ratio, unsaturated
 from zobench.zo.space import Slot
@@ -117,12 +117,12 @@ class TensorInclusion(Sampler):
     def weight(self, slot: Slot) -> float:
         return 1.0 / max(self.pi[self._place[slot.id]], 1e-8) if self.ht else 1.0
 
-    def observe(self, slot: Slot, replays: Sequence[Replay]) -> None:
-        if not replays or (self.uniform and not self.adaptive):
+    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
+        if not drawn or (self.uniform and not self.adaptive):
             return
-        [replay] = replays
-        self._delta = replay.grad / self.weight(slot)
-        self._energies[self._place[slot.id]] = slot.square_norm(replay.direction)
+        [term] = drawn
+        self._delta = term.grad / self.weight(slot)
+        self._energies[self._place[slot.id]] = slot.square_norm(term.direction)
 
     def end_step(self) -> None:
         """Move the scores of the tensors that took part, and every 20 steps the budget."""
@@ -147,7 +147,7 @@ class TensorInclusion(Sampler):
         for b, value in signal.items():
             self.scores[b] = (1 - _NEW) * self.scores[b] + _NEW * value
 
-    def vitals(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """The budget, as a share of the tensors."""
         return {"budget": self.ratio}
 

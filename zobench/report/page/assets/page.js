@@ -1,6 +1,6 @@
 // The page: its state, the controls that change it, and what is drawn again when it changes.
 
-const first = (wanted, there, ...others) => [wanted, ...others].find((key) => there.includes(key)) ?? there[0];
+const first = (preferred, there, ...others) => [preferred, ...others].find((key) => there.includes(key)) ?? there[0];
 const tasks = [...new Set(RUNS.map((run) => run.choices.task ?? "-"))];
 const state = {
   x: first(DATA.first.x, DATA.axes, "cost/forwards"),

@@ -1,4 +1,4 @@
-"""Directions that are a small core between two bases, and never a full matrix in memory."""
+"""Low-rank directions: small coordinates between two bases, never a full matrix in memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,16 +10,16 @@ from zobench.zo.directions import Direction
 
 
 @dataclass(frozen=True, eq=False)
-class Lifted(Direction):
-    """z = scale * left @ core @ right^T on the slot's flat memory, row by row; a Direction.
+class LowRank(Direction):
+    """z = scale * left @ coordinates @ right^T on the slot's flat memory, row by row; a Direction.
 
-    core: the coordinates, (p, q), or a vector of length p = q that stands for its diagonal matrix.
+    coordinates: (p, q), or a vector of length p = q that stands for its diagonal matrix.
     left: (rows, p); right: (cols, q); None is the identity.
     epoch: the step from which these bases hold. transport(state, epoch): linear state kept in the
     coordinates of an earlier epoch, in these; None where the bases never change.
     """
 
-    core: Tensor
+    coordinates: Tensor
     left: Tensor | None = None
     right: Tensor | None = None
     scale: float = 1.0
@@ -28,16 +28,18 @@ class Lifted(Direction):
 
     @property
     def cols(self) -> int:
-        return (self.core.shape[-1:] if self.right is None else self.right.shape)[0]
+        return (self.coordinates.shape[-1:] if self.right is None else self.right.shape)[0]
 
-    def lift(self, core: Tensor) -> "Lifted":
+    def with_coordinates(self, coordinates: Tensor) -> "LowRank":
         """Other coordinates, of the same number, between the same bases."""
-        return replace(self, core=core.view(self.core.shape))
+        return replace(self, coordinates=coordinates.view(self.coordinates.shape))
 
-    def squared(self, core: Tensor) -> "Lifted":
-        """Coordinates between the bases squared element by element: a lifted second moment."""
+    def squared(self, coordinates: Tensor) -> "LowRank":
+        """Coordinates between the bases squared element by element: for a second moment."""
         left, right = (b if b is None else b.square() for b in (self.left, self.right))
-        return replace(self.lift(core), left=left, right=right, scale=self.scale**2)
+        return replace(
+            self.with_coordinates(coordinates), left=left, right=right, scale=self.scale**2
+        )
 
     def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
         cols = self.cols
@@ -56,18 +58,20 @@ class Lifted(Direction):
         del device  # the factors' own
         cols = self.cols
         first, last = start // cols, -(-(start + count) // cols)
-        a, b = self._factors(first, last, self.core.dtype)
+        a, b = self._factors(first, last, self.coordinates.dtype)
         rows = a if b is None else a @ b
         return (rows * self.scale).reshape(-1)[start - first * cols :][:count]
 
     def _factors(self, first: int, last: int, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """a and b with a @ b the rows first .. last of z / scale; b None is the identity."""
-        core = self.core.to(dtype)
+        coordinates = self.coordinates.to(dtype)
         right = None if self.right is None else self.right.to(dtype).T
         if self.left is None:
-            rows = core[first:last] if core.dim() > 1 else core.diag()[first:last]
+            rows = (
+                coordinates[first:last] if coordinates.dim() > 1 else coordinates.diag()[first:last]
+            )
             return rows, right
         rows = self.left[first:last].to(dtype)
-        if core.dim() == 1:
-            return rows * core, right
-        return (rows, core) if right is None else (rows @ core, right)
+        if coordinates.dim() == 1:
+            return rows * coordinates, right
+        return (rows, coordinates) if right is None else (rows @ coordinates, right)

@@ -1,4 +1,4 @@
-"""Runs side by side against runs one after another: `python -m zobench.bench.fleet`.
+"""Batched runs against runs one after another: `python -m zobench.bench.batched_runs`.
 
 A model of random weights (OPT-125m's shape; nothing is downloaded) is tuned in a small part, and
 takes one step of each of several runs, with a batch of its own each: alone, point by point; alone,
@@ -23,13 +23,13 @@ from zobench.run.device import device_named
 from zobench.schema import composed
 from zobench.tasks.batch import Batch
 from zobench.tasks.side_by_side import side_by_side
-from zobench.zo.fleet import Fleet, copies_of
+from zobench.zo.batched_runs import BatchedRuns, copies_of
 
 POINTS, STEPS, RUNS = "point by point", "a step at once", "all runs at once"
 
 
 def parsed() -> Any:
-    parser = argparse.ArgumentParser(prog="python -m zobench.bench.fleet")
+    parser = argparse.ArgumentParser(prog="python -m zobench.bench.batched_runs")
     parser.add_argument("--tunings", nargs="+", default=["lora", "prefix", "head"])
     parser.add_argument("--optimizer", default="mezo")
     parser.add_argument("--model", default="opt_125m")
@@ -42,13 +42,16 @@ def parsed() -> Any:
     return parser.parse_args()
 
 
-def pieces_of(tuning: str, asked: Any, device: torch.device) -> dict[str, Callable[[], object]]:
+def pieces_of(tuning: str, options: Any, device: torch.device) -> dict[str, Callable[[], object]]:
     """One step of every run, in each of three ways."""
 
     def settings(*more: str) -> Any:
-        shape = (f"task.length={asked.tokens}", f"task.sizes.train={asked.runs * asked.batch_size}")
-        model = (f"model={asked.model}", "model.weights=random", f"tuning={tuning}")
-        method = (f"optimizer={asked.optimizer}", "optimizer.lr=1e-9")
+        shape = (
+            f"task.length={options.tokens}",
+            f"task.sizes.train={options.runs * options.batch_size}",
+        )
+        model = (f"model={options.model}", "model.weights=random", f"tuning={tuning}")
+        method = (f"optimizer={options.optimizer}", "optimizer.lr=1e-9")
         return composed("task=random_tokens", *shape, *model, *method, *more)
 
     made = settings()
@@ -56,9 +59,9 @@ def pieces_of(tuning: str, asked: Any, device: torch.device) -> dict[str, Callab
     model = build(made["tuning"])(loaded.model).to(device)
     problem = build(made["task"]).prepare(loaded._replace(model=model), device)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    numbers = range(asked.runs)
+    numbers = range(options.runs)
     batches = [
-        problem.batch(range(n * asked.batch_size, (n + 1) * asked.batch_size)) for n in numbers
+        problem.batch(range(n * options.batch_size, (n + 1) * options.batch_size)) for n in numbers
     ]
     loss = partial(problem.loss, model)
     nodes = [settings(f"seed={n}")["optimizer"] for n in numbers]
@@ -66,7 +69,7 @@ def pieces_of(tuning: str, asked: Any, device: torch.device) -> dict[str, Callab
     most = 2 * max(optimizer.estimator.directions for optimizer in alone)
     packed = [build_optimizer(node | {"pack": most}, trained, model) for node in nodes]
     members: Any = [build_optimizer(node, copies_of(model).items()) for node in nodes]
-    fleet = Fleet[Batch](model, members, most * asked.runs)
+    batched = BatchedRuns[Batch](model, members, most * options.runs)
 
     def one_by_one(optimizers: Sequence[Any]) -> None:
         for optimizer, batch in zip(optimizers, batches, strict=True):
@@ -75,7 +78,9 @@ def pieces_of(tuning: str, asked: Any, device: torch.device) -> dict[str, Callab
     return {
         POINTS: partial(one_by_one, alone),
         STEPS: partial(one_by_one, packed),
-        RUNS: partial(fleet.step, dict(enumerate(batches)), lambda rows: side_by_side(rows, loss)),
+        RUNS: partial(
+            batched.step, dict(enumerate(batches)), lambda rows: side_by_side(rows, loss)
+        ),
     }
 
 
@@ -101,18 +106,18 @@ def spread(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    asked = parsed()
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    device = device_named(asked.device)
+    options = parsed()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = device_named(options.device)
     print(", ".join(f"{name} {value}" for name, value in hardware(device).items() if value))
-    shape = f"{asked.batch_size} x {asked.tokens} tokens"
-    print(f"{asked.model}, {asked.optimizer}, {asked.runs} runs, {shape}; seconds, and over")
-    print(f"'{POINTS}'; medians with the least and the most of {asked.rounds} rounds\n")
+    shape = f"{options.batch_size} x {options.tokens} tokens"
+    print(f"{options.model}, {options.optimizer}, {options.runs} runs, {shape}; seconds, and over")
+    print(f"'{POINTS}'; medians with the least and the most of {options.rounds} rounds\n")
     print(f"| tuning | {POINTS}, s | {STEPS} / {POINTS} | {RUNS} / {POINTS} | {RUNS} / {STEPS} |")
     print("|---|--:|--:|--:|--:|")
-    for tuning in asked.tunings:
-        times = timed(pieces_of(tuning, asked, device), asked.rounds, device)
+    for tuning in options.tunings:
+        times = timed(pieces_of(tuning, options, device), options.rounds, device)
         cells = [spread(times[POINTS])]
         for name, base in ((STEPS, POINTS), (RUNS, POINTS), (RUNS, STEPS)):
             ratios = zip(times[name], times[base], strict=True)

@@ -1,10 +1,10 @@
-"""The `inplace` walk: the weights themselves are displaced, in one pass from point to point.
+"""In-place displacement: the weights themselves move, in one pass from point to point.
 
-The walk goes through the clean point: leaving w + a z for w + b z adds -a z, then b z, with one
+Every pass goes through the clean point: from w + a z to w + b z it adds -a z, then b z, with one
 draw. A float32 sum within one binade that is undone by the same number comes back to its bits, so
-the walk drifts at binade borders only; -2 eps z in one sum would drift at every step. A 16-bit
-weight walks with its remainder, as the float32 that the two are. 16 bits alone drift at every step,
-whatever the order, as they do in MeZO's code.
+the weights drift at binade borders only; -2 eps z in one sum would drift at every step. A 16-bit
+weight moves together with its remainder, as one float32. 16 bits alone drift at every step, in any
+order, as they do in MeZO's code.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,21 +12,21 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from zobench.zo.feedback import Point, Request
-from zobench.zo.passes.move import Term, carry_out
+from zobench.zo.passes.move import Term, apply_moves
+from zobench.zo.planner import Planner
 from zobench.zo.samplers.base import Sampler
-from zobench.zo.sheets import Sheets
 from zobench.zo.space import Slot
 
 
-class Walk(Protocol):
-    """How weights get to the points at which the loss is evaluated.
+class Displacement(Protocol):
+    """Moves the weights to the points at which the loss is evaluated.
 
-    at: their displacement from the clean point, which the update has to take back. doubt: what else
-    than training may have made a run's first loss NaN, to be added to the message.
+    at: where the weights are, relative to the clean point; the update has to undo it. hint: another
+    reason than training for a NaN as a run's first loss, which is added to the message.
     """
 
     at: Point
-    doubt: str
+    hint: str
 
     def evaluating(self, request: Request) -> AbstractContextManager[None]:
         """A context in which the model computes with w + sum of scale * z(key)."""
@@ -38,10 +38,10 @@ class Walk(Protocol):
 class InPlace:
     """No copy of the weights: they stay at the last point until the next one or the update."""
 
-    doubt = ""
+    hint = ""
 
-    def __init__(self, slots: Sequence[Slot], sampler: Sampler, sheets: Sheets) -> None:
-        self.slots, self.sampler, self.sheets = slots, sampler, sheets
+    def __init__(self, slots: Sequence[Slot], sampler: Sampler, planner: Planner) -> None:
+        self.slots, self.sampler, self.planner = slots, sampler, planner
         self.at: Point = {}
 
     @contextmanager
@@ -57,7 +57,7 @@ class InPlace:
         target = {key: scale for key, scale in point.items() if scale != 0.0}
         if target == self.at:
             return
-        if not self.sheets.walk(self.at, target):
+        if not self.planner.displace(self.at, target):
             self._one_by_one(target)
         self.at = target
 
@@ -70,7 +70,7 @@ class InPlace:
                 continue
             at = {} if slot.restore() else self.at
             if target:
-                slot.keep()
+                slot.save_clean()
             terms = [Term(z, -at.get(k, 0.0), target.get(k, 0.0)) for k, z in drawn]
             moves.append(slot.move(terms))
-        carry_out(moves)
+        apply_moves(moves)

@@ -1,4 +1,4 @@
-"""Lifted directions: the dense formula block by block, without ever making the dense matrix."""
+"""LowRank directions: the dense formula block by block, without ever making the dense matrix."""
 
 import itertools
 from typing import Any
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from zobench.zo.lifted import Lifted
-from zobench.zo.matrix import View, orthonormal, view_of
+from zobench.zo.low_rank import LowRank
+from zobench.zo.matrix import MatrixView, orthonormal, view_of
 
 CPU = torch.device("cpu")
 ROWS, COLS, INNER = 12, 10, 3
@@ -18,15 +18,15 @@ FORMS = list(itertools.product([True, False], repeat=3))  # left, right, diagona
 each = pytest.mark.parametrize(("left", "right", "diagonal"), FORMS)
 
 
-def law_of(left: bool, right: bool, diagonal: bool, dtype: torch.dtype = torch.float64) -> Lifted:
-    """A law on ROWS x COLS, or smaller where a diagonal core has no basis on a side."""
+def law_of(left: bool, right: bool, diagonal: bool, dtype: torch.dtype = torch.float64) -> LowRank:
+    """A law on ROWS x COLS, or smaller where diagonal coordinates have no basis on a side."""
     generator = torch.Generator().manual_seed(0)
 
     def matrix(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
     full = (INNER if left else ROWS, INNER if right else COLS)
-    return Lifted(
+    return LowRank(
         matrix(INNER) if diagonal else matrix(*full),
         matrix(ROWS, INNER) if left else None,
         matrix(COLS, INNER) if right else None,
@@ -34,12 +34,14 @@ def law_of(left: bool, right: bool, diagonal: bool, dtype: torch.dtype = torch.f
     )
 
 
-def dense(law: Lifted) -> Tensor:
+def dense(law: LowRank) -> Tensor:
     """z from the formula, in float64, as a flat vector."""
-    core = law.core.double().diag() if law.core.dim() == 1 else law.core.double()
-    left = torch.eye(len(core)).double() if law.left is None else law.left.double()
-    right = torch.eye(core.shape[1]).double() if law.right is None else law.right.double()
-    return (law.scale * left @ core @ right.T).reshape(-1)
+    coordinates = (
+        law.coordinates.double().diag() if law.coordinates.dim() == 1 else law.coordinates.double()
+    )
+    left = torch.eye(len(coordinates)).double() if law.left is None else law.left.double()
+    right = torch.eye(coordinates.shape[1]).double() if law.right is None else law.right.double()
+    return (law.scale * left @ coordinates @ right.T).reshape(-1)
 
 
 @each
@@ -109,11 +111,14 @@ def test_the_matrix_is_never_made(left: bool, right: bool, diagonal: bool, cut: 
 
 
 def test_other_coordinates_and_squares_keep_the_bases() -> None:
-    """`lift` changes the core alone; `squared` squares bases and scale, for a sum of squares."""
+    """`with_coordinates` changes nothing else; `squared` squares bases and scale."""
     law = law_of(True, True, False)
     other = torch.arange(9.0, dtype=torch.float64)
-    assert law.lift(other).left is law.left and law.lift(other).scale == law.scale
-    torch.testing.assert_close(law.lift(other).core, other.view(3, 3))
+    assert (
+        law.with_coordinates(other).left is law.left
+        and law.with_coordinates(other).scale == law.scale
+    )
+    torch.testing.assert_close(law.with_coordinates(other).coordinates, other.view(3, 3))
     squares = law.squared(other)
     assert squares.left is not None and law.left is not None and law.right is not None
     expected = law.scale**2 * law.left**2 @ other.view(3, 3) @ (law.right**2).T
@@ -136,21 +141,21 @@ def test_a_walk_comes_back(size: int) -> None:
 @pytest.mark.parametrize(
     ("shape", "rank", "view"),
     [
-        ((20, 30), 4, View(20, 30, 4)),
-        ((20, 3, 10), 4, View(20, 30, 4)),
-        ((4, 100), 8, View(20, 20, 8)),  # slim: as square as it gets
-        ((8, 24), 8, View(12, 16, 8)),
-        ((24, 8), 8, View(16, 12, 8)),
-        ((64, 64), 64, View(64, 64, 64)),
-        ((2, 3), 8, View(2, 3, 2)),
-        ((36, 1), 1, View(6, 6, 1)),
+        ((20, 30), 4, MatrixView(20, 30, 4)),
+        ((20, 3, 10), 4, MatrixView(20, 30, 4)),
+        ((4, 100), 8, MatrixView(20, 20, 8)),  # slim: as square as it gets
+        ((8, 24), 8, MatrixView(12, 16, 8)),
+        ((24, 8), 8, MatrixView(16, 12, 8)),
+        ((64, 64), 64, MatrixView(64, 64, 64)),
+        ((2, 3), 8, MatrixView(2, 3, 2)),
+        ((36, 1), 1, MatrixView(6, 6, 1)),
         ((37, 1), 1, None),
         ((1, 1), 1, None),
         ((40,), 2, None),
         ((), 2, None),
     ],
 )
-def test_the_matrix_view(shape: tuple[int, ...], rank: int, view: View | None) -> None:
+def test_the_matrix_view(shape: tuple[int, ...], rank: int, view: MatrixView | None) -> None:
     """Slim matrices are made square, the rank is what fits, primes and vectors have no view."""
     assert view_of(shape, rank) == view
 

@@ -1,8 +1,9 @@
-"""Packed evaluation: the loss at several points in one call, where what trains is small.
+"""The loss at several points in one call, for tunings that train few weights.
 
 The trained tensors are stacked, one copy per point, and `torch.func.vmap` runs the caller's closure
-once over the stack: what is frozen is shared, and its products see the points as one larger batch.
-Any model, tuning and loss will do whose operations vmap knows. The weights are never moved.
+once over the stack: frozen weights are shared, and their products see the points as one larger
+batch. The model, tuning and loss may use any operation that vmap supports. The weights are never
+moved.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,17 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from zobench.zo.feedback import Point
-from zobench.zo.one_answer import OneAnswer, Split
-from zobench.zo.passes.move import Move, Term, carry_out
+from zobench.zo.passes.move import Move, Term, apply_moves
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
-SMALL = 2**28  # bytes of copies that are nobody's concern, however small the model is
+SMALL = 2**28  # bytes of copies that are always allowed, however small the model is
 
 
-class Packing:
+class BatchedPoints:
     """Evaluates up to `most` points at once on copies of the slots.
 
     Takes their copies and about `most` times the activations of one forward. Raises ValueError for
@@ -43,8 +44,8 @@ class Packing:
         copies = most * sum(slot.parameter.nbytes for slot in slots)
         if copies > max(SMALL, sum(p.nbytes for p in model.parameters())):
             raise ValueError(
-                f"pack={most}: {most} copies of what is trained ({copies / 2**30:.2g} GiB) would"
-                " outweigh the model; pack fewer points, or train less (LoRA, prefix, prompt)"
+                f"pack={most}: {most} copies of the trained weights ({copies / 2**30:.2g} GiB)"
+                " would outweigh the model; pack fewer points, or train less (LoRA, prefix, prompt)"
             )
 
     def losses(
@@ -52,8 +53,8 @@ class Packing:
     ) -> list[float]:
         """The losses at the points, in order, from one call of the closure.
 
-        Raises ValueError where the closure returns no scalar tensor, or does what vmap cannot do,
-        such as looking at the value of a tensor that depends on the weights.
+        Raises ValueError where the closure returns no scalar tensor, or does something that vmap
+        does not support, such as reading the value of a tensor that depends on the weights.
         """
         stacks = [stacked(slot, sampler, points) for slot in self.slots]
         if all(stack is None for stack in stacks):  # then all points are the clean one
@@ -85,7 +86,7 @@ class Packing:
             one = [{name: stack[0] for name, stack in given.items()} for given in (weights, own)]
             return [float(at(*one))]
         try:
-            with _attention(self.slots[0].parameter.device), OneAnswer() if own else nullcontext():
+            with _attention(self.slots[0].parameter.device), SameBranch() if own else nullcontext():
                 values: list[float] = vmap(at)(weights, own).tolist()
         except RuntimeError as error:
             if "vmap" not in str(error):
@@ -95,8 +96,8 @@ class Packing:
                 f"pack={self.most}: this loss cannot be evaluated for several points at once; set"
                 f" pack=1 ({reason})"
             ) from error
-        except Split as split:
-            return self._in_two(loss, stacks, own, split.answers)
+        except BranchesDiffer as error:
+            return self._by_branch(loss, stacks, own, error.conditions)
         return values
 
     def with_weights(self, weights: Sequence[Tensor], loss: Callable[[], Any]) -> Any:
@@ -110,21 +111,51 @@ class Packing:
         named = [(self._names[id(slot.parameter)], tensor) for slot, tensor in given]
         return {name: t for names, t in named if t is not None for name in names}
 
-    def _in_two(
+    def _by_branch(
         self,
         loss: Callable[[Mapping[str, Tensor]], Any],
         stacks: Sequence[Tensor | None],
         inputs: Mapping[str, Tensor],
-        answers: Sequence[bool],
+        conditions: Sequence[bool],
     ) -> list[float]:
-        """What `evaluated` finds where the loss goes one way for some rows, another for others."""
-        values = dict.fromkeys(range(len(answers)), 0.0)
-        for way in (True, False):
-            rows = [row for row, answer in enumerate(answers) if answer is way]
+        """`evaluated`, once for the rows whose condition is true and once for the others."""
+        values = dict.fromkeys(range(len(conditions)), 0.0)
+        for branch in (True, False):
+            rows = [row for row, condition in enumerate(conditions) if condition is branch]
             own = [None if stack is None else stack[rows] for stack in stacks]
             found = self.evaluated(loss, own, len(rows), {k: t[rows] for k, t in inputs.items()})
             values |= zip(rows, found, strict=True)
         return list(values.values())
+
+
+class BranchesDiffer(Exception):
+    """Rows of a vmapped computation differ in a condition; `conditions` has it for each row."""
+
+    def __init__(self, conditions: Sequence[bool]) -> None:
+        super().__init__(f"the rows of one batch take different branches: {conditions}")
+        self.conditions = conditions
+
+
+class SameBranch(TorchFunctionMode):
+    """Control flow under vmap: a condition that is equal for all rows is allowed.
+
+    A language model tests whether its attention mask hides anything, and takes a shorter way if
+    not. vmap cannot follow different branches for different rows: then BranchesDiffer is raised.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is not Tensor.__bool__:
+            return func(*args, **(kwargs or {}))
+        conditions = torch.func.debug_unwrap(args[0]).flatten().bool().tolist()
+        if len(set(conditions)) > 1:
+            raise BranchesDiffer(conditions)
+        return conditions[0] if conditions else func(*args)
 
 
 class _Holder(nn.Module):
@@ -139,7 +170,7 @@ class _Holder(nn.Module):
 
 
 def stacked(slot: Slot, sampler: Sampler, points: Sequence[Point]) -> Tensor | None:
-    """The slot's weights at each point, (points, *shape): the walk's arithmetic from clean weights.
+    """The slot's weights at each point, (points, *shape): the arithmetic of a displacement.
 
     None where the sampler leaves the slot out.
     """
@@ -148,7 +179,7 @@ def stacked(slot: Slot, sampler: Sampler, points: Sequence[Point]) -> Tensor | N
         return None
     clean = slot.parameter.detach()
     stack = torch.empty((len(points), *clean.shape), dtype=clean.dtype, device=clean.device)
-    carry_out(copying(slot, sampler, points, stack))
+    apply_moves(copying(slot, sampler, points, stack))
     return stack
 
 

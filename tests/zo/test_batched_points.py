@@ -14,7 +14,9 @@ from zobench.build import build
 from zobench.interface import Interface
 from zobench.models.loaded import LoadedModel
 from zobench.schema import composed
-from zobench.zo import packing
+from zobench.zo import batched_points
+from zobench.zo.batched_points import stacked
+from zobench.zo.displacement import InPlace
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.best_of_k import BestOfK
@@ -30,7 +32,7 @@ from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key, Request
 from zobench.zo.ledger import Record
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.packing import stacked
+from zobench.zo.planner import Planner
 from zobench.zo.rounding import NEAREST
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.sgd import SGD
@@ -39,8 +41,6 @@ from zobench.zo.samplers.base import Sampler
 from zobench.zo.samplers.cone import Cone
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.learned_mean import LearnedMean
-from zobench.zo.sheets import Sheets
-from zobench.zo.walk import InPlace
 
 SMALL_TUNINGS = ["lora", "prefix", "prompt", "head", "bitfit"]
 EVERY = [TwoSided, OneSided, RLOO, BestOfK, FZOO, ThreePoint, RankContrast, Kalman]
@@ -134,8 +134,8 @@ def test_a_copy_is_where_the_walk_goes_from_clean_weights(dtype: torch.dtype) ->
         net.load_state_dict(clean.state_dict())
         for slot in engine.slots:
             slot.rounding = NEAREST
-        walk = InPlace(engine.slots, engine.sampler, Sheets(engine.slots, engine.sampler))
-        with walk.evaluating(Request(point)):
+        displacement = InPlace(engine.slots, engine.sampler, Planner(engine.slots, engine.sampler))
+        with displacement.evaluating(Request(point)):
             pass  # the weights stay there
         for slot, stack in zip(engine.slots, copies, strict=True):
             assert stack is not None and torch.equal(stack[number], slot.parameter)
@@ -229,8 +229,8 @@ def test_what_cannot_be_packed_says_why(monkeypatch: pytest.MonkeyPatch) -> None
         sampler=ActivationBasis(),
         estimator=OneSided(),
     )
-    monkeypatch.setattr(packing, "SMALL", 0)
-    refuses("pack=2: 2 copies of what is trained .* would outweigh the model")
+    monkeypatch.setattr(batched_points, "SMALL", 0)
+    refuses("pack=2: 2 copies of the trained weights .* would outweigh the model")
     monkeypatch.undo()
     optimizer = optimizer_of(net, 2, TwoSided())
     with pytest.raises(ValueError, match="pack=2 needs a closure that returns a scalar tensor"):

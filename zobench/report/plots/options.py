@@ -1,4 +1,4 @@
-"""What a figure is asked to show, whatever its kind."""
+"""The options of a figure, of every kind."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ SPREAD = "mean and sample standard deviation over seeds"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FigureOptions:
     """The axes, what a row is, the logarithmic axes (none, x, y, both) and a dev accuracy."""
 
     x: str

@@ -1,4 +1,4 @@
-"""Published numbers beside ours, how they are known, and the difference: two facets of a cell."""
+"""PublishedNumbers numbers next to ours, their source, and the difference: two columns per cell."""
 
 import math
 import re
@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from zobench.report.beside import Facet, Place
 from zobench.report.cells import Cell
 from zobench.report.numbers import order
-from zobench.report.published import Published
+from zobench.report.published import PublishedNumbers
 from zobench.report.runs import Suite
+from zobench.report.significance import Facet, Place
 
 # published metric -> our metric, what ours is multiplied by to be in the published unit, the unit
 UNITS = {
@@ -29,36 +29,43 @@ MARKS = {
 }
 
 
-def against(
+def published_columns(
     suite: Suite,
     cells: Mapping[Place, Cell],
     averages: Mapping[Place, float],
-    asked: Published | None,
+    published: PublishedNumbers | None,
     metric: str,
 ) -> list[Facet]:
-    """The published numbers that the suite asks for and ours minus them; nothing without a paper.
+    """The published numbers that the suite names and ours minus them; empty without a paper.
 
     averages: ours over the tasks, of rows that have a number for each.
     """
-    if asked is None:
+    if published is None:
         return []
-    ours, factor, unit = UNITS.get(asked.metric, ("", 1.0, ""))
+    ours, factor, unit = UNITS.get(published.metric, ("", 1.0, ""))
     if metric != ours:
-        note = f"no published numbers: {asked.paper}'s that the suite asks for are {asked.metric}"
+        note = (
+            f"no published numbers: those of {published.paper} that the suite names are"
+            f" {published.metric}"
+        )
         return [Facet("published", {}, {}, [note])]
-    rows = {place: row for place, cell in cells.items() if (row := _row(asked, cell)) is not None}
+    rows = {
+        place: row for place, cell in cells.items() if (row := _row(published, cell)) is not None
+    }
     for place in averages:
         first = next(cell for (name, _), cell in cells.items() if name == place[0])
-        if (row := _row(asked, first, "avg")) is not None:
+        if (row := _row(published, first, "avg")) is not None:
             rows[place] = row
     means = {place: float(cell.values.mean()) for place, cell in cells.items()} | dict(averages)
     gaps = {place: factor * means[place] - row["value"] for place, row in rows.items()}
     levels = sorted({str(row["evidence"]) for row in rows.values()} & MARKS.keys())
     signs = [f"{_sign(level)} {level}, {MARKS[level][1]}" for level in levels]
-    notes = [f"published: {_sources(rows)}" if rows else f"{asked.paper} has no number of these"]
+    notes = [
+        f"published: {_sources(rows)}" if rows else f"{published.paper} has no number of these"
+    ]
     notes += [f"not read in the paper or its README: {'; '.join(signs)}"] if signs else []
     notes += [f"difference: ours minus published, in {unit}"] if rows else []
-    notes += _mismatches(suite, cells, rows, asked.names)
+    notes += _mismatches(suite, cells, rows, published.names)
     digits = ".1f" if unit == "points" else ".3g"
     shown = {place: f"{gap:+{digits}}" for place, gap in gaps.items() if not math.isnan(gap)}
     texts = {place: _text(row) for place, row in rows.items()}
@@ -66,14 +73,14 @@ def against(
     return [Facet("published", texts, records, notes), Facet("difference", shown, {}, [])]
 
 
-def _row(asked: Published, cell: Cell, task: str | None = None) -> pd.Series | None:
+def _row(published: PublishedNumbers, cell: Cell, task: str | None = None) -> pd.Series | None:
     """The published number of a cell; None where its runs are of several methods or the like."""
     kinds = cell.runs.reindex(columns=["optimizer", "task", "tuning", "model"], fill_value="-")
     kinds = kinds.drop_duplicates()
     if len(kinds) > 1:
         return None
     method, own, tuning, model = map(str, kinds.iloc[0])
-    return asked.find(method, task or own, tuning, model)
+    return published.find(method, task or own, tuning, model)
 
 
 def _text(row: pd.Series) -> str:
@@ -111,7 +118,7 @@ def _mismatches(
     rows: Mapping[Place, pd.Series],
     names: Mapping[str, str],
 ) -> list[str]:
-    """A note per model of ours that is not the published one: nobody shall read a reproduction."""
+    """A note per model of ours that is not the published one: the row is no reproduction."""
     steps: dict[str, set[str]] = {}
     theirs: dict[str, set[str]] = {}
     for place in rows.keys() & cells.keys():

@@ -1,9 +1,9 @@
-"""Several runs side by side: all that they ask for in one call, as rows of one batch.
+"""Several runs in one process: their points are evaluated in one call, as rows of one batch.
 
-Each run is an optimizer of its own over copies of what trains; the frozen model is shared. They
-step together: the points that their estimators ask for at a time, whoever asks, are evaluated by
-one vmapped call (`zobench.zo.packing`), each with the batch of its run, until the last is answered.
-Noise, state and order of what is evaluated are those of the run alone, and so are losses but for
+Each run is an optimizer of its own over copies of the trained weights; the frozen model is shared.
+The runs step together: the points that all estimators request are evaluated by one vmapped call
+(`zobench.zo.batched_points`), each with the batch of its run, until every step has its losses.
+Noise, state and the order of evaluations are those of the run alone, and so are losses but for
 the rounding of a batched matrix product.
 """
 
@@ -15,12 +15,12 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from zobench.zo.batched_points import BatchedPoints, copying
 from zobench.zo.engine import Diverged
 from zobench.zo.feedback import Request
 from zobench.zo.forward_mode import loss_and_slope
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.packing import Packing, copying
-from zobench.zo.passes.move import Move, carry_out
+from zobench.zo.passes.move import Move, apply_moves
 from zobench.zo.samplers.base import ReplayClass
 from zobench.zo.space import slots_of
 
@@ -30,7 +30,7 @@ Tensors = Mapping[str, Tensor]
 Losses = Callable[[Sequence[Batch]], tuple[Tensors, Callable[[Tensors], Tensor]]]
 
 
-class Row(NamedTuple, Generic[Batch]):
+class RequestRow(NamedTuple, Generic[Batch]):
     """A request of one member, and the batch that it is about."""
 
     member: int
@@ -39,7 +39,7 @@ class Row(NamedTuple, Generic[Batch]):
 
 
 def copies_of(model: nn.Module, device: torch.device | None = None) -> dict[str, nn.Parameter]:
-    """Copies of what the model trains, by its names: what one member of a fleet is made over.
+    """Copies of what the model trains, by its names: the weights of one of the batched runs.
 
     device: theirs; that of each tensor unless given.
     """
@@ -47,7 +47,7 @@ def copies_of(model: nn.Module, device: torch.device | None = None) -> dict[str,
     return {name: nn.Parameter(p.to(device or p.device, copy=True)) for name, p in trained}
 
 
-class Fleet(Generic[Batch]):
+class BatchedRuns(Generic[Batch]):
     """Optimizers over `copies_of` one model, which stays as it is.
 
     most: rows of one call, at least 2. A member's points are evaluated from clean weights, as with
@@ -57,20 +57,22 @@ class Fleet(Generic[Batch]):
 
     def __init__(self, model: nn.Module, members: Sequence[ZOOptimizer], most: int) -> None:
         if most < 2:
-            raise ValueError(f"pack={most}: a fleet evaluates at least 2 points at a time")
+            raise ValueError(f"pack={most}: a batch of runs evaluates at least 2 points at a time")
         slots = slots_of(model.named_parameters())
         self.members, self.most = members, most
-        self._model, self._packing = model, Packing(model, slots, most)
+        self._model, self._batched = model, BatchedPoints(model, slots, most)
         shapes = [(slot.name, slot.parameter.shape, slot.parameter.dtype) for slot in slots]
         for member in members:
             engine = member.engine
             own = [(slot.name, slot.parameter.shape, slot.parameter.dtype) for slot in engine.slots]
             if own != shapes:
-                raise ValueError("a fleet's members train copies of the model's tensors, all alike")
+                raise ValueError(
+                    "the batched runs must train copies of the same tensors of the model"
+                )
             if engine.sampler.replay_class is ReplayClass.DATA:
                 raise ValueError(
                     f"sampler {type(engine.sampler).__name__} watches the activations of a forward"
-                    " of its own, which a fleet does not make"
+                    " of its own, which batched runs do not make"
                 )
             engine.pack = most
 
@@ -83,28 +85,30 @@ class Fleet(Generic[Batch]):
     ) -> dict[int, float | Diverged]:
         """One step of each member that has a batch: its loss, or why it made no step.
 
-        losses: stacks the batches of some rows, which are at most `most`, and says what the loss of
-        a row is. anchor: (member, n) gives the member's n-th batch of the training set, where its
-        estimator asks for others than the step's. Whatever is raised, all weights are clean.
+        losses: stacks the batches of at most `most` rows, and returns the loss of a row. anchor:
+        (member, n) gives the member's n-th batch of the training set, for estimators that evaluate
+        other batches than the step's. All weights are clean after it, also when it raises.
         """
-        dialogues = {n: self.members[n].stepping() for n in batches}
+        steps = {n: self.members[n].stepping() for n in batches}
         values: dict[int, Sequence[float] | None] = dict.fromkeys(batches)
         ends: dict[int, float | Diverged] = {}
         with ExitStack() as stack:
-            for dialogue in dialogues.values():
-                stack.enter_context(closing(dialogue))
+            for step in steps.values():
+                stack.enter_context(closing(step))
             while values:
-                asked: list[Row[Batch]] = []
-                for n, told in values.items():
+                rows: list[RequestRow[Batch]] = []
+                for n, losses_of_n in values.items():
                     try:
-                        requests = dialogues[n].send(told)  # type: ignore[arg-type]
+                        requests = steps[n].send(losses_of_n)  # type: ignore[arg-type]
                     except StopIteration as stop:
                         ends[n] = stop.value
                     except Diverged as error:
                         ends[n] = error
                     else:
-                        asked += [Row(n, r, self._batch(n, r, batches, anchor)) for r in requests]
-                values = self._answers(asked, losses)
+                        rows += [
+                            RequestRow(n, r, self._batch(n, r, batches, anchor)) for r in requests
+                        ]
+                values = self._evaluate(rows, losses)
         return {n: ends[n] for n in batches}
 
     def _batch(
@@ -123,31 +127,31 @@ class Fleet(Generic[Batch]):
             )
         return anchor(member, request.batch)
 
-    def _answers(
-        self, rows: Sequence[Row[Batch]], losses: Losses[Batch]
+    def _evaluate(
+        self, rows: Sequence[RequestRow[Batch]], losses: Losses[Batch]
     ) -> dict[int, Sequence[float] | None]:
-        """What each member is told, in the order of its questions."""
-        told: dict[int, list[float]] = {row.member: [] for row in rows}
+        """The losses of each member, in the order of its requests."""
+        values: dict[int, list[float]] = {row.member: [] for row in rows}
         together = [row for row in rows if row.request.along is None]
         for at in range(0, len(together), self.most):
             group = together[at : at + self.most]
             inputs, loss = losses([row.batch for row in group])
-            found = self._packing.evaluated(loss, self._stacks(group), len(group), inputs)
+            found = self._batched.evaluated(loss, self._stacks(group), len(group), inputs)
             for row, value in zip(group, found, strict=True):
-                told[row.member].append(value)
+                values[row.member].append(value)
         for row in rows:
             if row.request.along is not None:
-                told[row.member] += self._slope(row, losses)
-        return dict(told)
+                values[row.member] += self._slope(row, losses)
+        return dict(values)
 
-    def _stacks(self, rows: Sequence[Row[Batch]]) -> list[Tensor]:
+    def _stacks(self, rows: Sequence[RequestRow[Batch]]) -> list[Tensor]:
         """Of each slot the weights of every row, all made in one pass."""
         points: dict[int, list[int]] = {}
         for place, row in enumerate(rows):
             points.setdefault(row.member, []).append(place)
         stacks: list[Tensor] = []
         moves: list[Move] = []
-        for number, slot in enumerate(self._packing.slots):
+        for number, slot in enumerate(self._batched.slots):
             like = slot.parameter.detach()
             stack = like.new_empty((len(rows), *like.shape))
             for member, places in points.items():
@@ -156,10 +160,10 @@ class Fleet(Generic[Batch]):
                 copies = (stack[place] for place in places)
                 moves += copying(engine.slots[number], engine.sampler, at, copies)
             stacks.append(stack)
-        carry_out(moves)
+        apply_moves(moves)
         return stacks
 
-    def _slope(self, row: Row[Batch], losses: Losses[Batch]) -> tuple[float, float]:
+    def _slope(self, row: RequestRow[Batch], losses: Losses[Batch]) -> tuple[float, float]:
         """Loss and slope of a request `along`, which is evaluated by itself."""
         engine = self.members[row.member].engine
         inputs, loss = losses([row.batch])
@@ -167,7 +171,7 @@ class Fleet(Generic[Batch]):
         one = {name: stack[0] for name, stack in inputs.items()}
         assert row.request.along is not None
         return loss_and_slope(
-            partial(self._packing.with_weights, weights, partial(loss, one)),
+            partial(self._batched.with_weights, weights, partial(loss, one)),
             engine.slots,
             engine.sampler,
             row.request.along,

@@ -72,7 +72,7 @@ def test_a_state_that_learns_from_noise_walks(name: str) -> None:
         losses = random.Random(seed)
         for _ in range(100):
             optimizer.step(lambda losses=losses: losses.gauss(0.0, 1.0))  # type: ignore[misc]
-        squares.append(optimizer.engine.sampler.vitals()["state_over_walk"] ** 2)
+        squares.append(optimizer.engine.sampler.metrics()["state_over_walk"] ** 2)
     assert sum(squares) / len(squares) == pytest.approx(1, abs=0.12)
 
 
@@ -84,7 +84,7 @@ def test_a_mean_that_learns_leaves_the_walk_behind(name: str) -> None:
     for _ in range(2):
         for _ in range(150):
             optimizer.step(partial(linear, optimizer))
-        ratios.append(optimizer.engine.sampler.vitals()["state_over_walk"])
+        ratios.append(optimizer.engine.sampler.metrics()["state_over_walk"])
     assert ratios[1] > 1.25
     assert ratios[1] > ratios[0] or "cone" in name  # the cone forgets: it has a steady state
 
@@ -98,50 +98,50 @@ def test_the_norm_is_that_of_the_state(name: str) -> None:
     sampler = optimizer.engine.sampler
     square = 0.0
     for slot in optimizer.engine.slots:
-        learnt = sampler.learnt(slot)
-        if learnt is None:
+        mean = sampler.mean_direction(slot)
+        if mean is None:
             square += float(slot.buffers["curvature"].square().sum())
         else:
-            square += float(learnt.draw(0, slot.numel, CPU).square().sum())
+            square += float(mean.draw(0, slot.numel, CPU).square().sum())
     rel = 0.15 if name == "cone" else 1e-6
-    assert sampler.vitals()["state_norm"] == pytest.approx(math.sqrt(square), rel=rel)
+    assert sampler.metrics()["state_norm"] == pytest.approx(math.sqrt(square), rel=rel)
 
 
 @pytest.mark.parametrize("name", ["mean", "subset"])
 def test_the_learnt_mean_points_down_the_slope(name: str) -> None:
-    """learnt is mu, which noise is put around, and mu points against the gradient."""
+    """The mean direction is mu, which noise is put around, and mu points against the gradient."""
     optimizer = optimizer_of(name)
     for _ in range(100):
         optimizer.step(partial(linear, optimizer))
     sampler = optimizer.engine.sampler
     for slot in optimizer.engine.slots:
-        learnt = sampler.learnt(slot)
-        assert learnt is not None
-        mu: Tensor = learnt.draw(0, slot.numel, CPU)
+        mean = sampler.mean_direction(slot)
+        assert mean is not None
+        mu: Tensor = mean.draw(0, slot.numel, CPU)
         assert torch.equal(mu, slot.buffers["learned_mean"])
-        assert torch.equal(learnt.draw(2, 5, CPU), mu[2:7])
+        assert torch.equal(mean.draw(2, 5, CPU), mu[2:7])
         assert float(mu.sum()) < -0.5 * float(mu.norm()) * math.sqrt(slot.numel)
 
 
 def test_laws_that_learn_no_mean_have_none() -> None:
-    """learnt is None for plain noise and for curvatures, vitals are empty or the budget."""
+    """No mean for plain noise and for curvatures; their metrics are empty or the budget."""
     slot = optimizer_of("rows").engine.slots[0]
     for sampler in (Gaussian(), TensorSubset(Gaussian()), TensorInclusion(), rank_one()):
-        assert sampler.learnt(slot) is None
-    assert Gaussian().vitals() == {}
-    assert TensorSubset(Gaussian()).vitals() == {}
-    assert TensorInclusion(ratio=0.25).vitals() == {"budget": 0.25}
+        assert sampler.mean_direction(slot) is None
+    assert Gaussian().metrics() == {}
+    assert TensorSubset(Gaussian()).metrics() == {}
+    assert TensorInclusion(ratio=0.25).metrics() == {"budget": 0.25}
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_vitals_outlive_an_interruption(name: str) -> None:
+def test_metrics_outlive_an_interruption(name: str) -> None:
     """A run that was saved and loaded reports what an uninterrupted one does."""
     optimizer, other = optimizer_of(name), optimizer_of(name)
     for _ in range(5):
         optimizer.step(partial(linear, optimizer))
     other.load_state_dict(optimizer.state_dict())
     for _ in range(2):
-        assert other.engine.sampler.vitals() == optimizer.engine.sampler.vitals()
+        assert other.engine.sampler.metrics() == optimizer.engine.sampler.metrics()
         optimizer.step(partial(linear, optimizer))
         other.step(partial(linear, other))
 
@@ -149,4 +149,4 @@ def test_vitals_outlive_an_interruption(name: str) -> None:
 @pytest.mark.parametrize("name", ["mean", "rows"])
 def test_without_learning_there_is_no_ratio(name: str) -> None:
     """Before anything has moved only the norm is known."""
-    assert optimizer_of(name).engine.sampler.vitals().keys() == {"state_norm"}
+    assert optimizer_of(name).engine.sampler.metrics().keys() == {"state_norm"}

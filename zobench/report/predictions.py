@@ -1,4 +1,4 @@
-"""What the runs of a suite answered to each test example, from `predictions.csv.gz`."""
+"""The predictions of a suite's runs for each test example, from `predictions.csv.gz`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from zobench.errors import UserError
 
 
-class Answers:
+class Predictions:
     """The predictions of a suite's runs, each file read once."""
 
     def __init__(self, suite: Path):
@@ -25,7 +25,7 @@ class Answers:
         return scores if abs(scores.mean() - run[metric]) < 1e-4 else None
 
     def gold(self, run: pd.Series) -> tuple[str, ...]:
-        """The right answers of the test examples in turn, by which test splits are told apart."""
+        """The right answers of the test examples, in order; they identify a test split."""
         found = self._of(run["folder"])
         return () if found is None else tuple(found["gold"])
 

@@ -1,4 +1,4 @@
-"""How one model reads examples: its tokenizer, its longest context, its interface."""
+"""Encoding examples for one model: its tokenizer, its longest context, its interface."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -28,27 +28,27 @@ _ENCODERS = {
 
 
 def check_truncation(truncation: str) -> None:
-    """Raise UserError unless it is one of the two that `Reading` knows."""
+    """Raise UserError unless it is one of the two that `Encoder` knows."""
     if truncation not in ("error", "left"):
         raise UserError(f"task.truncation={truncation}: choose error or left")
 
 
-class Reading:
-    """From examples to tokens, from tokens to batches, for one model.
+class Encoder:
+    """Tokenises examples, collates batches and scores them, for one model.
 
-    max_length: of a context in tokens; None is what the model takes. Raises UserError for a model
-    that reads no text, or a length that it does not take.
+    max_length: of a context in tokens; None is the model's maximum. Raises UserError for a model
+    without a tokenizer, or a length above the model's maximum.
     """
 
     def __init__(self, loaded: Loaded, max_length: int | None, truncation: str) -> None:
         if loaded.tokenizer is None or loaded.interface is None:
             raise UserError(
-                "this task is text and the model reads none: choose model=tiny, hf, ...;"
+                "this task is text and the model has no tokenizer: choose model=tiny, hf, ...;"
                 " random weights go with task=random_tokens"
             )
         self.tokenizer, self.interface = loaded.tokenizer, loaded.interface
         self.model, self.padding = loaded.model, padding_id(loaded.model, loaded.tokenizer)
-        self.alone = False  # whether rows of different lengths stay apart; `look_at` says
+        self.alone = False  # whether rows of different lengths stay apart; set by `probe_padding`
         self.switches_at = switches_at(loaded.model)
         most = longest_text(loaded.model)
         self.max_length = most if max_length is None else max_length
@@ -59,7 +59,7 @@ class Reading:
         self.scores: Callable[..., Tensor] = class_scores if classifies else language_scores
 
     def evaluated(self, model: Any, batch: Batch, at_once: int, *, summed: bool = False) -> Tensor:
-        """As `scores`, for evaluation: for fewer tokens where candidates begin alike."""
+        """As `scores`, for evaluation: a common prefix of candidates is computed once."""
         if self.interface is Interface.CAUSAL and not batch.alone:
             found = shared_prefix_scores(model, batch, at_once, summed=summed)
             if found is not None:
@@ -67,7 +67,7 @@ class Reading:
         return self.scores(model, batch, summed=summed)
 
     def __call__(self, example: Example, prior: Example | None = None) -> Encoded:
-        """Tokenise an example and, where scores are calibrated, its content-free twin."""
+        """Tokenise an example and, where scores are calibrated, its content-free prompt."""
         limits: dict[str, Any] = {"max_length": self.max_length, "truncation": self.truncation}
         encoded = self._encoded(example, limits)
         if prior is None:
@@ -89,19 +89,19 @@ class Reading:
         ids = ids_of(self.tokenizer, example.prompt)
         check_ids(ids, self.model, self.tokenizer, example.where)
         if not ids:
-            raise UserError(f"{example.where}: the prompt has no tokens to go on from")
+            raise UserError(f"{example.where}: the prompt has no tokens")
         if len(ids) > room:
             if self.truncation == "error":
                 raise UserError(
                     f"{example.where}: the prompt takes {len(ids)} tokens, the model has room for"
-                    f" {room} beside the answer; set task.truncation=left to keep its end"
+                    f" {room} before the answer; set task.truncation=left to keep its end"
                 )
             bos = ids[:1] if ids[0] == self.tokenizer.bos_token_id else []
             ids = bos + ids[len(ids) - room + len(bos) :]
         return tuple(ids)
 
-    def look_at(self, examples: Sequence[Encoded], device: torch.device) -> None:
-        """See on the shortest and the longest of these rows whether the model hides padding.
+    def probe_padding(self, examples: Sequence[Encoded], device: torch.device) -> None:
+        """Check on the shortest and the longest of these rows whether the model hides padding.
 
         Where it does not, rows of different lengths stay apart from now on. Raises UserError for a
         model that fails on such rows, or is no left-to-right decoder where it must be one.
@@ -119,7 +119,7 @@ class Reading:
     def batches(
         self, examples: Sequence[Encoded], batch_size: int, device: torch.device
     ) -> Iterator[Batch]:
-        """All of them, those of like length together."""
+        """All examples, those of similar length together."""
         for some in in_batches(examples, batch_size):
             yield self.batch(some, device)
 

@@ -17,14 +17,14 @@ from zobench.schema import composed
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.side_by_side import side_by_side
+from zobench.zo.batched_points import BranchesDiffer, SameBranch
+from zobench.zo.batched_runs import BatchedRuns, copies_of
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.svrg import SVRG
 from zobench.zo.estimators.two_sided import TwoSided
-from zobench.zo.fleet import Fleet, copies_of
 from zobench.zo.ledger import Record
-from zobench.zo.one_answer import OneAnswer, Split
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.activation_basis import ActivationBasis
@@ -73,7 +73,7 @@ class Subject:
             targets = [(9 + k, *([20] * (run % 2))) for k in range(choices)]
             candidates = [Candidate((*context, *t[:-1]), t) for t in targets]
             examples.append(Encoded(tuple(candidates), number % 2))
-        return self.problem.reading.batch(examples, CPU)
+        return self.problem.encoder.batch(examples, CPU)
 
     def losses(self, batches: Sequence[Any]) -> Any:
         return side_by_side(batches, lambda batch: self.problem.loss(self.model, batch))
@@ -96,13 +96,13 @@ class Subject:
     def together(
         self, runs: Sequence["Run"], most: int = 64, steps: int = STEPS, *, ragged: bool = True
     ) -> list["Run"]:
-        """The runs in one fleet."""
+        """The runs in one batch."""
         copies = [copies_of(self.model) for _ in runs]
         members = [run.optimizer_over(own.items()) for run, own in zip(runs, copies, strict=True)]
-        fleet = Fleet[Any](self.model, members, most)
+        batch = BatchedRuns[Any](self.model, members, most)
         for step in range(steps):
             batches = {n: self.batch(run.number, step, ragged=ragged) for n, run in enumerate(runs)}
-            ends = fleet.step(batches, self.losses)
+            ends = batch.step(batches, self.losses)
             assert all(isinstance(end, float) for end in ends.values())
             for run, member in zip(runs, members, strict=True):
                 run.records.append(member.record)
@@ -164,10 +164,10 @@ def test_methods_that_ask_for_different_numbers_of_points_step_together(most: in
     """Two, six and five and one; rows are cut into calls anywhere, and nothing depends on where."""
     subject = Subject("opt", "lora")
     alone = [subject.alone(Run(n, method), 3) for n, method in enumerate(METHODS)]
-    fleet = subject.together([Run(n, method) for n, method in enumerate(METHODS)], most, 3)
-    for one, other in zip(alone, fleet, strict=True):
+    batch = subject.together([Run(n, method) for n, method in enumerate(METHODS)], most, 3)
+    for one, other in zip(alone, batch, strict=True):
         near(one, other)
-    counts = {len(run.records[0].losses) for run in fleet}
+    counts = {len(run.records[0].losses) for run in batch}
     assert {2, 6} <= counts
 
 
@@ -197,7 +197,7 @@ def test_the_ledger_of_a_member_is_that_of_a_packed_run_and_its_state_goes_on_al
             assert all(torch.equal(buffers[k], state["buffers"][name][k]) for k in buffers)
 
 
-def test_a_run_can_leave_its_fleet() -> None:
+def test_a_run_can_leave_its_batch() -> None:
     """Three steps side by side, then state and weights go to an optimizer alone: the lone run."""
     subject = Subject("opt", "head")
     for method in METHODS:
@@ -255,8 +255,8 @@ def test_a_run_that_diverges_leaves_the_others_going() -> None:
     ends: list[Any] = []
     for bad in (X[1], X[1] * torch.nan):
         copies, members = members_of(net, 3)
-        fleet = Fleet[Tensor](net, members, 8)
-        found = fleet.step({0: X[0], 1: bad, 2: X[2]}, net.losses)
+        batch = BatchedRuns[Tensor](net, members, 8)
+        found = batch.step({0: X[0], 1: bad, 2: X[2]}, net.losses)
         ends.append((found, copies, members))
     assert net.calls == 2  # of six points each
     (fine, good, _), (found, copies, members) = ends
@@ -265,7 +265,7 @@ def test_a_run_that_diverges_leaves_the_others_going() -> None:
     assert [member.steps for member in members] == [1, 0, 1]
     for n in (0, 2):
         assert found[n] == fine[n] and torch.equal(copies[n]["w"], good[n]["w"])
-    later = Fleet[Tensor](net, members, 8).step({0: X[0], 2: X[2]}, net.losses)
+    later = BatchedRuns[Tensor](net, members, 8).step({0: X[0], 2: X[2]}, net.losses)
     assert list(later) == [0, 2] and [member.steps for member in members] == [2, 0, 2]
 
 
@@ -273,16 +273,16 @@ def test_what_a_loss_raises_leaves_all_weights_clean() -> None:
     """The model's and every member's; the step can be taken again."""
     net = Line()
     copies, members = members_of(net, 2)
-    fleet = Fleet[Tensor](net, members, 2)
+    batch = BatchedRuns[Tensor](net, members, 2)
 
     def broken(batches: Sequence[Tensor]) -> Any:
         raise KeyError(len(batches))
 
     with pytest.raises(KeyError):
-        fleet.step({0: X[0], 1: X[1]}, broken)
+        batch.step({0: X[0], 1: X[1]}, broken)
     assert all(torch.equal(own["w"], net.w) for own in copies)
     assert all(
-        isinstance(end, float) for end in fleet.step(dict(enumerate(X[:2])), net.losses).values()
+        isinstance(end, float) for end in batch.step(dict(enumerate(X[:2])), net.losses).values()
     )
 
 
@@ -293,9 +293,9 @@ def test_slopes_and_other_batches_are_answered_as_alone(estimator: Callable[[], 
     """A slope is found by itself; an anchor's batch is a row like any other."""
     net = Line()
     _, members = members_of(net, 2, estimator)
-    fleet = Fleet[Tensor](net, members, 4)
+    batch = BatchedRuns[Tensor](net, members, 4)
     for _ in range(4):
-        fleet.step(dict(enumerate(X[:2])), net.losses, lambda member, n: X[member] * (1 + n))
+        batch.step(dict(enumerate(X[:2])), net.losses, lambda member, n: X[member] * (1 + n))
     for number, member in enumerate(members):
         own = Line()
         alone = optimizer_of(own.named_parameters(), number, estimator)
@@ -321,21 +321,21 @@ def test_rows_that_go_two_ways_are_evaluated_in_two_calls() -> None:
 
         return {"x": torch.stack(list(batches))}, of_row
 
-    found = Fleet[Tensor](net, members, 8).step(dict(enumerate(signs)), losses)
+    found = BatchedRuns[Tensor](net, members, 8).step(dict(enumerate(signs)), losses)
     assert [int(value) // 5 for value in found.values() if isinstance(value, float)] == [0, 1, 0]
-    with OneAnswer(), pytest.raises(Split) as split:
+    with SameBranch(), pytest.raises(BranchesDiffer) as error:
         torch.func.vmap(lambda x: x if x > 0 else -x)(torch.tensor([1.0, -1.0]))
-    assert split.value.answers == [True, False]
+    assert error.value.conditions == [True, False]
 
 
-def test_what_cannot_be_a_fleet_says_why() -> None:
+def test_runs_that_cannot_be_batched_say_why() -> None:
     """One row at a time, other tensors, watching activations, a missing anchor."""
     net = Line()
     _, members = members_of(net, 2)
-    with pytest.raises(ValueError, match="pack=1: a fleet evaluates at least 2"):
-        Fleet[Tensor](net, members, 1)
-    with pytest.raises(ValueError, match="train copies of the model's tensors, all alike"):
-        Fleet[Tensor](nn.Linear(3, 3), members, 4)
+    with pytest.raises(ValueError, match="pack=1: a batch of runs evaluates at least 2"):
+        BatchedRuns[Tensor](net, members, 1)
+    with pytest.raises(ValueError, match="must train copies of the same tensors"):
+        BatchedRuns[Tensor](nn.Linear(3, 3), members, 4)
     watching = ZOOptimizer(
         copies_of(nn.Linear(3, 3)).items(),
         lr=0.1,
@@ -345,7 +345,7 @@ def test_what_cannot_be_a_fleet_says_why() -> None:
         rule=SGD(),
     )
     with pytest.raises(ValueError, match="ActivationBasis watches the activations"):
-        Fleet[Tensor](nn.Linear(3, 3), [watching], 4)
+        BatchedRuns[Tensor](nn.Linear(3, 3), [watching], 4)
     _, asking = members_of(net, 2, SVRG)
     with pytest.raises(ValueError, match="estimator SVRG evaluates other batches"):
-        Fleet[Tensor](net, asking, 4).step(dict(enumerate(X[:2])), net.losses)
+        BatchedRuns[Tensor](net, asking, 4).step(dict(enumerate(X[:2])), net.losses)

@@ -16,6 +16,7 @@ from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.noise import Law, Stream, mix
 from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.planner import Planner
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.base import Rule
 from zobench.zo.rules.momentum import Momentum
@@ -27,7 +28,6 @@ from zobench.zo.samplers.learned_mean import LearnedMean
 from zobench.zo.samplers.rademacher import Rademacher
 from zobench.zo.samplers.rank_one_curvature import RankOneCurvature
 from zobench.zo.samplers.tensor_inclusion import TensorInclusion
-from zobench.zo.sheets import Sheets
 from zobench.zo.space import Slot
 
 Parts = tuple[Callable[[], Sampler], Callable[[], Estimator], Callable[[], Rule]]
@@ -69,8 +69,8 @@ def step(optimizer: ZOOptimizer, weights: dict[str, nn.Parameter]) -> float:
 @contextmanager
 def slot_by_slot() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Sheets, "walk", lambda *_: False)
-        patch.setattr(Sheets, "update", lambda *_: False)
+        patch.setattr(Planner, "displace", lambda *_: False)
+        patch.setattr(Planner, "update", lambda *_: False)
         yield
 
 
@@ -116,7 +116,7 @@ def test_plans_do_not_outlive_what_they_point_to(name: str) -> None:
                 for weight in weights.values():
                     weight.data = weight.data.clone()
             if forgetful:
-                optimizer.engine.sheets.forget()
+                optimizer.engine.planner.forget()
             step(optimizer, weights)
         ends.append(all_bits(optimizer))
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))

@@ -1,4 +1,4 @@
-"""What stands beside a cell's number: how sure it is, and whether it beats the baseline."""
+"""The uncertainty of a cell's number, and a test against the baseline."""
 
 import math
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from zobench.report.answers import Answers
 from zobench.report.cells import Cell
 from zobench.report.numbers import is_share, number
+from zobench.report.predictions import Predictions
 from zobench.report.statistics import FLIPS, RESAMPLES, interval, seed_interval, sign_flip
 
 Place = tuple[str, str]  # row and column
@@ -17,7 +17,7 @@ Place = tuple[str, str]  # row and column
 
 @dataclass(frozen=True)
 class Facet:
-    """One more number per cell: its text by place, what the CSV holds of it, and notes."""
+    """One more number per cell: its text by place, its columns of the CSV, and notes."""
 
     title: str
     texts: dict[Place, str]
@@ -25,21 +25,21 @@ class Facet:
     notes: list[str]
 
 
-def intervals(cells: Mapping[Place, Cell], answers: Answers, metric: str) -> list[Facet]:
+def intervals(cells: Mapping[Place, Cell], predictions: Predictions, metric: str) -> list[Facet]:
     """The 95 % interval of every cell; nothing where no cell has one."""
     texts, records = {}, {}
     both, alone, seeds_only = False, False, []
     for place, cell in cells.items():
         runs = [run for _, run in cell.done.loc[cell.values.index].iterrows()]
-        known = [scores for run in runs if (scores := answers.scores(run, metric)) is not None]
+        known = [scores for run in runs if (scores := predictions.scores(run, metric)) is not None]
         if runs and len(known) == len(runs):
-            shared = len({answers.gold(run) for run in runs}) == 1
+            shared = len({predictions.gold(run) for run in runs}) == 1
             low, high = interval(known, shared=shared)
             both, alone = both or len(runs) > 1, alone or len(runs) == 1
         else:
             low, high = seed_interval(cell.values.to_numpy(dtype=float))
             seeds_only += [] if math.isnan(low) else [place]
-        if is_share(metric):  # what seeds lack in variance is added, which may reach beyond
+        if is_share(metric):  # the correction for few seeds may reach beyond 0 and 1
             low, high = max(low, 0.0), min(high, 1.0)
         if not math.isnan(low):
             texts[place] = f"{number(metric, low)} to {number(metric, high)}"
@@ -57,7 +57,7 @@ def intervals(cells: Mapping[Place, Cell], answers: Answers, metric: str) -> lis
 
 
 def tests(
-    cells: Mapping[Place, Cell], answers: Answers, metric: str, baseline: str | None
+    cells: Mapping[Place, Cell], predictions: Predictions, metric: str, baseline: str | None
 ) -> list[Facet]:
     """The p of each cell against the baseline's in the same column; nothing without a baseline."""
     if baseline is None:
@@ -67,7 +67,7 @@ def tests(
     for place, cell in cells.items():
         if cell.row == baseline:
             continue
-        p = _tested(cell, cells.get((baseline, cell.column)), answers, metric)
+        p = _tested(cell, cells.get((baseline, cell.column)), predictions, metric)
         if isinstance(p, str):
             reasons.setdefault(p, []).append(place)
         else:
@@ -75,7 +75,7 @@ def tests(
             records[place] = {"p": p}
     notes = [
         f"p vs {baseline}: paired over test examples, the scores averaged over common seeds, "
-        f"{FLIPS} sign flips; says nothing of other seeds, and is not corrected for several rows"
+        f"{FLIPS} sign flips; not valid for other seeds, and not corrected for several rows"
     ]
     notes = notes if texts else []
     notes += [f"no p vs {baseline}, {why}: {listed(places)}" for why, places in reasons.items()]
@@ -83,13 +83,15 @@ def tests(
 
 
 def listed(places: list[Place]) -> str:
-    """Rows and columns for people; of many, the first."""
+    """Rows and columns as text; of many, the first."""
     shown = [" ".join(place) for place in places[:6]]
     more = len(places) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _tested(cell: Cell, reference: Cell | None, answers: Answers, metric: str) -> float | str:
+def _tested(
+    cell: Cell, reference: Cell | None, predictions: Predictions, metric: str
+) -> float | str:
     """p, or why there is none."""
     if reference is None or reference.values.empty:
         return "as it has no number there"
@@ -102,14 +104,14 @@ def _tested(cell: Cell, reference: Cell | None, answers: Answers, metric: str) -
         return "as there is no common finished seed"
     golds, differences = set(), []
     for seed in common:
-        pair = [answers.scores(runs[seed], metric) for runs in (mine, other)]
+        pair = [predictions.scores(runs[seed], metric) for runs in (mine, other)]
         if pair[0] is None or pair[1] is None:
             return f"as runs have no predictions whose mean is {metric}"
-        if answers.gold(mine[seed]) != answers.gold(other[seed]):
+        if predictions.gold(mine[seed]) != predictions.gold(other[seed]):
             return "as the test rows are not the same"
-        golds.add(answers.gold(mine[seed]))
+        golds.add(predictions.gold(mine[seed]))
         differences.append(pair[0] - pair[1])
-    # Where the seeds have test splits of their own, their examples stand side by side.
+    # Where the seeds have test splits of their own, their examples are concatenated.
     if len(golds) == 1:
         return sign_flip(np.mean(differences, axis=0))
     return sign_flip(np.concatenate(differences))

@@ -29,11 +29,11 @@ from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
 
-class Sheet:
+class Plan:
     """Rows by slot; passes are written into copies of them.
 
-    scales: of the recipes. kept: addresses of the slots' kept weights, 0 for those without.
-    keepers: slots with such. kinds: the places of slots that a rule treats alike.
+    scales: of the recipes. clean_copies: addresses of the slots' clean copies, 0 for those without.
+    copied: slots with such. kinds: the places of slots that a rule treats alike.
     """
 
     def __init__(self, slots: Sequence[Slot], recipes: Sequence[Recipe]) -> None:
@@ -50,19 +50,21 @@ class Sheet:
         self._parts: dict[tuple[int, ...], tuple[Table, int]] = {}
         self.places = {slot.id: place for place, slot in enumerate(slots)}
         self.scales = np.array([r.scale for r in recipes])
-        addresses = [[t.data_ptr() for t in slot.kept] + [0, 0] for slot in slots]
-        self.kept, self._kept_left = (np.array([a[i] for a in addresses]) for i in range(2))
-        self.keepers = [slot for slot in slots if slot.kept]
-        self._copies = _by_dtype(self.keepers)
-        kind = [(slot.parameter.dim() <= 1, not slot.kept) for slot in slots]
+        addresses = [[t.data_ptr() for t in slot.clean_copy] + [0, 0] for slot in slots]
+        self.clean_copies, self._clean_remainders = (
+            np.array([a[i] for a in addresses]) for i in range(2)
+        )
+        self.copied = [slot for slot in slots if slot.clean_copy]
+        self._copies = _by_dtype(self.copied)
+        kind = [(slot.parameter.dim() <= 1, not slot.clean_copy) for slot in slots]
         ordered = sorted(range(len(slots)), key=lambda i: kind[i])
         self.kinds = [np.array([*same]) for _, same in groupby(ordered, lambda i: kind[i])]
 
     @classmethod
-    def of(cls, slots: Sequence[Slot], sampler: Sampler, key: Key) -> "Sheet | None":
-        """The sheet of a step's law; None where a fused pass cannot draw or store its directions.
+    def of(cls, slots: Sequence[Slot], sampler: Sampler, key: Key) -> "Plan | None":
+        """The plan of a step's law; None where a fused pass cannot draw or store its directions.
 
-        Raises ValueError for a sampler that says it is steady and has other keys in its noise.
+        Raises ValueError for a sampler that is declared steady and uses other keys in its noise.
         """
         drawn = [(slot, z) for slot in slots if (z := sampler.direction(slot, key)) is not None]
         recipes = [z.recipe for _, z in drawn if z.recipe is not None]
@@ -74,16 +76,16 @@ class Sheet:
         return cls([slot for slot, _ in drawn], recipes)
 
     def stale(self) -> bool:
-        """Whether somebody has put the weights elsewhere since."""
+        """Whether the weights have moved to other addresses since."""
         return self._places != self._addresses()
 
     def _addresses(self) -> list[int]:
         return [slot.parameter.data_ptr() for slot in self.slots]
 
     def tables(self, keys: Sequence[Key]) -> Tables:
-        """A pass along the keys, from the clean weights where those are kept.
+        """A pass along the keys, from the clean copies where there are some.
 
-        Its terms stand by (slot, key), and their scales are 0.
+        Its terms are ordered by (slot, key), and their scales are 0.
         """
         count, number = len(self.slots), len(keys)
         terms = np.repeat(self._terms, number).reshape(count, number)
@@ -93,9 +95,9 @@ class Sheet:
         targets = self._targets.copy()
         targets["first_term"] = number * np.arange(count)
         targets["last_term"] = targets["first_term"] + number
-        if any(slot.away for slot in self.keepers):
-            for name, kept in (("source", self.kept), ("left", self._kept_left)):
-                targets[name] = np.where(self.kept != 0, kept, targets[name])
+        if any(slot.displaced for slot in self.copied):
+            for name, clean in (("source", self.clean_copies), ("left", self._clean_remainders)):
+                targets[name] = np.where(self.clean_copies != 0, clean, targets[name])
         return Tables(targets, terms, self._pieces, self._longest, self._widest)
 
     def part(
@@ -122,16 +124,16 @@ class Sheet:
     def add_state(self, moves: Sequence[Move]) -> None:
         """Take in the state that the slots' updates go through."""
         self._state = np.array([target_row(move, 0, 0) for move in moves], kernel.TARGET)
-        self._alive += [move.through for move in moves]
+        self._alive += [move.state_update for move in moves]
 
     def write(
         self, tables: Tables, kind: npt.NDArray[np.intp], move: Move, drawn: Sequence[Direction]
     ) -> None:
         """Update the slots of a kind as one of them. drawn: its directions, in the keys' order."""
         one = np.array([target_row(move, 0, 0)], kernel.TARGET)[0]
-        for name in ("keep", *kernel.SCALARS):
+        for name in ("decay", *kernel.SCALARS):
             tables.targets[name][kind] = one[name]
-        for name in ("through", "state0", "state1"):
+        for name in ("state_update", "state0", "state1"):
             tables.targets[name][kind] = self._state[name][kind]
         places = {id(direction): place for place, direction in enumerate(drawn)}
         for term in move.terms:
@@ -139,31 +141,31 @@ class Sheet:
             tables.terms["first"][kind, place] = term.first * self.scales[kind]
             tables.terms["second"][kind, place] = term.second * self.scales[kind]
 
-    def keep(self) -> None:
-        """Note the clean weights of those that are restored by copy."""
-        for kept, stored in self._copies:
-            torch._foreach_copy_(kept, stored)
-        self._leave(True)
+    def save_clean(self) -> None:
+        """Copy the clean weights of the slots that are restored by copy."""
+        for clean, stored in self._copies:
+            torch._foreach_copy_(clean, stored)
+        self._set_displaced(True)
 
-    def run(self, tables: Tables, *, away: bool) -> None:
-        """Carry out a pass. away: whether the weights are displaced after it."""
+    def run(self, tables: Tables, *, displaced: bool) -> None:
+        """Run a pass. displaced: whether the weights are displaced after it."""
         tables = tables._replace(terms=tables.terms.reshape(-1))
         if self.on_gpu:
             gpu.launch(gpu_tables_from(tables, [slot.numel for slot in self.slots]), self._device)
         else:
             fused.run(tables)
-        self._leave(away)
+        self._set_displaced(displaced)
 
-    def _leave(self, away: bool) -> None:
-        for slot in self.keepers:
-            slot.away = away
+    def _set_displaced(self, displaced: bool) -> None:
+        for slot in self.copied:
+            slot.displaced = displaced
 
 
-def _by_dtype(keepers: Sequence[Slot]) -> list[tuple[list[Tensor], list[Tensor]]]:
-    """Where the slots' weights are kept, and those, as lists of one dtype each."""
-    pairs = [pair for slot in keepers for pair in zip(slot.kept, slot.stored, strict=True)]
+def _by_dtype(copied: Sequence[Slot]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """The slots' clean copies and stored weights, as lists of one dtype each."""
+    pairs = [pair for slot in copied for pair in zip(slot.clean_copy, slot.stored, strict=True)]
     alike = [[p for p in pairs if p[0].dtype == dtype] for dtype in {p[0].dtype for p in pairs}]
-    return [([kept for kept, _ in own], [stored for _, stored in own]) for own in alike]
+    return [([clean for clean, _ in own], [stored for _, stored in own]) for own in alike]
 
 
 def _back_end(slot: Slot) -> torch.device | None:
