@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.malformed import CASES, SMALL, Case
-from zobench.launch import job
 from zobench.launch.process import attempt
 
 Command = Callable[..., tuple[int, str, str]]
@@ -34,7 +33,7 @@ def test_it_is_a_line_and_leaves_no_results(
     case: Case, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One or two lines on the console, and of files the log and what names the run."""
-    monkeypatch.setattr(job, "carry_out", lambda *orders: attempt(orders))
+    monkeypatch.setattr("zobench.launch.launch.run_jobs", lambda *jobs: attempt(jobs))
     monkeypatch.setattr("faulthandler.enable", lambda: None)
     place = tmp_path / "given"
     place.mkdir()

@@ -15,7 +15,7 @@ import pytest
 from tests.faults.test_kills import METHODS
 from tests.launch.rivals import Contested, Rivals
 from zobench.launch.run_lock import LOST
-from zobench.run.journal import read_rows
+from zobench.run.metrics_log import read_rows
 
 Compose = Callable[..., dict[str, Any]]
 pytestmark = [

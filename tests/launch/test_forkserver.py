@@ -11,7 +11,7 @@ import pytest
 
 from tests.run.attempts import status_of as exit_status_of
 from zobench.launch.job import Job
-from zobench.launch.process import ForkServer, carry_out, dismiss
+from zobench.launch.process import ForkServer, dismiss, run_jobs
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.runner import run
 
@@ -69,8 +69,8 @@ def test_a_nursery_that_was_killed_is_replaced(
     os.kill(killed._process.pid, signal.SIGKILL)
     killed._process.wait()
     monkeypatch.setattr("zobench.launch.process._server", killed)
-    [first] = carry_out(Job.begun(prepare("first").path))
+    [first] = run_jobs(Job.begun(prepare("first").path))
     assert (first.status, first.kind) == ("failed", "killed")
-    [second] = carry_out(Job.begun(prepare("second").path))
+    [second] = run_jobs(Job.begun(prepare("second").path))
     assert second.status == "done"
     assert dismiss() == 0

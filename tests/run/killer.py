@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zobench.run.checkpoint import _Summed
-from zobench.run.journal import Journal
 from zobench.run.loggers.none import NoLogger
+from zobench.run.metrics_log import MetricsLog
 from zobench.run.steps import Steps
 from zobench.zo.ledger import Ledger
 
@@ -38,7 +38,7 @@ class Killer(NoLogger):
         self._around(Path, "replace")
         self._around(Path, "unlink")
         self._around(_Summed, "write", every=40)
-        self._around(Journal, "write", self._half_a_row)
+        self._around(MetricsLog, "write", self._half_a_row)
         self._around(Ledger, "_write", self._half_an_entry)
 
     def end(self, result: Mapping[str, Any]) -> None:
@@ -74,11 +74,11 @@ class Killer(NoLogger):
 
         setattr(owner, name, watched)
 
-    def _half_a_row(self, journal: Journal, *_: Any) -> None:
+    def _half_a_row(self, metrics_log: MetricsLog, *_: Any) -> None:
         if self.by == signal.SIGKILL:
-            assert journal._file is not None
-            journal._file.write('{"step": 12, "tra')
-            journal._file.flush()
+            assert metrics_log._file is not None
+            metrics_log._file.write('{"step": 12, "tra')
+            metrics_log._file.flush()
 
     def _half_an_entry(self, ledger: Ledger, entry: bytes) -> None:
         if self.by == signal.SIGKILL:

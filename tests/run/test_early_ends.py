@@ -15,8 +15,8 @@ from zobench.launch.process import ForkServer
 from zobench.run.closure import CountedLoss
 from zobench.run.early_ends import MOST_IN_A_ROW, Patience, check_rise
 from zobench.run.folder import RunFolder, read_json
-from zobench.run.journal import Journal
 from zobench.run.loggers.none import NoLogger
+from zobench.run.metrics_log import MetricsLog
 from zobench.run.runner import run
 from zobench.run.together import run_together
 from zobench.run.verify import Verification
@@ -65,7 +65,7 @@ def test_steps_that_are_skipped_are_counted_and_the_others_taken(
         skipped = [record.skipped for record in read(folder.ledger)]
         assert len(skipped) == 14 and sum(skipped) == result["skipped_steps"]
         verification = Verification(folder)
-        verification.carry_out()
+        verification.run()
         assert verification.found == []
 
 
@@ -225,12 +225,12 @@ def test_a_training_loss_that_has_run_away_ends_the_run(begin: Begin) -> None:
 def test_what_counts_as_run_away(tmp_path: Path, first: float, loss: float, over: bool) -> None:
     """Three times the first line's loss; two of its sizes above a negative one."""
     logger: Any = NoLogger()
-    with Journal(tmp_path / "metrics.jsonl", logger) as journal:
+    with MetricsLog(tmp_path / "metrics.jsonl", logger) as metrics_log:
         for step, value in enumerate((first, 100.0)):
-            journal.write(step, {"train/loss": value})
-        check_rise(loss, None, journal)
+            metrics_log.write(step, {"train/loss": value})
+        check_rise(loss, None, metrics_log)
         if over:
             with pytest.raises(Diverged, match=r"train\.diverged_above=3 times"):
-                check_rise(loss, 3.0, journal)
+                check_rise(loss, 3.0, metrics_log)
         else:
-            check_rise(loss, 3.0, journal)
+            check_rise(loss, 3.0, metrics_log)

@@ -188,7 +188,7 @@ def test_a_model_of_nans_is_diverged_and_valid_json(
     prepare: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing is finite the files hold null, not NaN, and the status says why."""
-    import zobench.run.base as base
+    import zobench.run.base_model as base
 
     def broken(node: Any, key: str) -> Any:
         built = build(node, key)

@@ -233,8 +233,8 @@ def test_a_sweep_is_trained_in_packs(command: Command, monkeypatch: pytest.Monke
             write_json(job.folder.result, result)
         return [Outcome("done", job.folder.path.name) for job in jobs]
 
-    monkeypatch.setattr(packs, "carry_out", finish)
-    monkeypatch.setattr("zobench.launch.launch.carry_out", finish)
+    monkeypatch.setattr(packs, "run_jobs", finish)
+    monkeypatch.setattr("zobench.launch.launch.run_jobs", finish)
     sweep = ("-m", *OPTIONS, "seed=0,1,2", "pack_runs=2")
     status, said, _ = command(*sweep)
     assert status == 0 and "3 runs: 3 done" in said and sizes == [2, 1]
@@ -259,8 +259,8 @@ def test_a_run_that_its_pack_leaves_without_a_result_is_launched_alone(
         lost = Outcome("failed", "run", "out of memory", "memory")
         return [lost for _ in jobs] if len(jobs) > 1 else [Outcome("done", "run")]
 
-    monkeypatch.setattr(packs, "carry_out", die_or_finish)
-    monkeypatch.setattr("zobench.launch.launch.carry_out", die_or_finish)
+    monkeypatch.setattr(packs, "run_jobs", die_or_finish)
+    monkeypatch.setattr("zobench.launch.launch.run_jobs", die_or_finish)
     monkeypatch.setenv("ZOBENCH_RUNS", str(tmp_path))
     made = [compose(*OPTIONS, f"seed={n}") | {"runs_root": str(tmp_path)} for n in range(3)]
     packs.launch_in_packs([Job.of(RunSettings.of(own), made[0], CHOICES) for own in made], 8)

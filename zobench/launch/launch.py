@@ -10,7 +10,7 @@ from typing import Any
 from zobench.errors import UserError
 from zobench.launch import launch_log, signals
 from zobench.launch.job import DATA, MEMORY, Job, Outcome, existing, stopped
-from zobench.launch.process import carry_out
+from zobench.launch.process import run_jobs
 from zobench.run.folder import HALVED, RunFolder, read_json
 from zobench.run.inputs import check_unchanged
 from zobench.run.ranks.group import started
@@ -56,7 +56,7 @@ def _attempts(job: Job) -> Outcome:
     meta = job.folder.meta
     retries = Retries(job.settings, read_json(meta).get(HALVED, 0) if meta.is_file() else 0)
     while True:
-        [outcome] = carry_out(job.halved(retries.halved))
+        [outcome] = run_jobs(job.halved(retries.halved))
         again = None if started() else retries.again(outcome.kind)  # other ranks have ended
         if again is None:
             return outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 from zobench.launch import launch_log
 from zobench.launch.job import Job
 from zobench.launch.launch import launch, report
-from zobench.launch.process import carry_out
+from zobench.launch.process import run_jobs
 from zobench.run.together import sharing_key
 
 
@@ -22,7 +22,7 @@ def launch_in_packs(jobs: Sequence[Job], most: int) -> None:
             continue
         for job in pack:
             launch_log.note({"run": job.folder.path.name, "status": "begun"})
-        for job, outcome in zip(pack, carry_out(*pack), strict=True):
+        for job, outcome in zip(pack, run_jobs(*pack), strict=True):
             if job.folder.finished or outcome.status == "stopped":
                 report(outcome, job.folder)
             else:

@@ -107,7 +107,7 @@ class ForkServer:
 _server: ForkServer | None = None
 
 
-def carry_out(*jobs: Job) -> list[Outcome]:
+def run_jobs(*jobs: Job) -> list[Outcome]:
     """Carry out a run in a process of its own; several, side by side in one process.
 
     Under torchrun the run is this process's, and that of all other ranks.
@@ -262,7 +262,7 @@ def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
             note_begin(folders)
             if group is not None:
                 group.from_first(str(folders[0].path.resolve()))
-            outcomes = carried_out(folders, group)
+            outcomes = run_here(folders, group)
             note_end(folders, outcomes)
             return outcomes
     except Busy as busy:
@@ -271,7 +271,7 @@ def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
         return [failed(folder, error) for folder in folders]
 
 
-def carried_out(folders: Sequence[RunFolder], group: Group | None = None) -> list[Outcome]:
+def run_here(folders: Sequence[RunFolder], group: Group | None = None) -> list[Outcome]:
     """How the runs ended whose config.yaml the folders hold."""
     faulthandler.enable()
     try:

@@ -12,7 +12,7 @@ from zobench.errors import UserError
 from zobench.launch import launch_log
 from zobench.launch.run_lock import lives, owner_of
 from zobench.run.folder import RunFolder, read_json
-from zobench.run.journal import read_rows
+from zobench.run.metrics_log import read_rows
 
 ORDER = ("done", "diverged", "running", "failed", "damaged", "stopped")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zobench.errors import UserError
-from zobench.launch.process import carried_out, logging_to
+from zobench.launch.process import logging_to, run_here
 from zobench.run.folder import RunFolder
 from zobench.run.ranks.group import Group, Lost, joined, started
 
@@ -33,7 +33,7 @@ def _follow(group: Group) -> int:
             folder = RunFolder(Path(named))
             log = folder.path / f"stderr-rank{group.rank}.log"
             with logging_to(log), _quiet():
-                [outcome] = carried_out([folder], group)
+                [outcome] = run_here([folder], group)
             if outcome.exit_status:
                 return outcome.exit_status
             log.unlink()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zobench.run.journal import value_of
+from zobench.run.metrics_log import value_of
 from zobench.zo.directions import Direction
 from zobench.zo.feedback import GRAD, PLAIN, DrawnTerm, Key
 from zobench.zo.optimizer import ZOOptimizer
@@ -71,7 +71,7 @@ class Diagnosis:
         self.findings["diagnose/forwards"] = self.forwards
         return value
 
-    def recall(self, row: Mapping[str, float | None]) -> None:
+    def restore(self, row: Mapping[str, float | None]) -> None:
         """Take the findings of a step that was diagnosed before from its row of metrics."""
         found = {k.removeprefix("diagnose/"): value_of(v) for k, v in row.items() if _is_ours(k)}
         self.forwards = int(found.pop("forwards"))

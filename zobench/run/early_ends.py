@@ -2,7 +2,7 @@
 
 import math
 
-from zobench.run.journal import Journal, value_of
+from zobench.run.metrics_log import MetricsLog, value_of
 from zobench.zo.engine import Diverged
 
 MOST_IN_A_ROW = 20  # skipped; the next one ends the run
@@ -72,14 +72,14 @@ class Patience:
         return {} if self.most is None else {"stopped_early": self.over}
 
 
-def check_rise(loss: float, most: float | None, journal: Journal) -> None:
+def check_rise(loss: float, most: float | None, metrics_log: MetricsLog) -> None:
     """Raise Diverged where a line's training loss is above `most` times the first line's.
 
     Where that is negative, so far above it that its size would fit in `most` - 1 times.
     """
     if most is None:
         return
-    first = value_of(journal.about("train")[0]["train/loss"])
+    first = value_of(metrics_log.about("train")[0]["train/loss"])
     if first and loss > first + (most - 1.0) * abs(first):
         raise Diverged(
             f"the training loss is {loss:.4g}, above train.diverged_above={most:g} times the"

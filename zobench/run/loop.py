@@ -1,7 +1,7 @@
 """The loop of a run: step, log, evaluate dev, keep the best weights; test once at the end.
 
-A run that goes on goes through the same loop: what the ledger has is replayed, what the journal has
-is neither evaluated nor written again, and the rest happens as if the run had never ended.
+A resumed run goes through the same loop: steps in the ledger are replayed, evaluations in
+metrics.jsonl are not made again, and the rest happens as if the run had never ended.
 """
 
 import math
@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import torch
 
 from zobench.errors import UserError
-from zobench.run.best import Best, put
+from zobench.run.best_weights import BestWeights, put
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.closure import state_bytes
 from zobench.run.diagnosis import Diagnosis, DriftSeries
 from zobench.run.early_ends import Patience, Skips, check_rise
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, write_predictions
-from zobench.run.journal import Journal, finite, value_of
 from zobench.run.meter import Meter
+from zobench.run.metrics_log import MetricsLog, finite, value_of
 from zobench.run.progress import RunProgress
 from zobench.run.ranks.agreed import Agreed
 from zobench.run.steps import Steps
@@ -46,10 +46,10 @@ class StepRequest(NamedTuple):
     batch: Any
 
 
-Work = Generator[StepRequest, float, dict[str, Any]]
+RunCoroutine = Generator[StepRequest, float, dict[str, Any]]
 
 
-def done(work: Work) -> dict[str, Any]:
+def done(work: RunCoroutine) -> dict[str, Any]:
     """The result of a run by itself: each step is taken as it is wanted."""
     go, value = work.send, None
     while True:
@@ -78,8 +78,8 @@ class Loop:
         *,
         eval_batch: int,
         model: Any,
-        best: Best,
-        journal: Journal,
+        best: BestWeights,
+        metrics_log: MetricsLog,
         meter: Meter,
         progress: RunProgress,
         checkpoints: Checkpoints | None,
@@ -91,7 +91,7 @@ class Loop:
         self.steps, self.optimizer = steps, steps.optimizer
         self.train, self.eval_batch = train, eval_batch
         self.budget, self.meter = steps.budget, meter
-        self.journal, self.progress = journal, progress
+        self.metrics_log, self.progress = metrics_log, progress
         self.best, self.checkpoints, self.diagnosis, self.stop = best, checkpoints, diagnosis, stop
         self.drift = DriftSeries(self.optimizer)
         self.skips = Skips(train.nonfinite)
@@ -102,10 +102,10 @@ class Loop:
         self.steps_taken = 0
         self.timed_steps = 0  # those whose time is known: not the diagnosed ones
 
-    def work(self) -> Work:
+    def work(self) -> RunCoroutine:
         """Train, select on dev, report on test."""
         start = self.meter.clock()
-        self.best.recover(lambda step: self.journal.known(step, "dev") is not None)
+        self.best.recover(lambda step: self.metrics_log.known(step, "dev") is not None)
         if self.steps.resume.state:
             go_on(self, self.steps.resume.state)
         reason = None
@@ -125,7 +125,7 @@ class Loop:
         if answers:
             write_predictions(self.folder.predictions, answers)
         values = {f"test/{k}": v for k, v in test.items()}
-        self.journal.write(self.steps_taken, values | self._costs())
+        self.metrics_log.write(self.steps_taken, values | self._costs())
         return result_of(self, reason, test, self.meter.clock() - start)
 
     def _train(self) -> Generator[StepRequest, float, None]:
@@ -160,7 +160,7 @@ class Loop:
                 if (step + 1) % self.train.log_every == 0 and step + 1 < stop:
                     self._log_losses(step + 1)
         if replayed and not self.steps.replayed(self.steps_taken):
-            recall_costs(self)
+            restore_costs(self)
             self.stop.meet(self.steps_taken)
 
     def _interrupted(self, step: int) -> bool:
@@ -170,7 +170,7 @@ class Loop:
 
     def _step(self, step: int, *, diagnosed: bool) -> Generator[StepRequest, float, float]:
         steps, batch = self.steps, self.steps.batch(step)
-        known = self.journal.known(step + 1, "diagnose") if diagnosed else None
+        known = self.metrics_log.known(step + 1, "diagnose") if diagnosed else None
         replayed = steps.replayed(step)
         take = partial(steps.replay, step, batch) if replayed else partial(steps.live, batch)
         if not replayed:
@@ -190,7 +190,7 @@ class Loop:
             self.skips.taken()
         if known is not None:
             assert self.diagnosis is not None
-            self.diagnosis.recall(known)
+            self.diagnosis.restore(known)
         self.fence.check(within=_LOOK_SECONDS)
         if not replayed:
             steps.taken()
@@ -203,7 +203,7 @@ class Loop:
         taken = self.steps_taken
         if self.diagnosis is not None and self.diagnosis.findings:
             costs = {"diagnose/seconds": self.meter.seconds("diagnose")} | self._costs()
-            self.journal.write(taken, self.diagnosis.findings | costs)
+            self.metrics_log.write(taken, self.diagnosis.findings | costs)
             self.diagnosis.findings = {}
         ends = self.budget.over(taken) or taken % self.train.eval_every == 0
         if ends or taken % self.train.log_every == 0:
@@ -215,7 +215,7 @@ class Loop:
             self._evaluate_dev(taken)
 
     def _evaluate_dev(self, step: int) -> None:
-        known = self.journal.known(step, "dev")
+        known = self.metrics_log.known(step, "dev")
         if known is None:
             with self.meter.phase("eval"):
                 dev = self.problem.evaluate(self.model, "dev", self.eval_batch)
@@ -224,7 +224,7 @@ class Loop:
         self.final = dev
         self.best.evaluated(step, dev)
         self.patience.evaluated(dev["loss"])
-        self.journal.write(step, {f"dev/{k}": v for k, v in dev.items()} | self._costs())
+        self.metrics_log.write(step, {f"dev/{k}": v for k, v in dev.items()} | self._costs())
         self.best.keep()
         self.progress.evaluated(step, dev)
 
@@ -233,10 +233,10 @@ class Loop:
         if self.losses:
             self.train_loss = sum(self.losses) / len(self.losses)
             found = {"train/loss": self.train_loss} | self.skips.metrics() | self.drift()
-            self.journal.write(step, found | self._costs())
+            self.metrics_log.write(step, found | self._costs())
             self.progress.update(step, self.train_loss)
             self.losses.clear()
-            check_rise(self.train_loss, self.train.diverged_above, self.journal)
+            check_rise(self.train_loss, self.train.diverged_above, self.metrics_log)
 
     def _save(self) -> None:
         """Leave what a later attempt goes on from."""
@@ -291,7 +291,7 @@ def result_of(
             "train_s": phases.seconds("train"),
             "eval_s": phases.seconds("eval"),
             "load_s": phases.seconds("load"),
-            "total_s": seconds + phases.recalled + sum(map(phases.seconds, ("load", "fit"))),
+            "total_s": seconds + phases.restored + sum(map(phases.seconds, ("load", "fit"))),
         },
         "memory": {
             "peak_gib": phases.peak_gib(busiest),
@@ -304,7 +304,7 @@ def result_of(
 def snapshot(loop: Loop) -> dict[str, Any]:
     """Trained weights, the optimizer's state, torch's generators, counters.
 
-    Data order and ZO noise have no state, and what dev said is in the journal.
+    Data order and ZO noise have no state, and what dev said is in metrics.jsonl.
     """
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {
@@ -336,12 +336,12 @@ def go_on(loop: Loop, state: Mapping[str, Any]) -> None:
     loop.steps.loss.forwards = state["cost"]["forwards"]
     for name, peaks in state["peaks"].items():
         if name in _PHASES:
-            loop.meter.recall(name, state["seconds"][name], peaks)
+            loop.meter.restore(name, state["seconds"][name], peaks)
     if "skips" in state:  # checkpoints once had none
         loop.skips.load_state_dict(state["skips"])
     if loop.diagnosis is not None and state["diagnosis"] is not None:
         loop.diagnosis.load_state_dict(state["diagnosis"])
-    for row in loop.journal.about("dev"):
+    for row in loop.metrics_log.about("dev"):
         if row["step"] <= loop.steps_taken:
             loop.final = dev_of(row)
             loop.best.evaluated(row["step"], loop.final, save=False)
@@ -353,19 +353,19 @@ def go_on(loop: Loop, state: Mapping[str, Any]) -> None:
         )
 
 
-def recall_costs(loop: Loop) -> None:
+def restore_costs(loop: Loop) -> None:
     """After the last step that was replayed: the times and peaks of the last row of metrics.
 
     What came after that row is not known, and its steps do not count in the time of a step.
     """
-    if not loop.journal.rows:
+    if not loop.metrics_log.rows:
         return
-    row = loop.journal.rows[-1]
+    row = loop.metrics_log.rows[-1]
     peak = {"peak_gib": value_of(row["memory/peak_gib"])}
-    loop.meter.recall("train", value_of(row["time/train_s"]), peak)
-    loop.meter.recall("eval", value_of(row["time/eval_s"]))
-    if diagnosed := loop.journal.about("diagnose"):
-        loop.meter.recall("diagnose", value_of(diagnosed[-1]["diagnose/seconds"]))
+    loop.meter.restore("train", value_of(row["time/train_s"]), peak)
+    loop.meter.restore("eval", value_of(row["time/eval_s"]))
+    if diagnosed := loop.metrics_log.about("diagnose"):
+        loop.meter.restore("diagnose", value_of(diagnosed[-1]["diagnose/seconds"]))
     per_step = row["time/step_s"]
     loop.timed_steps = round(row["time/train_s"] / per_step) if per_step else 0
 

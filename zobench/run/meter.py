@@ -27,7 +27,7 @@ class Meter:
         self.peaks: dict[str, dict[str, float]] = {}
         self._seconds: dict[str, float] = {}
         self._open: tuple[str, float] | None = None
-        self.recalled = 0.0  # seconds of earlier attempts
+        self.restored = 0.0  # seconds of earlier attempts
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -51,9 +51,9 @@ class Meter:
             return done + self.clock() - self._open[1]
         return done
 
-    def recall(self, name: str, seconds: float, peaks: Mapping[str, float] | None = None) -> None:
+    def restore(self, name: str, seconds: float, peaks: Mapping[str, float] | None = None) -> None:
         """Begin where an earlier attempt ended: at so many seconds, with its peaks at least."""
-        self.recalled += seconds - self._seconds.get(name, 0.0)
+        self.restored += seconds - self._seconds.get(name, 0.0)
         self._seconds[name] = seconds
         before = self.peaks.setdefault(name, {})
         for key, value in (peaks or {}).items():

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from zobench.build import build_optimizer, check
 from zobench.errors import UserError
-from zobench.run.base import base_of, check_base, device_for, digest_of
-from zobench.run.best import step_in
+from zobench.run.base_model import base_of, check_base, device_for, digest_of
+from zobench.run.best_weights import step_in
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.inputs import MODEL, check_unchanged
 from zobench.run.resume import why_not_replayed

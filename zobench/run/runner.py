@@ -9,8 +9,8 @@ import torch
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
-from zobench.run.base import base_of, check_base, device_for, digest_of
-from zobench.run.best import Best
+from zobench.run.base_model import base_of, check_base, device_for, digest_of
+from zobench.run.best_weights import BestWeights
 from zobench.run.captured import CapturedLoss, captured
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.closure import check_captured
@@ -19,16 +19,16 @@ from zobench.run.durable import renewed
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, read_json, write_atomically, write_json
 from zobench.run.inputs import Inputs, Seen, check_inputs
-from zobench.run.journal import Journal
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
 from zobench.run.loggers.none import NoLogger
-from zobench.run.loop import Loop, Work, done
+from zobench.run.loop import Loop, RunCoroutine, done
 from zobench.run.meter import Meter
+from zobench.run.metrics_log import MetricsLog
 from zobench.run.notes import note
 from zobench.run.progress import BudgetClock, RunProgress
 from zobench.run.ranks.agreed import Agreed, Apart, check_alike, check_ranks
-from zobench.run.ranks.follower import SharedBest, cut_back, own_folder
+from zobench.run.ranks.follower import SharedBestWeights, cut_back, own_folder
 from zobench.run.ranks.group import Group
 from zobench.run.ranks.shards import shared
 from zobench.run.resume import resume_point_of, why_not_replayed
@@ -116,7 +116,7 @@ def recorded(
     stop: Stop | None = None,
     group: Group | None = None,
     loss: CapturedLoss | None = None,
-) -> Work:
+) -> RunCoroutine:
     """Train, with everything that the folder and the logger are to hold; the result, in the end.
 
     stop: None for one of several runs in a process, which end where they are. group: as in `run`.
@@ -152,12 +152,12 @@ def recorded(
     meta |= {"base": base, "inputs": made.inputs}
     note(noted, meta, aloud=first)
     write_json(folder.meta, meta)
-    journal = Journal(folder.metrics, logger)
+    metrics_log = MetricsLog(folder.metrics, logger)
     write_atomically(folder.mirroring, "")
-    logger.begin(folder, settings.plain, meta, journal.rows)
+    logger.begin(folder, settings.plain, meta, metrics_log.rows)
     try:
         with ExitStack() as stack:
-            stack.enter_context(journal)
+            stack.enter_context(metrics_log)
             progress = stack.enter_context(RunProgress(meta["name"], clock, lines=lines))
             ledger = None
             if isinstance(optimizer, ZOOptimizer):
@@ -172,7 +172,7 @@ def recorded(
                 eval_batch=settings.evaluation.batch_size,
                 model=made.model,
                 best=_best(folder, made.model, settings.train.select, group),
-                journal=journal,
+                metrics_log=metrics_log,
                 meter=meter,
                 progress=progress,
                 checkpoints=checkpoints,
@@ -197,7 +197,7 @@ def _told(folder: RunFolder, settings: RunSettings) -> dict[str, Any]:
     result = folder.ended()
     if folder.mirroring.exists():
         logger: Logger = build(settings.logger, "logger")
-        rows = Journal(folder.metrics, logger).rows
+        rows = MetricsLog(folder.metrics, logger).rows
         logger.begin(folder, settings.plain, read_json(folder.meta), rows)
         _end(folder, settings.train, logger, result)
     return result
@@ -212,12 +212,12 @@ def _end(folder: RunFolder, train: Train, logger: Logger, result: Mapping[str, A
     fence_of(folder.path).remove(folder.mirroring)
 
 
-def _best(folder: RunFolder, model: Any, select: str | None, group: Group | None) -> Best:
+def _best(folder: RunFolder, model: Any, select: str | None, group: Group | None) -> BestWeights:
     """Keeps the best weights on dev, or the last; of several ranks the first does."""
     last = select == "last"
     if group is not None:
-        return SharedBest(folder, model, group, last=last)
-    return Best(folder.weights, model, last=last)
+        return SharedBestWeights(folder, model, group, last=last)
+    return BestWeights(folder.weights, model, last=last)
 
 
 def _export(folder: RunFolder, made: Made) -> None:

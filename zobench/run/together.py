@@ -16,10 +16,10 @@ from torch import Tensor
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
-from zobench.run.base import device_for, tuned_of
+from zobench.run.base_model import device_for, tuned_of
 from zobench.run.folder import RunFolder
 from zobench.run.loggers.base import Afterwards
-from zobench.run.loop import StepRequest, Work
+from zobench.run.loop import RunCoroutine, StepRequest
 from zobench.run.meter import Meter
 from zobench.run.runner import Made, check_gradient, made_of, recorded
 from zobench.settings import RunSettings, canonical
@@ -69,7 +69,7 @@ class Member(NamedTuple):
     clock: RunClock
     weights: Mapping[str, Tensor]
     optimizer: ZOOptimizer
-    work: Work
+    work: RunCoroutine
 
 
 def run_together(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from zobench.build import build
 from zobench.errors import UserError
-from zobench.run.best import put, step_in
+from zobench.run.best_weights import put, step_in
 from zobench.run.folder import RunFolder, csv_of
 from zobench.run.inputs import check_unchanged
-from zobench.run.journal import finite, read_rows
+from zobench.run.metrics_log import finite, read_rows
 from zobench.run.replay import Replayed, differing, settings_in
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Answer, Problem
@@ -38,7 +38,7 @@ class Verification:
         self.problem: Problem = build(self.replayed.settings.task).prepare(loaded, device)
         self.found: list[str] = []
 
-    def carry_out(self) -> str:
+    def run(self) -> str:
         """Returns in one sentence how the weights were had."""
         why_not = self.replayed.why_not
         if why_not is None:
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> int:
     if not 0.0 <= given.tolerance < 1.0:
         raise UserError(f"--tolerance {given.tolerance}: must be from 0 up, and below 1")
     verification = Verification(RunFolder(given.folder), given.tolerance)
-    how = verification.carry_out()
+    how = verification.run()
     for line in verification.found:
         print(line)
     found = len(verification.found)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zobench.errors import UserError
-from zobench.run.base import seed_dropout
+from zobench.run.base_model import seed_dropout
 from zobench.run.inputs import Inputs, digests_in
 from zobench.run.meter import Meter
 from zobench.run.ranks.group import Group
@@ -89,7 +89,7 @@ class Agreed:
             seed_dropout(self._seed, step, self.group.rank)
         return due
 
-    def spread(self, find: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    def map_over_ranks(self, find: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         """As `map`, for items that stand alone: one for each rank in turn, found for all."""
         given, found = list(items), []
         size = self.group.size

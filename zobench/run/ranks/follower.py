@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zobench.run.best import Best, step_in
+from zobench.run.best_weights import BestWeights, step_in
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.folder import RunFolder, write_atomically
-from zobench.run.journal import read_rows
+from zobench.run.metrics_log import read_rows
 from zobench.run.ranks.group import Group
 from zobench.zo.ledger import recover
 
@@ -39,8 +39,8 @@ def own_folder(folder: RunFolder, group: Group | None) -> Iterator[RunFolder]:
         yield own
 
 
-class SharedBest(Best):
-    """The best weights, which the first rank writes and all read in the end; see Best."""
+class SharedBestWeights(BestWeights):
+    """The best weights, which the first rank writes and all read in the end; see BestWeights."""
 
     def __init__(self, folder: RunFolder, model: Any, group: Group, *, last: bool) -> None:
         self._group = group

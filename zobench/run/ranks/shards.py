@@ -105,8 +105,8 @@ class SharedProblem:
         """As one process finds it: a batch is one rank's, and its numbers are told to all."""
         if self._by_example is None:
             return self.problem.evaluate(model, split, batch_size, answers)
-        spread = self.agreed.spread
-        return self._by_example.evaluate(model, split, batch_size, answers, spread)
+        over_ranks = self.agreed.map_over_ranks
+        return self._by_example.evaluate(model, split, batch_size, answers, over_ranks)
 
 
 class _Loss(nn.Module):

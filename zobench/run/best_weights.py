@@ -14,12 +14,12 @@ from zobench.run.durable import sync
 from zobench.run.fence import fence_of
 
 
-class Best:
+class BestWeights:
     """Watches the evaluations of dev. last: the last weights are the ones to test.
 
-    The file says of which step it is, and takes its name only once the evaluation is in the
-    journal, so that the two agree whenever a run is killed. Of the last weights nothing is written
-    before the end, which matters where they take gigabytes.
+    The file holds its step, and gets its name only after the evaluation is in metrics.jsonl, so
+    that the two agree whenever a run is killed. With `last` nothing is written before the end,
+    which matters if the weights take gigabytes.
     """
 
     def __init__(self, path: Path, model: Any, *, last: bool) -> None:
@@ -30,7 +30,7 @@ class Best:
         self.stored = step_in(path)
 
     def recover(self, evaluated: Callable[[int], bool]) -> None:
-        """Finish what a killed attempt began, if the journal has its evaluation."""
+        """Finish what a killed attempt began, if metrics.jsonl has its evaluation."""
         step = step_in(self._next)
         if step >= 0 and evaluated(step):
             self.keep()
@@ -46,7 +46,7 @@ class Best:
                 self._save(self._next)
 
     def keep(self) -> None:
-        """The evaluation is in the journal: the weights written for it are the best."""
+        """The evaluation is in metrics.jsonl: the weights written for it are the best."""
         if self._next.is_file():
             fence_of(self.path.parent).put(self._next, self.path)
             sync(self.path.parent)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from zobench.errors import UserError
-from zobench.run.journal import Journal, read_rows
 from zobench.run.loggers.none import NoLogger
+from zobench.run.metrics_log import MetricsLog, read_rows
 
 
 class Heard(NoLogger):
@@ -28,11 +28,13 @@ def rows_of(path: Path) -> list[dict[str, float | None]]:
 def write(path: Path, upto: int) -> Heard:
     """What a run writes that goes through all its steps again."""
     heard = Heard()
-    with Journal(path, heard) as journal:
+    with MetricsLog(path, heard) as metrics_log:
         for step in range(upto):
-            journal.write(step, {"train/loss": 0.1 * step, "cost/forwards": 2 * step})
+            metrics_log.write(step, {"train/loss": 0.1 * step, "cost/forwards": 2 * step})
             if step % 2 == 0:
-                journal.write(step, {"dev/loss": math.nan if step == 4 else 0.5, "time/eval_s": 1})
+                metrics_log.write(
+                    step, {"dev/loss": math.nan if step == 4 else 0.5, "time/eval_s": 1}
+                )
     return heard
 
 
@@ -53,11 +55,11 @@ def test_rows_are_found_by_step_and_what_they_are_about(tmp_path: Path) -> None:
     """Train and dev of one step are two rows; NaN is null in the file."""
     path = tmp_path / "metrics.jsonl"
     write(path, 5)
-    journal = Journal(path, NoLogger())
-    assert journal.known(4, "dev") == {"step": 4, "dev/loss": None, "time/eval_s": 1}
-    assert journal.known(4, "train") != journal.known(4, "dev")
-    assert journal.known(3, "dev") is None and journal.known(5, "train") is None
-    assert [row["step"] for row in journal.about("dev")] == [0, 2, 4]
+    metrics_log = MetricsLog(path, NoLogger())
+    assert metrics_log.known(4, "dev") == {"step": 4, "dev/loss": None, "time/eval_s": 1}
+    assert metrics_log.known(4, "train") != metrics_log.known(4, "dev")
+    assert metrics_log.known(3, "dev") is None and metrics_log.known(5, "train") is None
+    assert [row["step"] for row in metrics_log.about("dev")] == [0, 2, 4]
 
 
 @pytest.mark.parametrize("bad", [b"\0\0\0\n", b'{"step": 3}\n', b"{oops\n", b"3\n", b"\xff\xfe\n"])

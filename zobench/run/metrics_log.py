@@ -16,7 +16,7 @@ from zobench.run.loggers.base import Logger
 Row = dict[str, Any]
 
 
-class Journal:
+class MetricsLog:
     """Writes rows and hands them to the logger; a context manager.
 
     A row is named by its step and by what its first metric is about: train, dev, test, diagnose.
@@ -51,7 +51,7 @@ class Journal:
         self._known[step, _about(row)] = row
         self._logger.log(row)
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "MetricsLog":
         whole = self._path.read_bytes()[: self._size] if self._size else b""
         file = renewed(self._path, whole)
         self._file = io.TextIOWrapper(io.BufferedWriter(file), encoding="utf-8")
