@@ -82,7 +82,7 @@ def test_scores_are_plain_transformers_row_by_row(
     task: str,
 ) -> None:
     """Thirty rows: each candidate's mean log-likelihood, one row at a time, in float32."""
-    node = compose(*overrides(task), "task.truncation=left", "task.max_length=96")["task"]
+    node = compose(*overrides(task), "task.truncation=left", "task.max_length=64")["task"]
     problem = build(node, "task").prepare(packaged, CPU)
     questions, model = problem.eval_examples["test"], packaged.model
     assert len(questions) == SIZES["test"]
