@@ -16,7 +16,7 @@ Compose = Callable[..., dict[str, Any]]
 TABLES = paper_tables()
 LAB = pytest.param("lab", marks=pytest.mark.smoke)  # tests/smoke runs all of the third, smoke
 # a grid has these keys and no other, so that a scale can narrow any of them
-KEYS = {"optimizer", "tuning", "task", "lr_factor", "seed", "model"}
+KEYS = {"optimizer", "evaluation", "tuning", "task", "lr_factor", "seed", "model"}
 
 
 @pytest.fixture(scope="module", params=TABLES)
@@ -99,7 +99,7 @@ def test_the_paper_has_its_rows_and_columns(name: str) -> None:
 
 def test_translated_names_are_options_of_ours_and_names_in_the_file(name: str) -> None:
     """A misspelt one would leave a cell without its published number."""
-    folders = [conf_dir() / group for group in ("optimizer", "task", "tuning")]
+    folders = [conf_dir() / group for group in ("optimizer", "evaluation", "task", "tuning")]
     ours = {path.stem for folder in folders for path in folder.glob("*.yaml")}
     rows = published()
     names = said(name)["published"].get("names", {})

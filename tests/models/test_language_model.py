@@ -309,7 +309,7 @@ def test_preload_imports_the_architectures_own_module(
         *({"path": folder_of("gpt2")}, {"path": "some/where", "architecture": opt}),
         *({"path": "some/where", "architecture": None}, {}),
     ):
-        preload({"model": model})
+        preload(model)
     assert imported == [f"transformers.models.{kind}.modeling_{kind}" for kind in ("gpt2", "opt")]
 
 
