@@ -122,7 +122,7 @@ def test_the_global_random_state_has_one_reader() -> None:
     """Only a run's beginning (for dropout) and pretraining (in a fork) seed a global generator."""
     seeds = re.compile(r"manual_seed\(|np\.random\.seed|random\.seed\(|torch\.randn?\(")
     allowed = {
-        "run/base.py",
+        "run/base_model.py",
         "models/pretrain.py",
         "bench/memory.py",
         "seeded.py",

@@ -31,11 +31,11 @@ def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None
 
 def ready(arguments: list[str]) -> None:
     """Make known to Hydra what the settings of this command line may refer to."""
-    from zobench.launchers import attend
+    from zobench.launchers import install_hooks
     from zobench.schema import register
 
     register()
-    attend()
+    install_hooks()
     _check_groups(arguments)
     _make_importable(arguments)
 

@@ -20,7 +20,7 @@ _MANY = 50  # runs that take seconds to compose
 _compose_all = Sweeper.validate_batch_is_legal
 
 
-def attend() -> None:
+def install_hooks() -> None:
     """Let Hydra know of `runs_at_once`, and let `_before_launch` see each batch of a sweep."""
     OmegaConf.register_new_resolver("runs_at_once", _runs_at_once, replace=True)
     setattr(Sweeper, "validate_batch_is_legal", _before_launch)  # noqa: B010  not for mypy

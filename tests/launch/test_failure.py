@@ -12,7 +12,7 @@ from zobench.errors import UserError
 from zobench.launch import process
 from zobench.launch.job import Job, described, ended_by, tail_of
 from zobench.launch.process import attempt, note_begin
-from zobench.run.checkpoint import _Summed
+from zobench.run.checkpoint import _CRCFile
 from zobench.run.folder import RunFolder, read_json
 from zobench.settings import Budget, Evaluation, RunSettings, Train
 
@@ -59,7 +59,7 @@ def test_a_full_disk_is_named_whoever_meets_it() -> None:
     with pytest.raises(OSError) as full, Path("/dev/full").open("wb", buffering=0) as file:
         file.write(b"x")
     assert described(full.value)[0] == "disk"
-    summed = _Summed()
+    summed = _CRCFile()
     with Path("/dev/full").open("wb", buffering=0) as file, pytest.raises(Exception) as wrapped:
         summed.file = file
         torch.save({"x": torch.zeros(10)}, summed)  # type: ignore[arg-type]

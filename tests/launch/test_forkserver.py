@@ -11,7 +11,7 @@ import pytest
 
 from tests.run.attempts import status_of as exit_status_of
 from zobench.launch.job import Job
-from zobench.launch.process import ForkServer, dismiss, run_jobs
+from zobench.launch.process import ForkServer, close_server, run_jobs
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.runner import run
 
@@ -73,4 +73,4 @@ def test_a_nursery_that_was_killed_is_replaced(
     assert (first.status, first.kind) == ("failed", "killed")
     [second] = run_jobs(Job.begun(prepare("second").path))
     assert second.status == "done"
-    assert dismiss() == 0
+    assert close_server() == 0

@@ -32,7 +32,7 @@ forked = pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are
 def launcher(*overrides: str) -> DictConfig:
     """The composed settings of Hydra's launcher."""
     register()
-    launchers.attend()
+    launchers.install_hooks()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = hydra.compose("config", list(overrides), return_hydra_config=True)
     config.hydra.runtime.choices = {}

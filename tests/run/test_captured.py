@@ -19,7 +19,7 @@ from zobench.models.loaded import LoadedModel
 from zobench.run import captured
 from zobench.run.captured import CapturedLoss, why_not
 from zobench.run.folder import RunFolder
-from zobench.run.runner import made_of, run
+from zobench.run.runner import prepare_run, run
 from zobench.settings import RunSettings
 from zobench.tasks.batch import Batch
 from zobench.tasks.problem import Indices
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_finds_what_it_would_have_found(
 def batch_of(compose: Compose, *words: str) -> tuple[Any, Any, Batch]:
     """A model, its problem, and a batch of three."""
     settings = compose("logger=none", *SIZES, *words)
-    made = made_of(RunSettings.of(settings), CPU)
+    made = prepare_run(RunSettings.of(settings), CPU)
     batch: Any = made.problem.batch([0, 1, 2])
     return made.model, made.problem, batch
 
@@ -174,11 +174,11 @@ def test_shapes_are_few(compose: Compose) -> None:
 
 @pytest.fixture
 def alone(compose: Compose, recorder: Recorder) -> Iterator[Callable[..., Any]]:
-    """`alone(most=2)`: a captured loss, its model and problem, and batches of different shapes."""
+    """`alone(limit=2)`: a captured loss, its model and problem, and batches of different shapes."""
 
     def make(**options: Any) -> Any:
         settings = compose("logger=none", *SIZES)
-        made = made_of(RunSettings.of(settings), CPU)
+        made = prepare_run(RunSettings.of(settings), CPU)
         optimizer: Any = build_optimizer(settings["optimizer"], made.trainable, made.model)
         optimizer.engine.bare = True
         loss = CapturedLoss(made.problem.loss, optimizer.engine, recorder, **options)
@@ -191,7 +191,7 @@ def alone(compose: Compose, recorder: Recorder) -> Iterator[Callable[..., Any]]:
 
 def test_graphs_are_at_most_so_many(alone: Callable[..., Any], recorder: Recorder) -> None:
     """The one that was not used for longest is recorded again when it is needed again."""
-    loss, model, _, (one, two, three) = alone(most=2)
+    loss, model, _, (one, two, three) = alone(limit=2)
     for batch, count in ((one, 1), (two, 2), (one, 2), (three, 3), (one, 3), (two, 4), (two, 4)):
         loss(model, batch)
         assert recorder.recorded == count
@@ -235,7 +235,7 @@ def test_a_forward_that_cannot_be_recorded_is_launched(
     loss(model, two)
     said = "model.capture: forwards are launched one by one: operation not permitted when stream"
     assert capsys.readouterr().out == f"{said} is capturing\n"
-    loss, model, _, (one, *_) = alone(must=True)
+    loss, model, _, (one, *_) = alone(required=True)
     loss._record = fails
     with pytest.raises(UserError, match=r"^model\.capture=true: capturing a forward failed: op"):
         loss(model, one)
@@ -256,7 +256,7 @@ def test_what_cannot_be_captured_is_refused_in_a_sentence(
 ) -> None:
     """Where it is asked for; where it is not, it is not done."""
     settings = compose("logger=none", *SIZES, *words)
-    made = made_of(RunSettings.of(settings), CPU)
+    made = prepare_run(RunSettings.of(settings), CPU)
     optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
     asked = made.problem.loss, made.model, lambda: made.problem.batch([0])
     if words:
@@ -273,7 +273,7 @@ def test_rows_of_one_length_at_a_time_and_texts_are_not_captured(
     """How often the model is called depends on the rows there."""
     monkeypatch.setattr(captured, "CUDA", "cpu")
     settings = compose("logger=none", *SIZES)
-    made = made_of(RunSettings.of(settings), CPU)
+    made = prepare_run(RunSettings.of(settings), CPU)
     asked = made.model, lambda: made.problem.batch([0])
     assert why_not(*asked) is None
     assert "ranks" in str(why_not(*asked, ranks=2))

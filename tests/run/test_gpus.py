@@ -37,7 +37,7 @@ GPU 2: NVIDIA A100-SXM4-80GB (UUID: GPU-eeee-4)
 )
 def test_hidden_gpus_stay_hidden(allowed: str | None, left: list[str]) -> None:
     """CUDA_VISIBLE_DEVICES has numbers or beginnings of UUIDs, up to the first that is unknown."""
-    assert gpus.left_by(allowed, LISTING) == left
+    assert gpus.select_visible(allowed, LISTING) == left
 
 
 @pytest.fixture

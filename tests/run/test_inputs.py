@@ -16,7 +16,7 @@ from zobench.build import build
 from zobench.errors import UserError
 from zobench.run import inputs as module
 from zobench.run.folder import RunFolder, read_json, write_json
-from zobench.run.inputs import MODEL, Seen, check_inputs, check_unchanged, digests_in
+from zobench.run.inputs import MODEL, InputFiles, check_inputs, check_unchanged, digests_in
 from zobench.run.loggers.none import NoLogger
 from zobench.run.ranks.agreed import check_alike
 from zobench.run.resume import ResumePoint
@@ -90,7 +90,9 @@ class Known:
         self.folder, self.settings = RunFolder(place), settings
         place.mkdir(exist_ok=True)
         task = build(settings["task"])
-        write_json(self.folder.meta, {"inputs": Seen(RunSettings.of(settings), task).inputs()})
+        write_json(
+            self.folder.meta, {"inputs": InputFiles(RunSettings.of(settings), task).inputs()}
+        )
 
     def check(self) -> str:
         """What is said of the files as they are now, by both checks."""
@@ -98,7 +100,7 @@ class Known:
         task = build(self.settings["task"])
         for look in (
             lambda: check_unchanged(self.folder, self.typed),
-            lambda: check_inputs(self.folder, self.typed, Seen(self.typed, task).inputs()),
+            lambda: check_inputs(self.folder, self.typed, InputFiles(self.typed, task).inputs()),
         ):
             try:
                 look()
@@ -357,7 +359,7 @@ def test_rows_of_the_hub_are_known_to_a_run_that_goes_on(
 
     def now() -> dict[str, Any]:
         task = build(one.settings["task"])
-        seen = Seen(one.typed, task)
+        seen = InputFiles(one.typed, task)
         task.load()
         return seen.inputs()
 
@@ -373,7 +375,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(compose: Compose, tmp_pat
     """Which rows were seen is not known then."""
     place = put(tmp_path / "data", BOTH)
     settings = compose(*CUSTOM, f"task.data_dir={place}")
-    seen = Seen(RunSettings.of(settings), build(settings["task"]))
+    seen = InputFiles(RunSettings.of(settings), build(settings["task"]))
     (place / "test.jsonl").write_bytes(jsonl(ROWS[:10]))
     with pytest.raises(UserError, match=r"test\.jsonl has changed while it was read"):
         seen.inputs()

@@ -17,7 +17,7 @@ from zobench.launch import packs
 from zobench.launch.__main__ import main
 from zobench.launch.job import Job, Outcome
 from zobench.run.folder import RunFolder, read_json, write_json
-from zobench.run.loggers.base import Afterwards
+from zobench.run.loggers.base import DeferredLogger
 from zobench.run.replay import Replayed, differing
 from zobench.run.runner import run
 from zobench.run.together import run_together, sharing_key
@@ -212,7 +212,7 @@ def test_a_logger_hears_of_a_run_at_its_end(tmp_path: Path) -> None:
             heard.append("abort")
 
     for status in ("failed", "done"):
-        logger = Afterwards(Loud())
+        logger = DeferredLogger(Loud())
         logger.begin(RunFolder(tmp_path), {}, {}, [])
         logger.log({"step": 0})
         logger.log({"step": 1})

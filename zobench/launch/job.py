@@ -70,7 +70,7 @@ class Job(NamedTuple):
         """The run whose config.yaml the folder holds; UserError where that is damaged."""
         folder = RunFolder(path)
         meta = read_json(folder.meta) if folder.meta.is_file() else {}
-        return cls(folder, folder.fitting(), meta)
+        return cls(folder, folder.run_settings(), meta)
 
     def halved(self, times: int) -> "Job":
         """The same run, its batches in parts that are halved so many times."""

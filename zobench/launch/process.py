@@ -122,10 +122,10 @@ def run_jobs(*jobs: Job) -> list[Outcome]:
     try:
         answer = _server.run(*jobs)
     except BaseException:  # asked to stop: the next run must not be given this one's answer
-        dismiss()
+        close_server()
         raise
     if answer is None or not _server.forks:  # the next run gets another
-        status = dismiss()
+        status = close_server()
         answer = status if answer is None else answer
     if isinstance(answer, list):
         return answer
@@ -161,7 +161,7 @@ def attempt_as_first(job: Job) -> list[Outcome]:
     return [outcome]
 
 
-def dismiss() -> int:
+def close_server() -> int:
     """End the process that forks runs, whose exit status is returned; its run is asked to save."""
     global _server
     if _server is None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from zobench.run.fence import UNFINISHED, Fence, discard, put_up, take_down
+from zobench.run.fence import UNFINISHED, Fence, discard, install_fence, remove_fence
 
 LOCK = ".lock"
 LEASE = 120.0  # seconds without a heartbeat until an owner that cannot be looked for counts as gone
@@ -84,12 +84,12 @@ def claimed(folder: Path) -> Iterator[None]:
     except Timeout:
         raise Busy(str(owner_of(folder) or "another process")) from None
     fence = Fence(folder, holds, leave, aside)
-    put_up(fence)
+    install_fence(fence)
     try:
         fence.clean()
         yield
     finally:
-        take_down(fence)
+        remove_fence(fence)
         lease.release()
 
 

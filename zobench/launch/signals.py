@@ -49,7 +49,7 @@ class Command(Stop):
         if self._name is not None:
             raise Stopped(self._name)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         folder = Path(self._folder.name)
         if self._name is None and (folder / "workers").exists():
             self._name = signal.Signals(number).name
@@ -58,7 +58,7 @@ class Command(Stop):
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            super()._hear(number, frame)
+            super()._handle(number, frame)
 
 
 class Helper(NamedTuple):
