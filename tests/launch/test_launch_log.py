@@ -83,13 +83,13 @@ def test_retries_are_counted_by_kind(compose: Callable[..., dict[str, Any]]) -> 
     sizes = ("train.batch_size=4", "evaluation.batch_size=2", "retries.memory=9")
     settings = compose(*sizes)
     retries = Retries(RunSettings.of(settings), 0)
-    assert retries.again("killed") == "retry 1 of 1"
-    assert [retries.again(kind) for kind in ("killed", "crash", "data", "disk")] == [None] * 4
-    assert retries.again("memory") == "retry 1 of 9, batches in parts of half the size"
-    assert retries.again("memory") is not None and retries.halved == 2
-    assert retries.again("memory") is None and retries.halved == 2
+    assert retries.next("killed") == "retry 1 of 1"
+    assert [retries.next(kind) for kind in ("killed", "crash", "data", "disk")] == [None] * 4
+    assert retries.next("memory") == "retry 1 of 9, batches in parts of half the size"
+    assert retries.next("memory") is not None and retries.halved == 2
+    assert retries.next("memory") is None and retries.halved == 2
     captured = Retries(RunSettings.of(compose(*sizes, "optimizer.graph=true")), 0)
-    assert captured.again("memory") is None
+    assert captured.next("memory") is None
 
 
 def test_only_a_sweep_leaves_its_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
