@@ -107,7 +107,7 @@ def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     launch_log.begin(str(tmp_path), "s", [], 3)
     monkeypatch.setattr(Job, "results", Job.results)  # put back afterwards
     monkeypatch.setattr(Job, "_results_timeout_s", 0)  # for a shared file system to show the file
-    launchers._outlast_lost_jobs()
+    launchers._tolerate_lost_jobs()
     launched = tmp_path / "s" / "run"
     executor = LocalExecutor(tmp_path / "jobs")
 
