@@ -223,7 +223,7 @@ def test_a_queued_job_saves_and_is_queued_again(
     os.kill(job, signal.SIGUSR2)
     status, out, err = ended(process)
     assert status == 0 and "2 runs: 2 done" in out, err
-    went_on = ["continued" in (path / "stderr.log").read_text() for path in folders(tmp_path)]
+    went_on = ["resumed" in (path / "stderr.log").read_text() for path in folders(tmp_path)]
     assert sorted(went_on) == [False, True]
     logs = [path.read_text() for path in (tmp_path / "runs" / "s" / ".submitit").glob("*/*.out")]
     assert sorted(log.count("Loading pickle") for log in logs) == [1, 2]

@@ -60,7 +60,7 @@ def test_every_state_is_told(
     assert "  diverged: b: the loss is nan at step 3" in rest
     assert f"  running: f: step 20/40; process {os.getpid()} on " in out
     assert "  failed: c: memory: CUDA out of memory" in rest and "c/stderr.log" in out
-    assert "  stopped: d: step 20/40; launched again, it goes on" in rest
+    assert "  stopped: d: step 20/40; the next launch resumes it" in rest
     assert "e/result.json: damaged" in out
 
 

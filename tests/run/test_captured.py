@@ -243,7 +243,7 @@ def test_a_forward_that_cannot_be_recorded_is_launched(
 
 REASONS = {
     (): "a CUDA device",
-    ("optimizer=adamw",): "only what a zeroth-order optimizer evaluates",
+    ("optimizer=adamw",): "only losses of a zeroth-order optimizer",
     ("optimizer.pack=2", "tuning=lora"): "optimizer.pack",
     ("arithmetic=stochastic", "model.dtype=bfloat16"): "arithmetic=stochastic",
     ("optimizer.graph=true",): "optimizer.graph=true",

@@ -89,7 +89,7 @@ def test_too_many_skips_in_a_row_end_the_run(
     folder = begin(f"optimizer={optimizer}", "train.nonfinite=skip", "budget.steps=30")
     result = run(folder)
     assert result["status"] == "diverged"
-    assert f"{MOST_IN_A_ROW} steps in a row" in result["reason"]
+    assert f"{MOST_IN_A_ROW} skipped steps in a row" in result["reason"]
     assert result["steps"] == result["skipped_steps"] == MOST_IN_A_ROW
 
 

@@ -150,7 +150,7 @@ def test_every_file_that_is_read_is_known_by_its_content(
             path.write_bytes(content)
             os.utime(path, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
             said = one.check()
-            assert f"task.data_dir={place}: {name} is not what it was" in said, name
+            assert f"task.data_dir={place}: {name} has changed" in said, name
             assert str(one.folder.path) in said and "\n" not in said
         path.write_bytes(before)
         assert one.check() == ""
@@ -204,7 +204,7 @@ def test_a_folder_that_has_changed_places_is_noticed_and_one_that_is_gone_is_not
     kept = place.rename(tmp_path / "kept")
     assert one_look(one) == ""
     put(place, {"train.jsonl": BOTH["train.jsonl"], "test.jsonl": jsonl(ROWS[1:10])})
-    assert "test.jsonl is not what it was" in one_look(one)
+    assert "test.jsonl has changed" in one_look(one)
     shutil.rmtree(place)
     place.write_bytes(csv(ROWS))
     assert "data would be read now" in one_look(one)
@@ -225,7 +225,7 @@ def test_a_relative_path_means_what_is_there(
     monkeypatch.chdir(tmp_path / "here")
     one = known(Path("r.csv"))
     monkeypatch.chdir(tmp_path / "there")
-    assert "task.data_dir=r.csv: r.csv is not what it was" in one_look(one)
+    assert "task.data_dir=r.csv: r.csv has changed" in one_look(one)
     monkeypatch.chdir(tmp_path / "here")
     assert one_look(one) == ""
 
@@ -367,7 +367,7 @@ def test_rows_of_the_hub_are_known_to_a_run_that_goes_on(
     check_inputs(one.folder, one.typed, now())
     for rows in (ROWS[::-1], [*ROWS[:-1], ROWS[0]]):
         served[0] = rows
-        with pytest.raises(UserError, match=r"task\.source: owner/name test is not what it was"):
+        with pytest.raises(UserError, match=r"task\.source: owner/name test has changed"):
             check_inputs(one.folder, one.typed, now())
 
 
@@ -377,7 +377,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(compose: Compose, tmp_pat
     settings = compose(*CUSTOM, f"task.data_dir={place}")
     seen = InputFiles(RunSettings.of(settings), build(settings["task"]))
     (place / "test.jsonl").write_bytes(jsonl(ROWS[:10]))
-    with pytest.raises(UserError, match=r"test\.jsonl has changed while it was read"):
+    with pytest.raises(UserError, match=r"test\.jsonl changed while it was read"):
         seen.inputs()
 
 
@@ -398,7 +398,7 @@ def test_the_users_own_code_is_known_by_its_content(
         assert [*read_json(again.folder.meta)["inputs"]["_target_"]] == ["mine_known.py"]
         assert again.check() == ""
         own.write_text(text + "# other\n")
-        assert again.check().startswith("_target_: mine_known.py is not what it was")
+        assert again.check().startswith("_target_: mine_known.py has changed")
 
 
 class TwoRanks:
@@ -458,7 +458,7 @@ def test_an_interrupted_run_goes_on_with_the_same_rows_or_not_at_all(
     folder.begin(settings, meta)
     (data / "r.csv").write_bytes(csv(ROWS[::-1]))
     left = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
-    with pytest.raises(UserError, match=r"r\.csv is not what it was"):
+    with pytest.raises(UserError, match=r"r\.csv has changed"):
         run(folder)
     assert left == {p.name: p.read_bytes() for p in folder.path.iterdir() if p.is_file()}
     (data / "r.csv").write_bytes(csv(ROWS))
@@ -484,7 +484,7 @@ def test_a_finished_run_of_other_data_is_neither_skipped_nor_replaced(
     assert folder.result.read_bytes() == before and not folder.failure.exists()
     assert command("status", "s")[1] == "s: 1 runs: 1 done\n"
     status, out, err = command("verify", str(folder.path))
-    assert status == 1 and "r.csv is not what it was" in err
+    assert status == 1 and "r.csv has changed" in err
     data.write_bytes(csv(ROWS))
     assert command(*line)[1] == first.replace(": done", ": skipped")
     data.write_bytes(csv(swapped))

@@ -55,7 +55,7 @@ def test_asked_to_stop_it_saves_and_goes_on(
     assert not folder.failure.exists() and not folder.result.exists()
     assert f"stopped by {by}" in folder.log.read_text()
     assert attempts.attempt("asked", checkpoint=NEVER) == 0
-    assert re.search("continued: step [1-9]|, [1-9] from the ledger", folder.log.read_text())
+    assert re.search("resumed: step [1-9]|, [1-9] steps from the ledger", folder.log.read_text())
     attempts.check("asked")
 
 
@@ -106,7 +106,7 @@ def test_another_past_is_refused(run: Callable[[str], Attempts]) -> None:
     write_json(folder.meta, meta | {"base": "0" * 64})
     assert attempts.attempt("moved") == 1
     reason = read_json(folder.failure)["reason"]
-    assert reason.startswith("model: its weights before training are not those")
+    assert reason.startswith("model: the weights before training are not those")
     write_json(folder.meta, meta)
     found = recover(folder.ledger)
     with Ledger(folder.ledger, 0) as ledger:

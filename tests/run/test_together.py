@@ -176,7 +176,7 @@ def test_who_goes_together(compose: Compose) -> None:
     [
         (("optimizer=mezo",), ("train.batch_size=8",), "differ in more than seed and optimizer"),
         (("optimizer=mezo",), ("optimizer=sgd",), "only zeroth-order optimizers"),
-        (("task.loss=accuracy",), ("task.loss=accuracy",), "not one computation on tensors"),
+        (("task.loss=accuracy",), ("task.loss=accuracy",), "cannot be computed for several runs"),
         (("optimizer=agzo",), ("optimizer=mezo",), "ActivationBasis watches the activations"),
         (("train.grad_clip=1",), ("train.grad_clip=1",), "does not back-propagate"),
     ],

@@ -176,7 +176,7 @@ def _compare(
         added = []  # files of the hub are downloaded on demand
     changed = sorted(n for n in known.keys() & now.keys() if known[n]["sha256"] != now[n]["sha256"])
     if changed:
-        difference = f"the content of {changed[0]} has changed since this run read it"
+        difference = f"{changed[0]} has changed since this run read it"
     elif added and removed:
         difference = f"{added[0]} would be read now, where this run has read {removed[0]}"
     elif added:
