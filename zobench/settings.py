@@ -37,8 +37,10 @@ class Train:
     checkpointing: bool | None = None  # recompute activations, by back-propagation only
     select: str | None = None  # last: test the last weights; null: those with the lowest dev loss
     nonfinite: str | None = None  # skip: leave out steps whose loss is not finite; stop, null: end
-    diverged_above: float | None = None  # end at a training loss of so many times the first line's
-    patience: int | None = None  # end after so many evaluations without a lower loss on dev
+    diverged_above: float | None = (
+        None  # end if the training loss exceeds this multiple of the first
+    )
+    patience: int | None = None  # end after this many evaluations without a lower loss on dev
     log_every: int = 20  # steps per line of metrics.jsonl
     eval_every: int = 200  # steps between evaluations of dev
     keep_weights: bool = True  # leave best.safetensors in the run folder
@@ -206,7 +208,7 @@ SECTIONS: Mapping[str, type] = {
 _NODES = ("model", "tuning", "task", "optimizer")
 _NEEDED = {*_NODES, "seed", "budget", "train", "evaluation"}
 _HASHED = ("model", "tuning", "task", "optimizer", "train", "evaluation", "seed")
-_MOST = 2**63 - 1  # what an int64 holds
+_MOST = 2**63 - 1  # the largest int64
 
 
 def _typed(section: type, given: Any, key: str) -> Any:

@@ -79,7 +79,7 @@ def test_the_plan_has_as_many_runs_as_there_will_be(
 
 
 def test_retries_are_counted_by_kind(compose: Callable[..., dict[str, Any]]) -> None:
-    """Batches are halved for want of memory while there are halves; bad data are not retried."""
+    """After running out of memory, batches are halved if possible; bad data are not retried."""
     sizes = ("train.batch_size=4", "evaluation.batch_size=2", "retries.memory=9")
     settings = compose(*sizes)
     retries = Retries(RunSettings.of(settings), 0)

@@ -214,7 +214,7 @@ def test_local_runs_save_when_their_command_ends(
 def test_a_queued_job_saves_and_is_queued_again(
     sweep: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    """At submitit's signal the run saves; the job starts anew and ends as if nothing had been."""
+    """At submitit's signal the run saves; the job starts again and ends with the same result."""
     lasting = ("budget.steps=3000", "hydra/launcher=submitit_local", "seed=0,1")
     process = sweep(*SHORT, *lasting)
     wait_for(lambda: len(list(tmp_path.glob("runs/s/*/ledger.bin"))) == 2)
@@ -231,7 +231,7 @@ def test_a_queued_job_saves_and_is_queued_again(
 
 @forked
 @pytest.mark.faults
-def test_a_killed_job_goes_on_when_launched_again(
+def test_a_killed_job_resumes_at_the_next_launch(
     sweep: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     """The command counts it as failed, waits for the rest, and names its log."""

@@ -136,7 +136,7 @@ def still(optimizer: str) -> list[str]:
 
 
 def test_patience_counts_evaluations_without_a_lower_loss() -> None:
-    """Equal, higher and missing losses are not better; a lower one begins the count anew."""
+    """Equal, higher and missing losses are not better; a lower one resets the count."""
     patience = Patience(3)
     for loss, since in ((2.0, 0), (2.0, 1), (math.nan, 2), (1.5, 0), (1.7, 1), (1.6, 2)):
         patience.evaluated(loss)

@@ -95,7 +95,7 @@ class Known:
         )
 
     def check(self) -> str:
-        """What is said of the files as they are now, by both checks."""
+        """The message of both checks for the files as they are now."""
         said = []
         task = build(self.settings["task"])
         for look in (
@@ -187,7 +187,7 @@ def test_another_file_that_would_be_read_now_is_named(
 
 
 def one_look(one: Known) -> str:
-    """What a relaunch of the finished run is told."""
+    """The message for a relaunch of the finished run."""
     try:
         check_unchanged(one.folder, one.typed)
     except UserError as error:
@@ -347,7 +347,7 @@ def test_of_the_hub_the_files_of_the_revision_in_the_cache_count(
         assert said in one.check() and bool(said) == bool(one.check()), commit
 
 
-def test_rows_of_the_hub_are_known_to_a_run_that_goes_on(
+def test_a_resumed_run_compares_the_rows_of_the_hub(
     known: Callable[..., Known], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another row, or the same ones in another order."""
@@ -438,7 +438,7 @@ class Interrupted(NoLogger):
 
 
 @pytest.mark.parametrize("optimizer", ["mezo", "adamw"])
-def test_an_interrupted_run_goes_on_with_the_same_rows_or_not_at_all(
+def test_an_interrupted_run_resumes_only_with_the_same_rows(
     compose: Compose, tmp_path: Path, optimizer: str
 ) -> None:
     """It refuses others and writes nothing; with the old ones it ends as if undisturbed."""

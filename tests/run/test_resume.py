@@ -1,4 +1,4 @@
-"""Runs that were killed go on, and end as if they had not been; `tests/faults` kills many more."""
+"""Killed runs resume, and end with the bits of uninterrupted ones; see also `tests/faults`."""
 
 import functools
 import random
@@ -45,7 +45,7 @@ def test_killed_and_finished(run: Callable[[str], Attempts], optimizer: str) -> 
 
 
 @pytest.mark.parametrize(("optimizer", "by"), [("loren", "SIGTERM"), ("adamw", "SIGUSR1")])
-def test_asked_to_stop_it_saves_and_goes_on(
+def test_a_stopped_run_saves_and_resumes(
     run: Callable[[str], Attempts], optimizer: str, by: str
 ) -> None:
     """It ends with status 75 and is no failure; what it has done by then is not done again."""

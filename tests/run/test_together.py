@@ -102,10 +102,10 @@ def test_every_folder_holds_what_the_run_alone_leaves(
     assert len(set(tests)) == len(MIXED)
 
 
-def test_runs_that_were_interrupted_go_on_together_or_alone(
+def test_interrupted_runs_resume_together_or_alone(
     compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After their fourth step they are gone; each goes on from its ledger, and replays from it."""
+    """They are interrupted after their fourth step; each resumes from its ledger by a replay."""
     settings = [compose(*OPTIONS, *own, "train.select=last") for own in MIXED]
     folders = [begun(own, tmp_path / f"packed{n}") for n, own in enumerate(settings)]
     steps = itertools.count()

@@ -130,7 +130,7 @@ def _without_response(folder: RunFolder, status: int, memory: bool) -> Outcome:
     if status < 0:
         kind, reason = ended_by(-status, memory)
     outcome = Outcome("failed", folder.path.name, reason, kind)
-    if folder.config.is_file():  # else it had not begun
+    if folder.config.is_file():  # else the run had not begun
         with suppress(Busy, OSError), claimed(folder.path):
             if not folder.result.is_file():
                 note_failure(folder, outcome)

@@ -24,7 +24,7 @@ from zobench.zo.optimizer import ZOOptimizer
 
 
 class Replayed:
-    """A run's model; `to` replays the sound steps of its ledger. UserError if they do not match."""
+    """A run's model; `to` replays its ledger. UserError if model or ledger is another run's."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.settings = folder, settings_in(folder)

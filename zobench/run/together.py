@@ -169,7 +169,7 @@ _SHARED = ("model", "task", "train", "evaluation", "budget", "device", "threads"
 
 
 def sharing_key(settings: RunSettings) -> str | None:
-    """What the settings share with those that they can be trained beside; None for none.
+    """A key that is equal for runs that can share a process; None if the run cannot be shared.
 
     A tuning's seed may differ: it only draws initial values. Runs with a budget in seconds,
     micro-batches, diagnoses or captured steps cannot be shared.
