@@ -290,7 +290,9 @@ def test_every_file_of_a_model_is_known_by_its_content(
     for name, content in MODEL_FILES.items():
         (place / name).write_bytes(content[:-1] + b"!")
         said = one.check()
-        assert said == "" if name in UNREAD else f"model.path={place}: {name} is not" in said, name
+        assert (
+            said == "" if name in UNREAD else f"model.path={place}: {name} has changed" in said
+        ), name
         (place / name).write_bytes(content)
     put(place, {"adapter_config.json": b"{}"})
     assert "adapter_config.json would be read now" in one.check()
@@ -319,11 +321,11 @@ def test_shards_and_pickles_are_known_where_they_are_what_is_read(
         "model.safetensors.index.json",
     }
     (place / "model-2-of-2.safetensors").write_bytes(b"x")
-    assert "model-2-of-2.safetensors is not" in one.check()
+    assert "model-2-of-2.safetensors has changed" in one.check()
     pickled = put(tmp_path / "pickled", {"config.json": b"{}", "pytorch_model.bin": b"p"})
     two = known(None, path=str(pickled), pickle=True)
     (pickled / "pytorch_model.bin").write_bytes(b"q")
-    assert "pytorch_model.bin is not" in two.check()
+    assert "pytorch_model.bin has changed" in two.check()
 
 
 def test_of_the_hub_the_files_of_the_revision_in_the_cache_count(
@@ -342,7 +344,12 @@ def test_of_the_hub_the_files_of_the_revision_in_the_cache_count(
     )
     one = known(None, path="owner/name")
     put(tmp_path / "two", {"vocab.json": b"{}"})  # what another program has downloaded, too
-    for commit, said in (("one", ""), ("two", ""), ("three", "model.safetensors is not"), ("", "")):
+    for commit, said in (
+        ("one", ""),
+        ("two", ""),
+        ("three", "model.safetensors has changed"),
+        ("", ""),
+    ):
         at["commit"] = commit
         assert said in one.check() and bool(said) == bool(one.check()), commit
 
@@ -480,7 +487,10 @@ def test_a_finished_run_of_other_data_is_neither_skipped_nor_replaced(
     data.write_bytes(csv(swapped))
     status, out, err = command(*line)
     assert status == 1 and "skipped" not in out
-    assert err.startswith("failed: custom-") and f"data: task.data_dir={data}: r.csv is not" in err
+    assert (
+        err.startswith("failed: custom-")
+        and f"data: task.data_dir={data}: r.csv has changed" in err
+    )
     assert folder.result.read_bytes() == before and not folder.failure.exists()
     assert command("status", "s")[1] == "s: 1 runs: 1 done\n"
     status, out, err = command("verify", str(folder.path))
