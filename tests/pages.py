@@ -22,7 +22,7 @@ def text_of(page: Path) -> str:
 
 
 def blocks(page: Path, language: str, title: str = "") -> list[str]:
-    """Contents of the page's code blocks in one language, with that title if one is asked for."""
+    """Contents of the page's code blocks in one language, with that title if one is given."""
     titled = f' title="{re.escape(title)}"' if title else r"[^\n]*"
     return re.findall(rf"```{language}{titled}\n(.*?)```", text_of(page), flags=re.DOTALL)
 

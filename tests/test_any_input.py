@@ -129,7 +129,7 @@ def test_a_damaged_data_file_is_read_or_named(tmp_path: Path, name: str) -> None
 def test_a_damaged_run_folder_is_shown_or_named(
     command: Command, tmp_path: Path, name: str
 ) -> None:
-    """`zobench status` and `zobench table` go on, or name the file."""
+    """`zobench status` and `zobench table` continue, or name the file."""
     status = "failed" if name == "failure" else "done"
     written = write_run(tmp_path / "runs", status=status, accuracies=[(0, 0.5), (400, 0.75)])
     folder = RunFolder(written)

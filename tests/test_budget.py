@@ -61,7 +61,7 @@ def test_a_budget_below_one_step_is_refused(compose: Compose) -> None:
 
 
 def test_the_factor_becomes_the_learning_rate(compose: Compose) -> None:
-    """The run is the one that has the product as its rate, whoever typed what."""
+    """The run has the same id as one with the product as its rate."""
     by_factor = compose("optimizer=mezo", "lr_factor=0.3")
     by_rate = compose("optimizer=mezo", "optimizer.lr=3e-5")
     assert by_factor == by_rate  # tiny's MeZO has 1e-4

@@ -193,7 +193,7 @@ def test_nodes_in_lists_are_checked() -> None:
     assert complaint({"a": node(inner=[node(), node(rate="x")])}).startswith("a.inner.1.rate=x: ")
 
 
-def test_a_node_may_stand_where_a_built_object_is_wanted() -> None:
+def test_a_node_may_replace_a_built_object() -> None:
     """`inner: {_target_: ...}` is judged by its own target, not by the annotation of `inner`."""
     check({"a": node(tensor=node())})
 

@@ -87,7 +87,7 @@ def test_a_users_plain_file_of_a_rows_name_beats_it(tmp_path: Path, command: Com
     [
         ("tuned: [1", r"x\.yaml:\d+: not valid YAML"),
         ("tuned: {tiny: {mezo: {seed: 1}, mezo: {seed: 2}}}", r"x\.yaml:1: .*duplicate key mezo"),
-        ("tunned: {tiny: {mezo: {seed: 1}}}", r"x\.yaml: tunned: no group that has rows"),
+        ("tunned: {tiny: {mezo: {seed: 1}}}", r"x\.yaml: tunned: not a group with rows"),
         ("tuned: {tiny: 3}", r"x\.yaml: tuned: tiny: expected KEY: VALUE"),
         ("tuned: {tiny: {mezo: 1e-3}}", r"x\.yaml: tuned: tiny: mezo: expected KEY: VALUE"),
         ("- tuned", r"x\.yaml: a table: expected KEY: VALUE"),

@@ -1,4 +1,4 @@
-"""A dollar before a column: what is said of it where it begins an interpolation of settings."""
+"""The messages for a dollar before a column that begins an interpolation of settings."""
 
 import shlex
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Compose = Callable[..., dict[str, Any]]
         ("task.content_free='${{x}}'", "task.content_free"),
     ],
 )
-def test_a_dollar_before_a_brace_is_told_how_to_write(
+def test_a_dollar_before_a_brace_has_an_error_with_the_remedy(
     typed: str, names: str, compose: Compose
 ) -> None:
     """Two lines: the setting, and the backslash that it takes."""
@@ -39,7 +39,7 @@ def test_a_dollar_before_a_brace_is_told_how_to_write(
 
 
 def test_other_settings_have_their_own_message(compose: Compose) -> None:
-    """Nothing is said of columns where there are none."""
+    """The message does not mention columns if there are none."""
     with pytest.raises(Exception) as caught:
         compose("train.batch_size=${nosuch}")
     assert "price" not in (explained(caught.value) or "")
@@ -100,7 +100,7 @@ def test_other_settings_are_not_quoted_for_the_user(typed: str) -> None:
         ("task/e.yaml", "defaults: [custom]\nprompt: '{{ x }} ${{ x }}'", "prompt: an inter"),
     ],
 )
-def test_a_dollar_in_a_file_is_told_how_to_write(
+def test_a_dollar_in_a_file_has_an_error_with_the_remedy(
     name: str, text: str, says: str, compose: Compose, tmp_path: Path
 ) -> None:
     """The setting, or the file and line, and the backslash that it takes."""

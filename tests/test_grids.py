@@ -78,7 +78,7 @@ def test_one_command_launches_all_of_them_under_one_plan(
     assert {*optimizers} == {"rloo", "mezo"} and optimizers == sorted(optimizers, reverse=True)
 
 
-def test_a_mistake_is_told_before_the_first_run(
+def test_a_mistake_is_reported_before_the_first_run(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that only a later grid would come to."""

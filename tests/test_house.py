@@ -1,4 +1,4 @@
-"""The house rules that can be checked: who imports whom, how long files are, who draws noise."""
+"""Checks of the project's rules: imports, file sizes, random numbers."""
 
 import ast
 import re
@@ -44,7 +44,7 @@ def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
 
 @pytest.mark.parametrize("floor", ARROWS)
 def test_floors_import_only_what_is_below(floor: str) -> None:
-    """The arrows of the design: zo imports nothing of zobench, report never run, and so on."""
+    """The layers of the design: zo imports nothing of zobench, report does not import run, etc."""
     banned = re.compile("|".join(rf"({b})(\.|$)" if "(" not in b else b for b in ARROWS[floor]))
     files = [path for path in FILES if path.is_relative_to(PACKAGE / floor)]
     assert files
@@ -57,8 +57,8 @@ def test_floors_import_only_what_is_below(floor: str) -> None:
     assert not wrong
 
 
-def test_no_import_comes_back() -> None:
-    """No circle of imports, also none behind TYPE_CHECKING; the kernels' tables are to follow."""
+def test_there_are_no_import_cycles() -> None:
+    """No import cycles, also behind TYPE_CHECKING; the tables of the kernels are an exception."""
     names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in FILES}
     arrows: dict[str, set[str]] = {}
     for path in FILES:
@@ -94,12 +94,12 @@ def test_heavy_imports_happen_where_they_are_used() -> None:
         assert not heavy or path.stem.startswith("pretrain"), (path, heavy)
 
 
-def test_files_hold_one_idea() -> None:
+def test_files_are_at_most_400_lines_long() -> None:
     """No file of the package is longer than 400 lines."""
     assert max(len(path.read_text().splitlines()) for path in FILES) <= 400
 
 
-def test_the_house_does_not_grow_rooms() -> None:
+def test_the_number_of_files_is_limited() -> None:
     """Files of settings, and files between the command line and a step."""
     assert sum(path.is_file() for path in conf_dir().rglob("*")) <= 300
     run = [path for path in FILES if path.relative_to(PACKAGE).parts[0] in ("run", "launch")]

@@ -11,7 +11,7 @@ DOCS = PACKAGE_DIR.parent / "docs" / "methods.md"
 
 @pytest.mark.parametrize("row", rows())
 def test_the_table_of_methods_is_up_to_date(row: str) -> None:
-    """Its line, measured anew, is there; `zobench methods --write docs/methods.md` puts it."""
+    """The page has the line of each row; `zobench methods --write docs/methods.md` updates it."""
     if not DOCS.is_file():
         pytest.skip("not a checkout: the document is not here")
     assert line_of(row) in DOCS.read_text().splitlines()

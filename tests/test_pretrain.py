@@ -254,7 +254,7 @@ def test_every_row_starts_with_a_document(pack: bool) -> None:
 
 
 def test_packing_makes_fewer_rows() -> None:
-    """Short documents share rows only when asked to."""
+    """Short documents share rows only if packing is set."""
     tokenizer = train_tokenizer(LINES, vocab_size=320, context=200, closed=False)
     apart = token_rows(LINES, tokenizer, context=200, pack=False)
     packed = token_rows(LINES, tokenizer, context=200, pack=True)
@@ -262,7 +262,7 @@ def test_packing_makes_fewer_rows() -> None:
 
 
 def test_padding_and_ends_have_no_say_in_the_causal_loss() -> None:
-    """Each position is asked for the next token; the last of a row and padding for nothing."""
+    """Each position predicts the next token; the last of a row and padding predict nothing."""
     ids, mask = pad_rows([[0, 7, 8, 2], [0, 9]], pad_id=1)
     assert ids.tolist() == [[0, 7, 8, 2], [0, 9, 1, 1]]
     expected = [[7, 8, 2, IGNORED], [9, IGNORED, IGNORED, IGNORED]]
@@ -270,7 +270,7 @@ def test_padding_and_ends_have_no_say_in_the_causal_loss() -> None:
 
 
 def test_masking_has_the_published_shares() -> None:
-    """15 % of ordinary tokens are asked for; 80 % of these are masked, and specials never are."""
+    """15 % of ordinary tokens are predicted; 80 % of these are masked, special tokens never are."""
     ids = torch.full((200, 200), 50)
     ids[:, 0], ids[:, -1] = 0, 1
     generator = torch.Generator().manual_seed(0)

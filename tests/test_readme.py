@@ -82,7 +82,7 @@ def test_the_reviews_of_the_data_tutorial_are_made(tmp_path: Path) -> None:
     assert "\n".join(rows[:3]) in text_of(page)
 
 
-def test_every_experiment_is_told_of() -> None:
+def test_every_experiment_is_documented() -> None:
     """README or a page of docs/ names each overlay."""
     pages = [README, *DOCS.rglob("*.md")]
     told = "".join(text_of(page) for page in pages)

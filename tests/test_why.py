@@ -55,7 +55,7 @@ def test_the_last_place_holds_the_value_that_is_composed(line: tuple[str, ...]) 
         ),
         (("train.eval_every", "budget.forwards=100"), ("computed from budget.forwards",)),
         (("optimizer", "optimizer=loren"), ("optimizer.graph = null", "tuned: tiny-loren")),
-        (("lr_factor", "experiment=lab_search"), ("goes through 0.33,1,3.3,10,33",)),
+        (("lr_factor", "experiment=lab_search"), ("sweeps over 0.33,1,3.3,10,33",)),
     ],
 )
 def test_the_history_names_each_place(

@@ -1,3 +1,3 @@
-"""zobench: zeroth-order fine-tuning of language models, done and judged."""
+"""zobench: zeroth-order fine-tuning of language models."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m zobench ...` is `zobench ...`; torchrun starts this one."""
+"""`python -m zobench ...` is `zobench ...`; torchrun starts this module."""
 
 from zobench.cli import main
 

@@ -1,4 +1,4 @@
-"""Budgets: in forwards, for methods which cost differently per step; in steps or in seconds."""
+"""Budgets in forwards (for methods with different costs per step), in steps or in seconds."""
 
 import math
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ DEFAULT_STEPS = 2000
 
 
 def check_budget(budget: Mapping[str, Any]) -> None:
-    """Raise UserError for more than one budget, or one that is negative."""
+    """Raise UserError for more than one budget, or a negative or infinite one."""
     given = {key: value for key, value in budget.items() if value is not None}
     if len(given) > 1:
-        said = ", ".join(f"budget.{key}={value}" for key, value in given.items())
-        raise UserError(f"{said}: a run has one budget; set the others to null")
+        names = ", ".join(f"budget.{key}={value}" for key, value in given.items())
+        raise UserError(f"{names}: a run has one budget; set the others to null")
     for key, value in given.items():
         if not 0 <= value < math.inf:
             raise UserError(f"budget.{key}={value}: must be a number from 0 up")
@@ -28,10 +28,10 @@ def steps_for(
     optimizer: Mapping[str, Any],
     estimator: Mapping[str, Any],
 ) -> tuple[int, dict[str, int]]:
-    """The steps that so many forwards pay for, and `log_every` and `eval_every` in such steps.
+    """Convert a budget in forwards to steps, and `log_every` and `eval_every` with it.
 
     optimizer, estimator: their settings; an optimizer without an `estimator` back-propagates, at
-    one forward a step. Raises UserError when the budget does not pay for one step.
+    one forward per step. Raises UserError if the budget is less than one step.
     """
     steps, cost = budget, 1.0
     if "estimator" in optimizer:
@@ -44,7 +44,7 @@ def steps_for(
 
 
 def _affordable(estimator: Estimator, budget: int) -> tuple[int, float]:
-    """The most steps whose cost the budget covers, and what one costs on average."""
+    """The number of steps that the budget covers, and the mean cost of a step."""
     steps = int(budget / estimator.forwards)
     while estimator.cost(steps + 1) <= budget:
         steps += 1

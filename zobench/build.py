@@ -1,7 +1,7 @@
-"""From settings to objects: what `_target_` nodes describe is checked, then made.
+"""Checks `_target_` nodes of the settings and builds their objects.
 
-Hydra's `instantiate` is not used: it would resolve interpolations in settings a second time, after
-the checks. Here settings are plain data, and what is checked is what is built.
+Hydra's `instantiate` would resolve interpolations a second time, after the checks. Here settings
+are plain data, so exactly the checked values are used.
 """
 
 import inspect
@@ -19,16 +19,15 @@ from zobench.targets import located, targets_in
 
 _CONTAINERS = (Sequence, list, tuple, Mapping, dict)
 _PLAIN = (bool, int, float, str, type(None))
-_INTERPOLATION = re.compile(r"\$\{\s*(\$\{|[\w.\[@])")  # as OmegaConf reads it: `${{ x }}` is none
+_INTERPOLATION = re.compile(r"\$\{\s*(\$\{|[\w.\[@])")  # as in OmegaConf: `${{ x }}` is not one
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def build(node: Mapping[str, Any], key: str = "") -> Any:
-    """The object that a `_target_` node describes, its arguments as plain dicts and lists.
+    """Build the object of a `_target_` node; its arguments are plain dicts and lists.
 
-    key: where the node stands in the settings, for messages.
-    Raises UserError for what `check` refuses, and for a setting that its target refuses with a
-    ValueError.
+    key: of the node, for messages. Raises UserError as `check` does, and for a ValueError of the
+    target.
     """
     check({key: node})
     try:
@@ -54,10 +53,10 @@ def _made(node: Any) -> Any:
 
 
 def _refuse_interpolations(node: Any, key: str) -> None:
-    """Raise UserError for a text in which OmegaConf would see an interpolation.
+    """Raise UserError for a text that OmegaConf would read as an interpolation.
 
-    Settings are resolved once, when they are composed; what looks like one afterwards was escaped,
-    or written into the files of a run.
+    Settings are resolved once, when they are composed; a later interpolation was escaped, or
+    written into the files of a run.
     """
     if isinstance(node, Mapping):
         for name, value in node.items():
@@ -78,9 +77,9 @@ def build_optimizer(
     trainable: Iterable[tuple[str, Any]],
     model: torch.nn.Module | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimizer over (name, parameter) pairs of the model, which packing (`pack`) needs.
+    """Build the optimizer over (name, parameter) pairs. model: for packing (`pack`).
 
-    Raises UserError for a rate below zero, for parts that do not fit together and the like.
+    Raises UserError for invalid values, and for parts that do not fit together.
     """
     try:
         packed = {"model": model} if node.get("pack") else {}
@@ -93,10 +92,7 @@ def build_optimizer(
 
 
 def try_optimizer(node: Mapping[str, Any]) -> None:
-    """Build the optimizer for a single weight: its parts may not fit, which no signature tells.
-
-    Raises UserError as `build_optimizer` does.
-    """
+    """Build the optimizer for one weight, to find errors that signatures cannot show."""
     model = torch.nn.ParameterDict({"weight": torch.zeros(1)})
     build_optimizer(node, model.named_parameters(), model)
 
@@ -104,9 +100,8 @@ def try_optimizer(node: Mapping[str, Any]) -> None:
 def check(settings: Mapping[str, Any]) -> None:
     """Bind every `_target_` node to its target's signature, without building anything.
 
-    Raises UserError naming the key when a target does not exist, a setting is unknown, missing or
-    of the wrong type, or a text holds an interpolation that was escaped. Hydra itself lets a
-    misspelt key of an overlay pass.
+    Raises UserError naming the key if a target does not exist, a setting is unknown, missing or of
+    the wrong type, or a text holds an escaped interpolation.
     """
     for key, target in targets_in(settings):
         located(target, key)
@@ -135,7 +130,7 @@ def _bind(node: Mapping[str, Any], key: str) -> None:
     target = located(node["_target_"], key)
     key = key or "settings"
     for name in node.keys() - {"_target_", "_partial_"}:
-        if name.startswith("_"):  # Hydra's own, such as _args_, which no signature checks
+        if name.startswith("_"):  # Hydra's own, such as _args_, which a signature cannot check
             raise UserError(f"{key}.{name}: no such setting; give arguments by their names")
     arguments = {name: value for name, value in node.items() if not name.startswith("_")}
     try:
@@ -144,7 +139,7 @@ def _bind(node: Mapping[str, Any], key: str) -> None:
         raise UserError(f"{key}._target_={node['_target_']}: cannot be checked ({error})") from None
     try:
         hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # names that only a type checker sees: the target will judge its values
+    except NameError:  # names for type checkers only: the target checks its values
         hints = {}
     accepted = {name for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD}
     open_ended = len(accepted) < len(signature.parameters)
@@ -161,15 +156,12 @@ def _bind(node: Mapping[str, Any], key: str) -> None:
     for name, value in arguments.items():
         if name in hints and (wrong := _misfit(value, hints[name], f"{key}.{name}")):
             place, found, hint = wrong
-            said = found if len(str(found)) < 100 else f"{str(found)[:97]}..."
-            raise UserError(f"{place}={said}: expected {_readable(hint, found)}")
+            shown = found if len(str(found)) < 100 else f"{str(found)[:97]}..."
+            raise UserError(f"{place}={shown}: expected {_readable(hint, found)}")
 
 
 def _misfit(value: Any, hint: Any, key: str) -> tuple[str, Any, Any] | None:
-    """Where a value, or something that it holds, is not what is annotated there; None if nowhere.
-
-    Returns the key, what it holds and what is expected of it.
-    """
+    """The key, value and hint of the first (nested) value that does not have its annotated type."""
     if not _fits(value, hint):
         return key, value, hint
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
@@ -182,7 +174,7 @@ def _misfit(value: Any, hint: Any, key: str) -> tuple[str, Any, Any] | None:
 
 
 def _inside(value: Any, hint: Any) -> Iterator[tuple[object, Any, Any]]:
-    """What a container holds: place, item and what is expected of it, if the hint says that."""
+    """The items of a container: place, item and the item's hint, if there is one."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(value, Mapping) and "_target_" not in value and origin in _CONTAINERS[-2:]:
         yield from ((name, item, inner[1]) for name, item in value.items())
@@ -194,7 +186,7 @@ def _inside(value: Any, hint: Any) -> Iterator[tuple[object, Any, Any]]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value has the annotated type; anything not plain is the target's to judge."""
+    """Whether a plain value has the annotated type; the target checks other values."""
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     options = typing.get_args(hint) if union else (hint,)
     if value is None:
@@ -203,7 +195,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if scalar and {typing.get_origin(option) for option in options} <= {*_CONTAINERS, None}:
         containers = [option for option in options if typing.get_origin(option)]
         if containers and set(options) <= {*containers, type(None)}:
-            return False  # a text is a sequence of letters, which nobody means
+            return False  # a text is also a Sequence, but is not meant
     if Any in options or not all(isinstance(option, type) for option in options):
         return True
     if isinstance(value, bool | int | float) and not {*_PLAIN[:-1], object} & {*options}:

@@ -1,9 +1,9 @@
-"""Rows of the tables in conf/cells, which Hydra is served as if each were a file of its own.
+"""A Hydra config source for the rows of the tables in conf/cells.
 
 A table is a yaml of GROUP: FIRST: REST: settings, and a row is the option FIRST-REST of that group:
 `protocol/of: {zobench: {mezo-full: {optimizer: {lr: 1.0e-6}}}}`. The defaults list of
-conf/config.yaml says when a row is read (`optional GROUP: ...`), and so what it beats. A folder
-given by `--config-dir` may have tables, too; its rows, and plain files of that name, come first.
+conf/config.yaml sets when rows are read (`optional GROUP: ...`), and so what they override. Tables
+of a `--config-dir`, and plain files of the same name, have precedence.
 """
 
 import os
@@ -22,14 +22,14 @@ from zobench.targets import FOLDERS
 
 
 class Row(NamedTuple):
-    """Settings that belong to a pair of options, and the table that they are in."""
+    """Settings for a pair of options, and the table that has them."""
 
     settings: Mapping[str, Any]
     table: Path
 
 
 class Cells(ConfigSource):
-    """Where Hydra looks after the files of all folders (conf/config.yaml: `hydra.searchpath`)."""
+    """The last entry of Hydra's search path (conf/config.yaml: `hydra.searchpath`)."""
 
     @staticmethod
     def scheme() -> str:
@@ -61,8 +61,8 @@ class Cells(ConfigSource):
 def rows() -> dict[str, Row]:
     """GROUP/FIRST-REST -> row, of all tables.
 
-    Raises UserError for what is no table, for a row that two tables of a folder have and for a
-    group that no defaults list reads.
+    Raises UserError for an invalid table, a row that two tables of a folder have, and a group that
+    no defaults list reads.
     """
     given = [Path(folder) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
     found: dict[str, Row] = {}
@@ -87,7 +87,7 @@ def _read(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for group, firsts in _mapping(OmegaConf.to_container(OmegaConf.load(path)), path, "a table"):
         if group not in _groups():
             known = ", ".join(sorted(_groups()))
-            raise UserError(f"{path}: {group}: no group that has rows; these have: {known}")
+            raise UserError(f"{path}: {group}: not a group with rows; these are: {known}")
         for first, rests in _mapping(firsts, path, group):
             for rest, settings in _mapping(rests, path, f"{group}: {first}"):
                 row = _mapping(settings, path, f"{group}: {first}: {rest}")
@@ -106,7 +106,7 @@ def _group(name: str) -> str:
 
 @cache
 def _groups() -> frozenset[str]:
-    """The groups whose options are pairs: `grid`, and what conf/config.yaml calls `optional`."""
+    """The groups whose options are pairs: `grid`, and the `optional` ones of conf/config.yaml."""
     defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")["defaults"]  # type: ignore[index]
     named = (str(key) for entry in defaults if OmegaConf.is_dict(entry) for key in entry)
     return frozenset({"grid", *(key.split()[-1] for key in named if key.startswith("optional "))})

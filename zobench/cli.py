@@ -1,9 +1,10 @@
-"""The `zobench` command: Hydra overrides start runs, a sub-command does the rest."""
+"""The `zobench` command: Hydra overrides start runs; sub-commands do the rest."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,39 +24,39 @@ Start runs with Hydra overrides (`zobench run ...` is the same):
   zobench optimizer=mezo_adam seed=1             another optimizer and seed
   zobench -m optimizer=mezo,adamw seed=0,1,2     a sweep, one process per run
   zobench -m pack_runs=4 tuning=lora seed=0,1,2,3    runs side by side, in one process
-  zobench experiment=quickstart                  a table's whole grid
+  zobench experiment=quickstart                  the whole grid of a table
   zobench run --help                             Hydra's help: all groups and settings
 
-Do the rest with a sub-command:
+Sub-commands:
   zobench table SUITE        runs/SUITE as a table             zobench table quickstart
   zobench plot SUITE         its curves, bars, fronts; as PNG  zobench plot quickstart --log y
   zobench compare SUITE      its rows against MeZO, intervals  zobench compare all_tiny
   zobench report SUITE       all of it as one HTML page        zobench report quickstart
   zobench dashboard SUITE    a W&B report of it, --dry-run     zobench dashboard quickstart
   zobench sync [SUITE]       upload offline W&B runs           zobench sync quickstart
-  zobench status SUITE       what is done, running, failed     zobench status quickstart
+  zobench status SUITE       runs done, running, failed        zobench status quickstart
   zobench replay FOLDER      weights from a run's ledger       zobench replay runs/S/RUN --step best
-  zobench verify FOLDER      a result, checked by replaying    zobench verify runs/S/RUN
-  zobench methods            what every method is and costs    zobench methods
-  zobench why KEY ...        where a setting is from           zobench why optimizer.lr
+  zobench verify FOLDER      check a result by replaying       zobench verify runs/S/RUN
+  zobench methods            all methods and their costs       zobench methods
+  zobench why KEY ...        the source of a setting           zobench why optimizer.lr
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
   zobench bench ...          steps against their forwards      zobench bench optimizers=[mezo,loren]
 
-Runs land in runs/, or in $ZOBENCH_RUNS. ZOBENCH_TRACE=1 shows tracebacks.
+Runs are stored in runs/, or in $ZOBENCH_RUNS. ZOBENCH_TRACE=1 shows tracebacks.
 """
 
 
 def main() -> None:
-    """Entry point; exit status 0, 1 when a run or the input failed, 75 when asked to stop."""
+    """Entry point; exit status 0, 1 if a run or the input failed, 75 if a signal stopped runs."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        # how long torch's idle threads (GNU OpenMP) keep a core from ours, in turns of a loop: by
-        # default about as long as a pass over a module takes. Read when torch is loaded.
+        # iterations that torch's idle threads (GNU OpenMP) spin on a core; the default lasts about
+        # as long as a pass over a module. Must be set before torch is loaded.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.exit(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Carry out one command line; errors of the user's become one or two lines on stderr."""
+    """Carry out one command line; prints one or two lines on stderr for errors of the user."""
     command, *rest = arguments or [""]
     if command in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -100,18 +101,11 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def _module(name: str) -> Callable[[list[str]], int]:
     """The main function of a module, imported when it is called."""
-
-    def main(arguments: list[str]) -> int:
-        from importlib import import_module
-
-        answer: int = import_module(name).main(arguments)
-        return answer
-
-    return main
+    return lambda arguments: int(import_module(name).main(arguments))
 
 
 def _runs(arguments: list[str]) -> int:
-    """Compose and launch; under torchrun the first rank does, and the others follow."""
+    """Compose and launch; under torchrun in the first rank only."""
     from zobench.launch.torchrun import lead_or_follow
     from zobench.run.ranks.group import started
 
@@ -119,7 +113,7 @@ def _runs(arguments: list[str]) -> int:
 
 
 def _launched(arguments: list[str]) -> int:
-    """Compose and launch; afterwards say how the runs of this command ended."""
+    """Compose and launch, then print a summary of the runs."""
     from zobench.grids import command_lines
     from zobench.hydra_app import hydra_app
     from zobench.launch import launch_log
@@ -132,30 +126,30 @@ def _launched(arguments: list[str]) -> int:
     from zobench.secret import refuse_in_arguments
 
     refuse_in_arguments(arguments)
-    packs: dict[int, list[Job]] = {}  # by how many go together
-    alone: list[Job] = []  # what torchrun's processes do together
+    packs: dict[int, list[Job]] = {}  # by the size of a pack
+    distributed: list[Job] = []  # under torchrun
 
-    def job_of(config: Any) -> None:
+    def launch_config(config: Any) -> None:
         if (job := _checked(config)) is None:
             return
         if started():
-            alone.append(job)
-        elif most := job.settings.pack_runs:
-            packs.setdefault(most, []).append(job)
+            distributed.append(job)
+        elif size := job.settings.pack_runs:
+            packs.setdefault(size, []).append(job)
         else:
             launch(job)
 
     try:
         with Command() as command:
             for line in command_lines(arguments):
-                hydra_app(line, "config", job_of)
+                hydra_app(line, "config", launch_config)
                 command.finish()
-            for most, jobs in packs.items():
-                launch_in_packs(jobs, most)
-            for job in only(alone):
+            for size, jobs in packs.items():
+                launch_in_packs(jobs, size)
+            for job in only(distributed):
                 launch(job)
-    except Stopped as asked:
-        print(f"stopped by {asked}; launched again, the runs go on", file=sys.stderr)
+    except Stopped as stop_signal:
+        print(f"stopped by {stop_signal}; the next launch resumes the runs", file=sys.stderr)
         return REQUEUE
     finally:
         notes = Path(os.environ.pop(launch_log.VARIABLE, "none"))
@@ -165,7 +159,7 @@ def _launched(arguments: list[str]) -> int:
 
 
 def _checked(config: Any) -> "Job | None":
-    """One job: settings that cannot work are reported like a failed run, and a sweep goes on."""
+    """The job of a config; None after invalid settings, which are reported like a failed run."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
@@ -188,19 +182,19 @@ def _checked(config: Any) -> "Job | None":
         settings = RunSettings.of(plain | share(plain, hydra.launcher))
         check(plain)
         try_optimizer(settings.optimizer)
-        build(settings.logger, "logger")  # what it refuses, before anything is begun
+        build(settings.logger, "logger")  # raises UserError for bad settings
         _check_launcher(settings.pack_runs, hydra.launcher._target_)
         with open_dict(config):
             config.seed = 0
         base = resolved(config)
     except Exception as error:
         message = explained(error)
-        if isinstance(error, Secret):  # Hydra has written a sweep's settings there
+        if isinstance(error, Secret):  # Hydra has written a sweep's settings to this file
             (Path(config.runs_root) / config.suite / "multirun.yaml").unlink(missing_ok=True)
         if message is None or os.environ.get("ZOBENCH_TRACE"):
             raise
         name = "this command"
-        with contextlib.suppress(Exception):  # an interpolation in it may be what is wrong
+        with contextlib.suppress(Exception):  # its interpolations may be the error
             name = hydra.job.override_dirname or name
         report(Outcome("failed", name, message))
         return None
@@ -208,9 +202,9 @@ def _checked(config: Any) -> "Job | None":
 
 
 def _labelled(choices: dict[str, str]) -> dict[str, str]:
-    """The choices, in which a run is named by its evaluation, too, where that is not the usual one.
+    """The choices, with an evaluation other than `standard` added to the optimizer's name.
 
-    Of a run that is not trained the evaluation is the whole name, as in the papers' tables.
+    A run without training has only the evaluation's name, as in the papers' tables.
     """
     evaluation, optimizer = choices.get("evaluation", "standard"), choices.get("optimizer", "")
     if evaluation == "standard":
@@ -220,12 +214,12 @@ def _labelled(choices: dict[str, str]) -> dict[str, str]:
 
 
 def _check_launcher(pack_runs: int | None, launcher: str) -> None:
-    """Packs are made of all jobs of a sweep, which a launcher with processes of its own splits."""
+    """Raise UserError for packs with a launcher that splits the jobs of a sweep."""
     from zobench.launch.torchrun import check_launch
 
     check_launch(pack_runs, launcher)
     if pack_runs and not launcher.endswith(".BasicLauncher"):
-        raise UserError(f"pack_runs={pack_runs}: packs are of Hydra's basic launcher only")
+        raise UserError(f"pack_runs={pack_runs}: packs work with Hydra's basic launcher only")
 
 
 def _pretrain(arguments: list[str]) -> int:

@@ -1,8 +1,8 @@
-"""The one exception whose message is the whole story."""
+"""The exception for bad input."""
 
 
 class UserError(ValueError):
-    """Bad input from the user: one or two lines that name the key, or file and line, and a way out.
+    """Bad input, in one or two lines that name the key, or file and line, and a remedy.
 
     The command line prints it without a traceback and exits with status 1.
     """

@@ -1,4 +1,4 @@
-"""What the libraries raise for a user's mistake, in one or two lines."""
+"""Turns errors of libraries into messages of one or two lines."""
 
 import re
 import shlex
@@ -12,11 +12,11 @@ _DOLLAR = (
     r'"..." of YAML \\${); a column is {{ price }}'
 )
 
-_MOST = 160  # letters of what was typed
+_LIMIT = 160  # characters shown of an argument
 
 
 def explained(error: BaseException) -> str | None:
-    """One or two lines for an error of the user's, None for a defect of zobench's."""
+    """One or two lines for an error of the user; None for a defect of zobench."""
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
     from yaml import YAMLError
@@ -61,28 +61,26 @@ def explained(error: BaseException) -> str | None:
 
 
 def _not_override(typed: str, reason: str) -> str:
-    """For what is no KEY=VALUE of Hydra's; says how it is quoted, for Hydra and for the shell."""
+    """The message for an invalid override, with the quotation that Hydra and the shell need."""
     shown = typed.replace("\n", "\\n")
-    shown = shown if len(shown) <= _MOST else f"{shown[: _MOST - 3]}..."
-    said = f"{shown}: not KEY=VALUE as Hydra reads it ({reason[:_MOST]})"
+    shown = shown if len(shown) <= _LIMIT else f"{shown[: _LIMIT - 3]}..."
+    text = f"{shown}: not KEY=VALUE as Hydra reads it ({reason[:_LIMIT]})"
     if "${" in typed:
-        return f"{said}\n{_DOLLAR}"
+        return f"{text}\n{_DOLLAR}"
     if not re.match(r"[+~]*[\w.@/-]+=", typed):
-        return said
-    if (way := _quoted(typed)) is not None:
-        return f"{said}\nquote it for Hydra and for the shell: {way}"
-    return (
-        f'{said}\ntexts with other signs than letters are quoted twice, as in \'KEY=["A (b)","c"]\''
-    )
+        return text
+    if (quoted := _quoted(typed)) is not None:
+        return f"{text}\nquote it for Hydra and for the shell: {quoted}"
+    return f'{text}\nquote texts with special characters twice, as in \'KEY=["A (b)","c"]\''
 
 
 def _quoted(typed: str) -> str | None:
-    """The setting with its value as a quoted text; None where another value may be meant."""
+    """The setting with its value quoted; None if another value may be meant."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     key, value = typed.split("=", 1)
-    if re.match(r"""["'\[]|\{(?!\{)""", value) or not value.isprintable() or len(typed) > _MOST:
+    if re.match(r"""["'\[]|\{(?!\{)""", value) or not value.isprintable() or len(typed) > _LIMIT:
         return None
     text = value.replace('"', '\\"')
     meant = f'{key}="{text}"'
@@ -94,7 +92,7 @@ def _quoted(typed: str) -> str | None:
 
 
 def _dollar(error: BaseException) -> str | None:
-    """For `${`, which begins an interpolation where a template of a task has a dollar."""
+    """The message for a `${` that is a dollar in a task's template, not an interpolation."""
     from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 
     found: BaseException
@@ -107,7 +105,7 @@ def _dollar(error: BaseException) -> str | None:
         return None
     typed = re.match(r"Error merging override [+~]*([\w.@/]+)=", str(error))
     key = getattr(found, "full_key", None) or ""
-    if typed and not key.startswith("task."):  # a place in a list has no more than its number
+    if typed and not key.startswith("task."):  # the key of a list item is only its number
         key = typed[1]
     if cause is not found and not key.startswith("task."):
         return None
@@ -115,16 +113,16 @@ def _dollar(error: BaseException) -> str | None:
 
 
 def _not_yaml(error: Any) -> str:
-    """File and line of a config file that is no YAML."""
+    """The message for a config file that is not YAML."""
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
-        said = f"{mark.name}:{mark.line + 1}: not valid YAML ({error.problem})"
-        return f"{said}\n{_DOLLAR}" if "character '$'" in str(error.problem) else said
+        text = f"{mark.name}:{mark.line + 1}: not valid YAML ({error.problem})"
+        return f"{text}\n{_DOLLAR}" if "character '$'" in str(error.problem) else text
     return f"{getattr(error, 'name', 'a config file')}: not valid YAML ({error.reason})"
 
 
 def _raised_in(error: BaseException) -> str:
-    """The package whose code raised it."""
+    """The installed package whose code raised the error."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,8 +1,8 @@
-"""All grids of a table in one command: `zobench experiment=mezo_opt13b` and what it stands for.
+"""Expands an experiment with several grids into one command line per grid.
 
-An overlay has a grid, and may have further ones, whose settings differ: rows of the group `grid`
-(conf/cells/grids.yaml). The command launches one after another. Options that are typed restrict it
-to the grids that have them: `optimizer=adamw` to that of back-propagation.
+An overlay has a grid, and may have more with other settings: rows of the group `grid`
+(conf/cells/grids.yaml), launched one after another. Options on the command line select the grids
+that have them, for instance `optimizer=adamw` the one with back-propagation.
 """
 
 import argparse
@@ -20,34 +20,28 @@ from zobench.cells import rows
 from zobench.hydra_app import jobs_in, ready, values_of
 from zobench.paths import conf_dir
 
-_GROUPS = (
-    "optimizer",
-    "evaluation",
-    "tuning",
-    "task",
-    "model",
-)  # what restricts; other keys are for all grids
+_GROUPS = ("optimizer", "evaluation", "tuning", "task", "model")  # options in these select grids
 
 
 class Grid(NamedTuple):
-    """The options that a grid has by group, and the overrides that launch it."""
+    """A grid's sweep parameters, its options by group, and the overrides that launch it."""
 
     params: dict[str, str]
     options: dict[str, list[str]]
     words: list[str]
 
     def having(self, group: str, typed: list[str]) -> list[str]:
-        """Those of the typed options that the grid has; all of them where it does not say."""
+        """The typed options that the grid has; all of them if it does not set the group."""
         return [option for option in typed if option in self.options.get(group, typed)]
 
     def with_only(self, group: str, options: Sequence[str]) -> "Grid":
-        """The grid with these options of a group."""
+        """The grid restricted to these options of a group."""
         words = [word for word in self.words if word.partition("=")[0] != group]
         return self._replace(words=[*words, f"{group}={','.join(options)}"])
 
 
 def command_lines(arguments: list[str]) -> list[list[str]]:
-    """The command lines that this one stands for: one per grid of its experiment, or itself."""
+    """One command line per grid of the experiment; the given one if there are no further grids."""
     given = get_args_parser().parse_args(arguments)
     if given.cfg or given.help or given.hydra_help or given.info or given.shell_completion:
         return [arguments]
@@ -68,7 +62,7 @@ def command_lines(arguments: list[str]) -> list[list[str]]:
 
 
 def restricted(grids: list[Grid], group: str, typed: list[str]) -> list[Grid]:
-    """The grids that have a typed option, with those; what none has goes to the first of them."""
+    """The grids that have a typed option, restricted; options of no grid go to the first one."""
     kept = [grid.having(group, typed) for grid in grids]
     kept[0] = [
         option for option in typed if option in kept[0] or not any(option in k for k in kept)
@@ -79,7 +73,7 @@ def restricted(grids: list[Grid], group: str, typed: list[str]) -> list[Grid]:
 
 
 def search_path(config_dir: str | None) -> ConfigSearchPath:
-    """Where Hydra looks for configs: in the user's folder, if there is one, and in ours."""
+    """Hydra's search path: the user's folder, if there is one, and conf/."""
     path = create_config_search_path(str(conf_dir()))
     if config_dir is not None:
         place = f"file://{os.path.abspath(config_dir)}"
@@ -88,7 +82,7 @@ def search_path(config_dir: str | None) -> ConfigSearchPath:
 
 
 def _composed(given: argparse.Namespace, more: list[str]) -> Grid:
-    """A grid as Hydra will find it."""
+    """A grid as Hydra composes it."""
     words = [*given.overrides, *more]
     config: Any = ConfigLoaderImpl(search_path(given.config_dir)).load_configuration(
         "config", words, RunMode.MULTIRUN

@@ -1,4 +1,4 @@
-"""Hydra's face of a sub-command: a command line in, composed settings out."""
+"""Runs Hydra: a command line in, composed settings out."""
 
 import argparse
 import math
@@ -17,10 +17,7 @@ from zobench.targets import admit
 
 
 def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None]) -> None:
-    """Hand the command line to Hydra, which calls the task with each job's settings.
-
-    Exceptions come through as they are; `--cfg` and `--help` call nothing.
-    """
+    """Let Hydra call the task with each job's settings; `--cfg` and `--help` call nothing."""
     import hydra
 
     ready(arguments)
@@ -30,20 +27,20 @@ def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None
 
 
 def ready(arguments: list[str]) -> None:
-    """Make known to Hydra what the settings of this command line may refer to."""
-    from zobench.launchers import attend
+    """Register with Hydra everything that this command line may refer to."""
+    from zobench.launchers import install_hooks
     from zobench.schema import register
 
     register()
-    attend()
+    install_hooks()
     _check_groups(arguments)
     _make_importable(arguments)
 
 
 class LogLaunch(Callback):
-    """Notes what a command is going to launch before it does (conf/config.yaml names it).
+    """Hydra callback that starts the launch log (conf/config.yaml names it).
 
-    runs: of all grids of the command, which are launched one after another; null is of this one.
+    runs: the number of runs in all grids of the command; null: only this grid.
     """
 
     def __init__(self, runs: int | None = None) -> None:
@@ -60,12 +57,12 @@ class LogLaunch(Callback):
     def _note(self, config: Any, runs: int) -> None:
         from zobench.launch import launch_log
 
-        if self.runs is None or launch_log.VARIABLE not in os.environ:  # else begun by another grid
+        if self.runs is None or launch_log.VARIABLE not in os.environ:  # else another grid began it
             launch_log.begin(config.runs_root, config.suite, _as_typed(config), self.runs or runs)
 
 
 def jobs_in(params: Mapping[Any, Any], typed: Sequence[str]) -> int:
-    """How many jobs Hydra makes of a multirun; the later of two values of a key counts."""
+    """The number of jobs of a multirun; the last value of a key counts."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     given = [*(f"{key}={value}" for key, value in params.items()), *typed]
@@ -74,15 +71,15 @@ def jobs_in(params: Mapping[Any, Any], typed: Sequence[str]) -> int:
 
 
 def values_of(override: Any) -> list[str]:
-    """What an override of Hydra's goes through, or its one value."""
+    """The values that a Hydra override sweeps over, or its one value."""
     if override.is_discrete_sweep():
         return list(override.sweep_string_iterator())
-    interval = override.is_sweep_override()  # which the sweeper will refuse
+    interval = override.is_sweep_override()  # the sweeper will reject it
     return [override.input_line if interval else override.get_value_element_as_str()]
 
 
 def _as_typed(config: Any) -> list[str]:
-    """The overrides of the command line, of which some may be interpolations of theirs."""
+    """The overrides of the command line, unresolved."""
     from omegaconf import OmegaConf
 
     words: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
@@ -90,7 +87,7 @@ def _as_typed(config: Any) -> list[str]:
 
 
 def _make_importable(arguments: Sequence[str]) -> None:
-    """Let the yaml files of a `--config-dir` name Python files beside them, in every run too."""
+    """Allow `_target_` to name Python files in the `--config-dir`, also in the run processes."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd")
     if folder := parser.parse_known_args(list(arguments))[0].config_dir:
@@ -98,7 +95,7 @@ def _make_importable(arguments: Sequence[str]) -> None:
 
 
 def _check_groups(arguments: Sequence[str]) -> None:
-    """Raise UserError for a config group that is given null, a number or nothing at all."""
+    """Raise UserError for a config group set to null, a number or nothing."""
     for argument in arguments:
         group, equals, option = argument.partition("=")
         if equals and (conf_dir() / group).is_dir() and re.fullmatch(r"null|[-+.\d]*", option):

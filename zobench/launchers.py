@@ -1,4 +1,4 @@
-"""What zobench adds to Hydra's launchers: how many runs at once, on what, and waiting for all."""
+"""Extends Hydra's launchers: number of runs at once, devices, early checks, lost jobs."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,39 +15,37 @@ from zobench.launch.launch import report
 from zobench.run.folder import RunFolder
 from zobench.run.gpus import visible_gpus
 
-_MANY = 50  # runs that take seconds to compose
+_MANY = 50  # more runs than this take seconds to compose
 
 _compose_all = Sweeper.validate_batch_is_legal
 
 
-def attend() -> None:
-    """Let Hydra know of `runs_at_once`, and let `_before_launch` see each batch of a sweep."""
+def install_hooks() -> None:
+    """Register the resolver `runs_at_once`, and call `_before_launch` for each batch of a sweep."""
     OmegaConf.register_new_resolver("runs_at_once", _runs_at_once, replace=True)
     setattr(Sweeper, "validate_batch_is_legal", _before_launch)  # noqa: B010  not for mypy
 
 
 def share(settings: Mapping[str, Any], launcher: Any) -> dict[str, Any]:
-    """Settings that follow from the launcher: a GPU for each run of joblib's, the CPUs of a job.
+    """Settings that follow from the launcher: a free GPU for joblib's runs, a Slurm job's CPUs.
 
-    joblib divides the machine's threads itself, by OMP_NUM_THREADS and the like.
+    joblib itself limits threads, by OMP_NUM_THREADS and the like.
     """
-    taken: dict[str, Any] = {}
     if launcher._target_.endswith(".JoblibLauncher"):
-        if settings["device"] in ("auto", "cuda") and visible_gpus():
-            taken["device"] = "free"
-    elif settings["threads"] is None and launcher.get("cpus_per_task"):
-        taken["threads"] = launcher.cpus_per_task
-    return taken
+        free = settings["device"] in ("auto", "cuda") and visible_gpus()
+        return {"device": "free"} if free else {}
+    cpus = launcher.get("cpus_per_task")
+    return {"threads": cpus} if settings["threads"] is None and cpus else {}
 
 
 def _runs_at_once(device: str, runs_per_gpu: int) -> int:
-    """As many as the GPUs to be seen are for, or else (-1, to joblib) cores to be used."""
+    """The number of runs that fit the visible GPUs; without GPUs -1, joblib's "all cores"."""
     gpus = visible_gpus() if device in ("auto", "cuda", "free") else []
     return len(gpus) * runs_per_gpu or -1
 
 
 def _before_launch(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:
-    """Find out early whether the runs can be composed, without composing all of them."""
+    """Compose a sample of the runs, to find errors before the first run begins."""
     if len(batch) >= _MANY:
         print(f"{len(batch)} runs: composing some of each kind before the first begins", flush=True)
     groups = sweeper.hydra_context.config_loader.get_group_options
@@ -59,19 +57,19 @@ def _before_launch(sweeper: Any, batch: Sequence[Sequence[str]]) -> None:
     _compose_all(sweeper, kinds_of(batch, is_group))
     if ".hydra_submitit_launcher." in sweeper.config.hydra.launcher._target_:
         print(
-            f"{len(batch)} runs: a job each; this command waits for them, and may be left: they go"
-            " on, and launched again it skips what is done",
+            f"{len(batch)} runs: a job each; this command waits for them. If it ends, they"
+            " continue, and the next launch skips those that are done",
             flush=True,
         )
-        _outlast_lost_jobs()
+        _tolerate_lost_jobs()
 
 
 def kinds_of(
     batch: Sequence[Sequence[str]], is_group: Callable[[str], bool]
 ) -> list[Sequence[str]]:
-    """The jobs among which every override is, and every combination of options of groups.
+    """A sample of jobs with every override and every combination of group options.
 
-    Which keys there are depends on the options alone, and whether a value fits on its key.
+    The options alone decide which keys exist, and the key which values are valid.
     """
     seen: set[Any] = set()
     kept = []
@@ -83,29 +81,29 @@ def kinds_of(
     return kept
 
 
-def _outlast_lost_jobs() -> None:
-    """Let a job that ended without a word be a failed run; Hydra would not wait for the others."""
+def _tolerate_lost_jobs() -> None:
+    """Count a job without a result as a failed run, so that Hydra waits for the others."""
     from submitit.core.core import Job
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
-    plain = Job.results
+    original = Job.results
 
     def results(job: Any) -> Any:
         try:
-            found = plain(job)
-        except (FailedJobError, UncompletedJobError) as lost:
-            _report_lost(job, str(lost).strip().splitlines()[-1])
+            found = original(job)
+        except (FailedJobError, UncompletedJobError) as error:
+            _report_lost(job, str(error).strip().splitlines()[-1])
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
-        print(launch_log.counts(_rows()), flush=True)  # the job has printed it to its log
+        print(launch_log.counts(_rows()), flush=True)  # the job itself prints to its log
         return found
 
-    if plain.__module__ != __name__:
+    if original.__module__ != __name__:
         setattr(Job, "results", results)  # noqa: B010
 
 
-def _report_lost(job: Any, words: str) -> None:
-    """Note the run that a job of submitit's has begun, or else its overrides, as failed."""
-    reason = f"job {job.job_id} ({job.state}): {words} Its log: {job.paths.stderr}"
+def _report_lost(job: Any, message: str) -> None:
+    """Report the run that a submitit job has begun, or else its overrides, as failed."""
+    reason = f"job {job.job_id} ({job.state}): {message} Its log: {job.paths.stderr}"
     begun = [row for row in _rows() if row.get("job") == job.job_id]
     if begun:
         folder = RunFolder(Path(begun[0]["folder"]))

@@ -1,7 +1,7 @@
-"""The table of methods in docs/methods.md, from the rows of conf/optimizer and from what they do.
+"""Makes the table of methods in docs/methods.md from the rows of conf/optimizer.
 
-Passes and state are measured by letting each row take steps on small layers, forwards are declared
-(a test counts them); what a row is called, and where it comes from, is the first line of its yaml.
+Passes and state are measured in steps on small layers; forwards are declared (a test counts them);
+name and reference are in the first line of a row's yaml.
 """
 
 import argparse
@@ -39,13 +39,13 @@ class Measured(NamedTuple):
 
 
 def rows() -> list[str]:
-    """The zeroth-order rows of conf/optimizer, by name."""
+    """The names of the zeroth-order rows of conf/optimizer, sorted."""
     names = sorted(path.stem for path in (conf_dir() / "optimizer").glob("*.yaml"))
     return [name for name in names if _is_zeroth_order(name)]
 
 
 def _is_zeroth_order(row: str) -> bool:
-    """Read from the file, or from the row that it inherits: composing all rows takes seconds."""
+    """Read the file, or the row that it inherits: composing all rows takes seconds."""
     text = _text(row)
     if target := re.search(r"^_target_: (\S+)$", text, flags=re.MULTILINE):
         return target[1].endswith(".ZOOptimizer")
@@ -59,21 +59,19 @@ def _text(row: str) -> str:
 
 @functools.cache
 def settings_of(row: str) -> Mapping[str, Any]:
-    """The row's own settings, without what is tuned for the tiny model."""
-    node: Mapping[str, Any] = composed(f"optimizer={row}", "model=hf", "model.path=none")[
-        "optimizer"
-    ]
-    return node
+    """The row's own settings, without those tuned for the tiny model."""
+    settings = composed(f"optimizer={row}", "model=hf", "model.path=none")
+    return dict(settings["optimizer"])
 
 
 def optimizer_of(row: str, model: nn.Module) -> ZOOptimizer:
-    """The row's optimizer at a rate that moves nothing far."""
+    """The row's optimizer at a negligible learning rate."""
     optimizer: ZOOptimizer = build({**settings_of(row), "lr": 1e-12})(model.named_parameters())
     return optimizer
 
 
 def layers(count: int, outputs: int, inputs: int) -> nn.Module:
-    """Linear layers without biases, named as a transformer's query projections."""
+    """Linear layers without biases, named like a transformer's query projections."""
     model = nn.Module()
     model.layers = nn.ModuleList()
     for _ in range(count):
@@ -85,7 +83,7 @@ def layers(count: int, outputs: int, inputs: int) -> nn.Module:
 
 
 def take_steps(optimizer: ZOOptimizer, model: Any, steps: int) -> None:
-    """So many steps on two inputs, the same for every step and anchor batch."""
+    """Take steps on two inputs, the same for every step and anchor batch."""
     weight = model.layers[0].q_proj.weight
     width = weight.shape[1]
     inputs = torch.linspace(-1.0, 1.0, 2 * width, device=weight.device).view(2, width)
@@ -106,14 +104,14 @@ def measure(row: str) -> Measured:
     small = layers(4, 16, 16)
     optimizer = optimizer_of(row, small)
     slots = optimizer.engine.slots
-    optimizer.engine.sampler.steady = Steady.NEVER  # else one plan for all of them, unseen by us
+    optimizer.engine.sampler.steady = Steady.NEVER  # else a plan moves all slots, uncounted
     touched = [0]
     for slot in slots:
         slot.edit = _counting(slot, slot.edit, touched)  # type: ignore[method-assign]
         slot.move = _counting(slot, slot.move, touched)  # type: ignore[method-assign]
     steps, forwards = 4, optimizer.estimator.forwards
     while abs(optimizer.estimator.cost(steps) - forwards * steps) > 1e-6:
-        steps += 1  # up to a whole period of what does not happen in every step
+        steps += 1  # up to a whole period of what not every step does
     take_steps(optimizer, small, steps)
     large = layers(1, 256, 256)
     kept = optimizer_of(row, large)
@@ -123,12 +121,12 @@ def measure(row: str) -> Measured:
     return Measured(forwards, touched[0] / weights, state / 256**2)
 
 
-def _counting(slot: Slot, way: Callable[..., Any], touched: list[int]) -> Any:
-    """The same way of moving the slot, counting the elements it goes over."""
+def _counting(slot: Slot, method: Callable[..., Any], touched: list[int]) -> Any:
+    """The slot's method, counting the elements that it touches."""
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         touched[0] += slot.numel
-        return way(*args, **kwargs)
+        return method(*args, **kwargs)
 
     return counted
 
@@ -143,7 +141,7 @@ def title_of(row: str) -> tuple[str, str]:
 
 
 def _stem(node: Mapping[str, Any]) -> str:
-    """The file of a part, with that of the part inside it."""
+    """The file of a part, and of a nested part."""
     inner = node.get("inner")
     own = node["_target_"].split(".")[-2]
     return f"{own} ({_stem(inner)})" if isinstance(inner, dict) else str(own)
@@ -166,7 +164,7 @@ def table() -> list[str]:
 
 
 def written(text: str, lines: Sequence[str]) -> str:
-    """The text with the table between its marks. Raises UserError where there are none."""
+    """The text with the table between its marks; UserError if it has no marks."""
     if _BEGIN not in text or _END not in text:
         raise UserError(f"the file has no lines {_BEGIN} and {_END} to put the table between")
     before, after = text.split(_BEGIN)[0], text.split(_END)[1]
@@ -174,13 +172,12 @@ def written(text: str, lines: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`zobench methods`: print the table, or put it into a file."""
+    """`zobench methods`: print the table, or write it to a file."""
     parser = argparse.ArgumentParser(prog="zobench methods", description=__doc__.splitlines()[0])
-    parser.add_argument("--write", metavar="FILE", type=Path, help="put it between FILE's marks")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="write it between FILE's marks")
     file = parser.parse_args(arguments).write
-    lines = table()
     if file is None:
-        print("\n".join(lines))
+        print("\n".join(table()))
     else:
-        file.write_text(written(file.read_text(), lines))
+        file.write_text(written(file.read_text(), table()))
     return 0

@@ -1,4 +1,4 @@
-"""Where the Hydra tree and the shipped assets are: a checkout, an editable install or a wheel."""
+"""Paths of the Hydra tree and the shipped assets, in a checkout, an editable install or a wheel."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,14 +7,15 @@ from zobench.errors import UserError
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 ASSETS_DIR = PACKAGE_DIR / "assets"
-SHIPPED = "zobench:"  # before the name of a file or folder that ships in the package
-PACKAGED = "package:"  # before NAME/FILE: a file that another installed Python package carries
+SHIPPED = "zobench:"  # prefix of a file or folder in the package's assets
+PACKAGED = "package:"  # prefix of NAME/FILE: a file in another installed Python package
 
 
 def place_of(path: str) -> Path:
-    """Where a path of the user's is; `zobench:NAME` is inside the package's assets.
+    """The location of a path in the settings.
 
-    `package:NAME/FILE` is inside another package. Raises UserError where that is not installed.
+    `zobench:NAME` is in the package's assets, `package:NAME/FILE` in another package. Raises
+    UserError if that is not installed.
     """
     if path.startswith(SHIPPED):
         return ASSETS_DIR / path.removeprefix(SHIPPED)
@@ -32,15 +33,12 @@ def place_of(path: str) -> Path:
 
 
 def is_local(path: str) -> bool:
-    """Whether a model's path means files of this machine, not an id of the hub's."""
+    """Whether a model's path names local files, not an id of the hub."""
     return path.startswith((SHIPPED, PACKAGED, ".", "/", "~")) or path.endswith(".gguf")
 
 
 def conf_dir() -> Path:
-    """Folder that holds `config.yaml`: beside the package in a checkout, inside it in a wheel.
-
-    Raises FileNotFoundError when neither place has one (a broken installation).
-    """
+    """The folder with `config.yaml`: beside the package in a checkout, inside it in a wheel."""
     for folder in (PACKAGE_DIR.parent / "conf", PACKAGE_DIR / "conf"):
         if (folder / "config.yaml").is_file():
             return folder

@@ -1,4 +1,4 @@
-"""The root of a run's settings, and how Hydra's config becomes plain data."""
+"""The root of a run's settings, and the conversion of Hydra's config to plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,12 +30,12 @@ from zobench.settings import (
 
 @dataclass
 class Config:
-    """The root of a run's settings; the components below are plain yaml with a `_target_`."""
+    """The root of a run's settings; the components are plain yaml with a `_target_`."""
 
     model: Any = MISSING
     tuning: Any = MISSING
     task: Any = MISSING
-    data: Any = None  # where each corpus is, for tasks to refer to; null is the hub
+    data: Any = None  # the folder of each corpus, which tasks refer to; null is the hub
     sampler: Any = MISSING
     estimator: Any = MISSING
     rule: Any = MISSING
@@ -52,8 +52,8 @@ class Config:
     published: Published = field(default_factory=Published)
     plot: Plot = field(default_factory=Plot)
     diagnose: Diagnose = field(default_factory=Diagnose)
-    lr_factor: float = 1.0  # multiplies optimizer.lr: one grid for rows whose rates lie far apart
-    seed: int = 0  # names the noise and the data order; the data itself has task.data_seed
+    lr_factor: float = 1.0  # multiplies optimizer.lr: one grid for rows with very different rates
+    seed: int = 0  # of noise and data order; the data itself has task.data_seed
     suite: str = "scratch"  # runs of one suite share a folder and a table
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...; free: a GPU that no other run has claimed
     runs_per_gpu: int = 1  # of those with device=free, such as hydra/launcher=local starts
@@ -68,10 +68,9 @@ _REFERRED_TO = ("data", "sampler", "estimator", "rule", "arithmetic")
 def resolved(config: Any) -> dict[str, Any]:
     """The composed settings as plain data, without the groups that others refer to.
 
-    `sampler`, `estimator`, `rule` and `arithmetic` are resolved where an optimizer refers to them,
-    and only there: what they refer to in turn, such as its eps, need not exist for one that does
-    not. Of `data` a task has its corpus' place.
-    `budget.forwards` has become `budget.steps`, too, and `lr_factor` is in `optimizer.lr`.
+    `sampler`, `estimator`, `rule`, `arithmetic` and `data` are resolved only where an optimizer or
+    a task refers to them, since their own references, such as eps, may not exist otherwise.
+    `budget.forwards` is converted to `budget.steps`, and `lr_factor` multiplies `optimizer.lr`.
     """
     config = _within_budget(config)
     settings: dict[str, Any] = {}
@@ -88,12 +87,11 @@ def resolved(config: Any) -> dict[str, Any]:
 
 
 def _check_keys(settings: Mapping[str, Any]) -> None:
-    """Raise UserError for keys that `+` has added, or `~` has taken away."""
+    """Raise UserError for keys that `+` has added, or `~` has removed."""
     known = Config.__dataclass_fields__
     if unknown := settings.keys() - known.keys():
         raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
-    apart = {*_REFERRED_TO, "lr_factor"}  # not in the settings of a run
-    if missing := known.keys() - settings.keys() - apart:
+    if missing := known.keys() - settings.keys() - {*_REFERRED_TO, "lr_factor"}:
         raise UserError(f"{', '.join(sorted(missing))}: cannot be left out of the settings")
     for part, value in settings.items():
         fields = getattr(known[part].default_factory, "__dataclass_fields__", None)
@@ -102,7 +100,7 @@ def _check_keys(settings: Mapping[str, Any]) -> None:
 
 
 def _within_budget(config: Any) -> Any:
-    """The settings with the steps that the budget pays for, before others refer to them."""
+    """The settings with a budget in forwards converted to steps, before they are resolved."""
     budget = {key: config.budget[key] for key in ("steps", "forwards", "seconds")}
     check_budget(budget)
     config = config.copy()
@@ -140,8 +138,8 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 @cache
 def register() -> None:
-    """Make known what `config.yaml` refers to: the schema, the tables' rows and a resolver."""
+    """Register what `config.yaml` refers to: the schema, the rows of the tables, a resolver."""
     ConfigStore.instance().store(name="schema", node=Config)
     Plugins.instance().register(Cells)
-    # Hydra makes a sweep's folder before any of its runs is looked at
+    # Hydra creates a sweep's folder before zobench checks the names of its runs
     OmegaConf.register_new_resolver("plain_name", plain_name, replace=True)

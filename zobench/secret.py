@@ -1,4 +1,4 @@
-"""Secrets stay out of run folders and logs: refused in settings, blacked out in what is printed."""
+"""Keeps secrets out of run folders and logs: rejects them in settings, redacts them in output."""
 
 import os
 import re
@@ -13,7 +13,7 @@ _TOKEN = re.compile(  # of Hugging Face, W&B, GitHub, AWS, OpenAI and the like
     r"|\bAKIA[0-9A-Z]{16}\b|\bsk-[\w-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
 _HEX = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{40}(?![0-9a-fA-F])")  # an older W&B key
-_COMMIT = re.compile(r"(revision|commit|sha)$")  # what else is 40 hex digits
+_COMMIT = re.compile(r"(revision|commit|sha)$")  # keys whose values also are 40 hex digits
 _SHORTEST = 8  # characters of a value that could be a secret
 
 
@@ -22,13 +22,13 @@ class Secret(UserError):
 
 
 def refuse_secrets(settings: Mapping[str, Any]) -> None:
-    """Raise Secret naming the key, not the value, of a setting that looks like a secret."""
+    """Raise Secret for a setting that looks like one."""
     for key, text in _texts(settings, ""):
         _refuse(key, text)
 
 
 def refuse_in_arguments(arguments: Sequence[str]) -> None:
-    """The same for a command line, which Hydra writes to a sweep's folder."""
+    """Raise Secret for a command line with a secret; Hydra would write it to a sweep's folder."""
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if equals:
@@ -36,14 +36,14 @@ def refuse_in_arguments(arguments: Sequence[str]) -> None:
 
 
 def redacted(text: str) -> str:
-    """The text without the secrets of the environment and what else looks like a token."""
+    """The text without secrets of the environment and texts that look like a token."""
     for value in sorted(_environment(), key=len, reverse=True):
         text = text.replace(value, "[secret]")
     return _TOKEN.sub("[secret]", text)
 
 
 class Redacted:
-    """A stream of text that blacks out what is printed to it."""
+    """A text stream that redacts what is written to it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -78,6 +78,6 @@ def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _environment() -> set[str]:
-    """Values of environment variables that are secrets by their names."""
+    """Values of environment variables whose names mark secrets."""
     named = {value for name, value in os.environ.items() if KEY.search(name)}
     return {value for value in named if len(value) >= _SHORTEST}

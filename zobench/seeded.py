@@ -1,4 +1,4 @@
-"""Draws of one's own: seeded, and without a trace in the global random state."""
+"""Seeded random draws that leave the global random state unchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside the block torch's global generators start from `seed`; outside nothing has changed.
+    """Seed torch's global generators inside the block, and restore them after it.
 
-    For what libraries draw from the global state: classification heads, LoRA, soft prompts.
+    For libraries that draw from the global state: classification heads, LoRA, soft prompts.
     """
-    devices = range(torch.cuda.device_count())  # seeding below reaches every one of them
+    devices = range(torch.cuda.device_count())  # manual_seed seeds all of them
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         yield

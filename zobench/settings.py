@@ -1,4 +1,4 @@
-"""The settings that zobench itself owns: their sections, what values they take, those of a run."""
+"""The typed settings of zobench: sections, valid ranges, and all settings of a run."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ Node = Mapping[str, Any]  # a class (`_target_`) and its arguments
 
 @dataclass
 class Budget:
-    """What a run may spend: one of the three; 2000 steps where none is given."""
+    """The budget of a run: one of the three; 2000 steps if none is given."""
 
     steps: int | None = None  # of the optimizer
     forwards: int | None = None  # train.log_every and train.eval_every then count forwards, too
@@ -26,7 +26,7 @@ class Budget:
 
 @dataclass
 class Train:
-    """On what a run trains, and how."""
+    """How a run trains."""
 
     batch_size: int = 16
     final_lr: float = 1.0  # share of lr left at the last step, reached linearly; 1 is constant
@@ -37,8 +37,10 @@ class Train:
     checkpointing: bool | None = None  # recompute activations, by back-propagation only
     select: str | None = None  # last: test the last weights; null: those with the lowest dev loss
     nonfinite: str | None = None  # skip: leave out steps whose loss is not finite; stop, null: end
-    diverged_above: float | None = None  # end at a training loss of so many times the first line's
-    patience: int | None = None  # end after so many evaluations without a lower loss on dev
+    diverged_above: float | None = (
+        None  # end if the training loss exceeds this multiple of the first
+    )
+    patience: int | None = None  # end after this many evaluations without a lower loss on dev
     log_every: int = 20  # steps per line of metrics.jsonl
     eval_every: int = 200  # steps between evaluations of dev
     keep_weights: bool = True  # leave best.safetensors in the run folder
@@ -47,25 +49,25 @@ class Train:
 
 @dataclass
 class Checkpoint:
-    """What a run that was killed goes on from where its ledger cannot be replayed."""
+    """Checkpoints, from which a run resumes if its ledger cannot be replayed."""
 
     steps: int | None = None  # between two of them
     minutes: float | None = 10.0  # between two of them
-    beside_ledger: bool = False  # also where it can: a long replay then begins at the last one
+    beside_ledger: bool = False  # also if it can: a long replay then begins at the last one
 
 
 @dataclass
 class Retries:
-    """How often a run is tried again within one launch, by kind of failure."""
+    """How often a failed run is retried within one launch, by kind of failure."""
 
-    killed: int = 1  # by a signal, from outside; it goes on from where it was
+    killed: int = 1  # by a signal, from outside; the run resumes
     crash: int = 0
     memory: int = 3  # each with batches in parts of half the size
 
 
 @dataclass
 class Ranks:
-    """Of one run in several processes, which torchrun starts."""
+    """One run in several processes, which torchrun starts."""
 
     check_every: int | None = 100  # steps between comparisons of their weights' hashes
 
@@ -79,7 +81,7 @@ class Evaluation:
 
 @dataclass
 class Table:
-    """What `zobench table` shows of the suite unless told otherwise."""
+    """Defaults of `zobench table` for the suite."""
 
     rows: str = "optimizer"
     columns: str = "task"
@@ -91,9 +93,9 @@ class Table:
 
 @dataclass
 class Published:
-    """Which published numbers stand beside the suite's own: rows of `published.csv`.
+    """The rows of `published.csv` that are shown beside the suite's own numbers.
 
-    A run's method, task and tuning are its choices, under the paper's names where `names` has them.
+    They match a run's choices of method, task and tuning, renamed by `names`.
     """
 
     paper: str | None = None
@@ -106,7 +108,7 @@ class Published:
 
 @dataclass
 class Plot:
-    """What `zobench plot` shows of the suite unless told otherwise; null is the kind's own."""
+    """Defaults of `zobench plot` for the suite; null is the default of the kind."""
 
     kind: str | None = None  # curves, target, pareto or rates; null is curves
     x: str | None = None  # a metric, or for curves also a setting: one point per value
@@ -117,7 +119,7 @@ class Plot:
 
 @dataclass
 class Diagnose:
-    """The search directions against the true gradient, which costs a backward pass each time."""
+    """Compare search directions with the true gradient, at the cost of a backward pass."""
 
     every: int | None = None  # steps between diagnoses; null is never
 
@@ -126,8 +128,8 @@ class Diagnose:
 class RunSettings:
     """The resolved settings of one run.
 
-    plain: all of them as plain data, which config.yaml holds and the run's id is made of; the
-    other fields are what zobench reads, with their types.
+    plain: all settings as plain data, as in config.yaml; the run's id is their hash. The other
+    fields are the typed settings that zobench reads.
     """
 
     plain: Mapping[str, Any]
@@ -153,10 +155,10 @@ class RunSettings:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "RunSettings":
-        """Split plain settings; a setting that an older run does not have is the default.
+        """Parse plain settings; settings that an older run lacks get their defaults.
 
         Raises:
-            UserError: for one that is missing, unknown, of the wrong type or out of its range.
+            UserError: for a setting that is missing, unknown, of the wrong type or out of range.
         """
         own = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
         for name in _NEEDED - own.keys():
@@ -177,8 +179,7 @@ class RunSettings:
     def halved(self, times: int) -> "RunSettings":
         """The settings with parts of batches halved so many times, down to single examples.
 
-        A step's batch stays what it is, evaluated in parts whose mean is exact; numbers may differ
-        in their last bits.
+        The batch of a step and its loss are the same, up to the last bits.
         """
         if not times:
             return self
@@ -189,7 +190,7 @@ class RunSettings:
         return RunSettings.of({**self.plain, "train": train, "evaluation": evaluation})
 
     def can_be_halved(self, times: int) -> bool:
-        """Whether halving once more changes anything; what is captured on a GPU takes no parts."""
+        """Whether halving once more changes anything; captured steps have no parts."""
         if self.optimizer.get("graph"):
             return False
         return self.halved(times + 1) != self.halved(times)
@@ -207,11 +208,11 @@ SECTIONS: Mapping[str, type] = {
 _NODES = ("model", "tuning", "task", "optimizer")
 _NEEDED = {*_NODES, "seed", "budget", "train", "evaluation"}
 _HASHED = ("model", "tuning", "task", "optimizer", "train", "evaluation", "seed")
-_MOST = 2**63 - 1  # what an int64 holds
+_MOST = 2**63 - 1  # the largest int64
 
 
 def _typed(section: type, given: Any, key: str) -> Any:
-    """The section's dataclass; UserError for keys and types that it does not have."""
+    """The section's dataclass; UserError for unknown keys and wrong types."""
     if not isinstance(given, Mapping):
         raise UserError(f"{key}={given}: expected a mapping")
     check({key: {**given, "_target_": f"{__name__}.{section.__name__}"}})
@@ -268,7 +269,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _check_ranges(settings: RunSettings) -> None:
-    """Raise UserError for a setting of ours that no run could work with."""
+    """Raise UserError for a setting out of its range."""
     for key, (allowed, words) in _RANGES.items():
         value = attrgetter(key)(settings)
         if not allowed(value):
@@ -287,13 +288,13 @@ def _check_numbers(node: Any, key: str = "") -> None:
     elif isinstance(node, float) and not math.isfinite(node):
         raise UserError(f"{key}={node}: must be a finite number")
     elif isinstance(node, int) and abs(node) > _MOST:
-        raise UserError(f"{key}={node}: too large, the most is {_MOST}")
+        raise UserError(f"{key}={node}: too large, the limit is {_MOST}")
     elif isinstance(node, int) and key.endswith("seed") and node < 0:
         raise UserError(f"{key}={node}: must not be negative")
 
 
 def _check_sizes(task: Mapping[str, Any]) -> None:
-    """Raise UserError for a number of examples that is none; null is all there are."""
+    """Raise UserError for an invalid number of examples; null means all."""
     sizes = task.get("sizes")
     if not isinstance(sizes, Mapping):
         return
@@ -309,11 +310,11 @@ def identity(plain: Mapping[str, Any]) -> str:
     Nulls are dropped, so a new optional setting does not rename older runs.
     """
     parts = canonical({part: plain[part] for part in _HASHED})
-    # Where older runs have their steps; what a budget in forwards pays for is in them, too.
+    # older runs have the budget here; a budget in forwards is already converted to steps
     parts["train"] |= canonical({key: plain["budget"][key] for key in ("steps", "seconds")})
     arithmetic = parts["optimizer"].get("arithmetic")
     if isinstance(arithmetic, dict) and arithmetic.get("rounding") == "compensated":
-        arithmetic["walk"] = "scratch"  # which older runs took
+        arithmetic["walk"] = "scratch"  # as in older runs
     if diagnosed := canonical(plain["diagnose"]):
         parts["diagnose"] = diagnosed
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
@@ -321,6 +322,7 @@ def identity(plain: Mapping[str, Any]) -> str:
 
 
 def canonical(value: Any) -> Any:
+    """The value without nulls, and with integral floats as ints."""
     if isinstance(value, Mapping):
         return {k: canonical(v) for k, v in value.items() if v is not None}
     if isinstance(value, float) and value.is_integer():

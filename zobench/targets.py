@@ -1,7 +1,7 @@
-"""What a config may name as `_target_`, which is code that will run.
+"""Restricts the code that a `_target_` may name, before anything is imported.
 
-zobench's own, torch's optimizers, transformers' model configs, and what the user put into a Python
-file of a `--config-dir`. Whether a name is one of these is known before anything is imported.
+Allowed are zobench, torch's optimizers, transformers' model configs, and Python files of a
+`--config-dir`.
 """
 
 import importlib
@@ -16,14 +16,14 @@ from typing import Any
 
 from zobench.errors import UserError
 
-FOLDERS = "ZOBENCH_CONFIG_DIRS"  # environment variable: folders whose Python files may be named
+FOLDERS = "ZOBENCH_CONFIG_DIRS"  # environment variable: folders whose Python files are allowed
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _OURS = re.compile(r"zobench\..+|torch\.optim\..+|transformers\.[A-Za-z]\w*Config")
-_HOMES = ("zobench.", "torch.optim.", "transformers.")  # where those are defined
+_HOMES = ("zobench.", "torch.optim.", "transformers.")  # packages that define them
 
 
 def admit(folder: Path) -> None:
-    """Let configs name what is in the folder's Python files, here and in the runs to come."""
+    """Allow the folder's Python files, in this process and in those of the runs."""
     place = str(folder.expanduser().resolve())
     for name in (FOLDERS, "PYTHONPATH"):
         others = [path for path in os.environ.get(name, "").split(os.pathsep) if path != place]
@@ -32,17 +32,13 @@ def admit(folder: Path) -> None:
 
 
 def located(target: Any, key: str) -> Any:
-    """The object that a `_target_` names.
-
-    Raises UserError for one that no config may name, without importing it, and for one that is not
-    there.
-    """
+    """The object that a `_target_` names; UserError if it is not allowed or does not exist."""
     named = f"{key}._target_={target}" if key else f"_target_={target}"
     if not isinstance(target, str) or not _DOTTED.fullmatch(target):
         raise UserError(f"{named}: expected a dotted name, such as zobench.zo.rules.sgd.SGD")
-    own = not _OURS.fullmatch(target)
+    of_user = not _OURS.fullmatch(target)
     module, _, name = target.rpartition(".")
-    if own and not _of_the_users(module):
+    if of_user and not _in_admitted_folder(module):
         raise UserError(
             f"{named}: a config names only what is in zobench or torch.optim, and Python files in"
             " the folder given by --config-dir"
@@ -52,7 +48,7 @@ def located(target: Any, key: str) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{named}: cannot be imported ({error})") from None
     home = f"{getattr(found, '__module__', '')}."
-    if not own and not home.startswith(_HOMES):
+    if not of_user and not home.startswith(_HOMES):
         raise UserError(f"{named}: is not defined there, but in {home[:-1] or 'no module'}")
     return found
 
@@ -70,16 +66,16 @@ def targets_in(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from targets_in(value, f"{key}.{place}")
 
 
-def _of_the_users(module: str) -> bool:
-    """Whether a module is, and when imported will be, a file of an admitted folder."""
+def _in_admitted_folder(module: str) -> bool:
+    """Whether importing the module loads a file of an admitted folder."""
     folders = [path for path in os.environ.get(FOLDERS, "").split(os.pathsep) if path]
     if not folders:
         return False
     sys.path[:0] = [path for path in folders if path not in sys.path]
     top, *below = module.split(".")
     try:
-        spec = importlib.util.find_spec(top)  # of a module without a dot this imports nothing
-    except ValueError:  # a module that was made without one
+        spec = importlib.util.find_spec(top)  # imports nothing, since the name has no dot
+    except ValueError:  # a module without a spec
         return False
     for part in below:
         places = spec.submodule_search_locations if spec else None
@@ -90,5 +86,5 @@ def _of_the_users(module: str) -> bool:
 
 
 def _lies_in(folder: str, top: str, file: Path) -> bool:
-    """Whether the file is FOLDER/top.py or below FOLDER/top: not in an environment beside them."""
+    """Whether the file is FOLDER/top.py or below FOLDER/top, not in an environment in FOLDER."""
     return file.is_relative_to(folder) and file.relative_to(folder).parts[0] in (top, f"{top}.py")

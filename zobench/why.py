@@ -1,4 +1,4 @@
-"""`zobench why KEY`: which file, row of a table or override a composed setting is from."""
+"""`zobench why KEY`: the file, table row or override that a composed setting comes from."""
 
 import argparse
 import copy
@@ -20,8 +20,8 @@ from zobench.hydra_app import ready
 from zobench.paths import PACKAGE_DIR
 from zobench.schema import resolved
 
-_REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([\w.]+)\}")  # an interpolation that is nothing else
-_COMPUTED = {  # settings that follow from others after they are composed (zobench.schema.resolved)
+_REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([\w.]+)\}")  # a value that is one interpolation
+_COMPUTED = {  # settings that zobench.schema.resolved computes from others
     "optimizer.lr": "lr_factor",
     "budget.steps": "budget.forwards",
     "train.log_every": "budget.forwards",
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
 
 class Composition:
-    """What Hydra composes of a command line, and what of it each file holds."""
+    """The config that Hydra composes from a command line, and the content of each file."""
 
     def __init__(self, overrides: Sequence[str], config_dir: str | None = None) -> None:
         loader = ConfigLoaderImpl(search_path(config_dir))
@@ -47,7 +47,7 @@ class Composition:
         with open_dict(own):
             del own["hydra"]
         self.settings = resolved(own)
-        self._files: list[tuple[str, str, Any]] = []  # package, place and content, in their order
+        self._files: list[tuple[str, str, Any]] = []  # package, place and content, in Hydra's order
         sources = [*loader.get_sources(), Cells("zobench", "cells://")]
         for default in loader.compute_defaults_list("config", words, RunMode.MULTIRUN).defaults:
             path = str(default.config_path)
@@ -59,7 +59,7 @@ class Composition:
         self._typed = [word.lstrip("+").partition("=")[::2] for word in words]
 
     def keys(self, below: str) -> list[str]:
-        """The keys of all single values at or below a key; UserError where there is none."""
+        """The keys of all single values at or below a key; UserError if there are none."""
         everything = {**_leaves(self.settings), **_leaves(_plain(self.config, _GROUPS))}
         found = [key for key in everything if key == below or key.startswith(f"{below}.")]
         if below and not found:
@@ -69,12 +69,12 @@ class Composition:
         return found or list(everything)
 
     def value(self, key: str) -> Any:
-        """What a run has there."""
+        """The value of a key in a run."""
         found = _select(self.settings, key)
         return _select(_plain(self.config, _GROUPS), key) if found is _NOTHING else found
 
     def sources(self, key: str) -> list[Source]:
-        """All that set a key, of which the last one counts."""
+        """All places that set a key; the last one counts."""
         found = []
         for package, place, content in self._files:
             inner = key if not package else key.removeprefix(f"{package}.")
@@ -87,7 +87,7 @@ class Composition:
         return found
 
     def history(self, key: str, indent: int = 1) -> Iterator[str]:
-        """A line for each place that set the key, and what it refers to."""
+        """A line for each place that sets the key, and for its references."""
         found = self.sources(key)
         for value, place in found:
             yield f"{'  ' * indent}{_shown(value):<12} {place}"
@@ -106,7 +106,7 @@ class Composition:
             yield from self.history(cause, indent + 1)
 
     def place(self, key: str) -> str:
-        """The last place that set a key, or what the value is computed from."""
+        """The last place that sets a key, or the setting that it is computed from."""
         if (cause := _COMPUTED.get(key)) and self._counts(cause):
             return f"computed from {cause}"
         found = self.sources(key)
@@ -117,7 +117,7 @@ class Composition:
         return found[-1].place if found else "not set"
 
     def swept(self, key: str) -> str | None:
-        """The values that the experiment's grid goes through."""
+        """The values of the key in the experiment's grid."""
         params = self.config.hydra.sweeper.params or {}
         return None if key not in params else str(params[key])
 
@@ -130,7 +130,7 @@ _NOTHING = object()
 
 
 def _plain(config: Any, names: Sequence[str]) -> dict[str, Any]:
-    """What `resolved` leaves out, as it was composed."""
+    """The groups that `resolved` leaves out, unresolved."""
     kept = {name: config[name] for name in names if name in config}
     return {
         name: OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
@@ -184,26 +184,26 @@ def main(arguments: list[str]) -> int:
     """Command line of `zobench why`: the history of a setting, or the source of each below it."""
     parser = argparse.ArgumentParser(
         prog="zobench why",
-        description="Say where a setting of a run comes from: every file, row of a table and"
-        " override that sets it, in their order, of which the last counts. Of a section the last"
-        " one of each setting; without KEY of all.",
+        description="Show where a setting of a run comes from: every file, table row and override"
+        " that sets it; the last one counts. For a section, show the last source of each setting;"
+        " without KEY, of all settings.",
         epilog="example: zobench why optimizer.lr experiment=mezo_opt13b optimizer=mezo",
     )
     parser.add_argument("key", metavar="KEY", nargs="?", default="", help="such as optimizer.lr")
-    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="as a run gets them")
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="those of the run")
     parser.add_argument("--config-dir", "-cd", help="folder of your own configs")
-    given = parser.parse_intermixed_args(arguments)
-    key, overrides = given.key, given.overrides
+    args = parser.parse_intermixed_args(arguments)
+    key, overrides = args.key, args.overrides
     if "=" in key:
         key, overrides = "", [key, *overrides]
-    ready([*overrides, *(["--config-dir", given.config_dir] if given.config_dir else [])])
-    composition = Composition(overrides, given.config_dir and os.path.abspath(given.config_dir))
+    ready([*overrides, *(["--config-dir", args.config_dir] if args.config_dir else [])])
+    composition = Composition(overrides, args.config_dir and os.path.abspath(args.config_dir))
     keys = composition.keys(key)
     if keys == [key]:
         print(f"{key} = {_shown(composition.value(key))}")
         print("\n".join(composition.history(key)))
         if (values := composition.swept(key)) is not None:
-            print(f"the grid goes through {values}")
+            print(f"the grid sweeps over {values}")
         return 0
     lines = [f"{name} = {_shown(composition.value(name))}" for name in keys]
     width = min(50, max(map(len, lines)))

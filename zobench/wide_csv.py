@@ -1,4 +1,4 @@
-"""Records of a comma-separated file, whatever the length of a cell."""
+"""Records of a CSV file with cells of any length."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -6,14 +6,13 @@ from pathlib import Path
 
 from zobench.errors import UserError
 
-_WIDEST = 2**31 - 1  # letters of a cell: what fits a C long everywhere
+_WIDEST = 2**31 - 1  # characters of a cell: the largest C long on all systems
 
 
 def csv_records(lines: Iterable[str], path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Each record with the line that it begins on; UserError where quotation marks do not fit.
+    """Each record with the number of its first line; UserError for mismatched quotation marks.
 
-    The module's limit is one for the whole process: it is raised while a record is read, and is
-    what it was in between.
+    The csv module's limit is global, so it is raised only while a record is read.
     """
     reader = csv.reader(lines, strict=True)
     while True:

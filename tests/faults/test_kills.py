@@ -93,5 +93,5 @@ def test_a_ledger_cut_at_every_byte_of_its_tail(
         folder.ledger.write_bytes(whole[:size])
         steps = len(recover(folder.ledger).records)
         assert run.attempt("cut") == 0
-        assert f"{steps} from the ledger" in folder.log.read_text()
+        assert f"{steps} steps from the ledger" in folder.log.read_text()
         run.check("cut")

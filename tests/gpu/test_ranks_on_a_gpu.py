@@ -33,4 +33,4 @@ def test_a_rank_without_a_gpu_of_its_own_is_told_so(team: Team) -> None:
     """Unless all are to share one."""
     size = torch.cuda.device_count() + 1
     assert team(size, *overrides("device=cuda", "optimizer=mezo"), at="many")[-1] == 1
-    assert "has no GPU of its own" in read_json(folder_in(team, "many").failure)["reason"]
+    assert "there is no GPU for rank" in read_json(folder_in(team, "many").failure)["reason"]

@@ -12,7 +12,7 @@ from zobench.errors import UserError
 from zobench.launch import process
 from zobench.launch.job import Job, described, ended_by, tail_of
 from zobench.launch.process import attempt, note_begin
-from zobench.run.checkpoint import _Summed
+from zobench.run.checkpoint import _CRCFile
 from zobench.run.folder import RunFolder, read_json
 from zobench.settings import Budget, Evaluation, RunSettings, Train
 
@@ -39,7 +39,7 @@ def failing(error: BaseException) -> object:
 def test_a_failure_has_a_kind_and_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """What the user can mend, what the machine lacks, and what is a defect are told apart."""
+    """Faults of the user, of the machine and of the code have different kinds."""
     error, begins = CASES[kind]
     monkeypatch.setattr(process, "run", failing(error))
     folder = RunFolder(tmp_path)
@@ -54,12 +54,12 @@ def test_a_failure_has_a_kind_and_one_line(
     assert ("Traceback" in folder.log.read_text()) == (kind != "data")
 
 
-def test_a_full_disk_is_named_whoever_meets_it() -> None:
+def test_a_full_disk_is_named_in_all_errors() -> None:
     """The system's error, with its file; torch's and safetensors', which wrap it in their own."""
     with pytest.raises(OSError) as full, Path("/dev/full").open("wb", buffering=0) as file:
         file.write(b"x")
     assert described(full.value)[0] == "disk"
-    summed = _Summed()
+    summed = _CRCFile()
     with Path("/dev/full").open("wb", buffering=0) as file, pytest.raises(Exception) as wrapped:
         summed.file = file
         torch.save({"x": torch.zeros(10)}, summed)  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def test_the_end_of_a_long_log_is_kept(tmp_path: Path) -> None:
     assert tail_of(tmp_path / "none") == []
 
 
-def test_killed_for_want_of_memory_is_told_from_killed() -> None:
+def test_killed_for_memory_differs_from_killed() -> None:
     """The system counts its kills."""
     assert ended_by(9, memory=True)[0] == "memory"
     assert ended_by(9, memory=False) == ("killed", "killed by signal 9")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.run.attempts import status_of as exit_status_of
 from zobench.launch.job import Job
-from zobench.launch.process import ForkServer, dismiss, run_jobs
+from zobench.launch.process import ForkServer, close_server, run_jobs
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.runner import run
 
@@ -51,7 +51,7 @@ def test_a_forked_run_has_the_bits_of_any_other(
 
 
 def test_a_crash_stays_with_its_run(server: ForkServer, prepare: Callable[..., RunFolder]) -> None:
-    """A run that aborts is reported with its signal, one with a bad target fails; others go on."""
+    """An aborted run is reported with its signal, one with a bad target fails; others continue."""
     aborting = prepare("aborting", logger={"_target_": "tests.run.killer.abort"})
     assert status_of(server, aborting) == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in aborting.log.read_text()
@@ -64,7 +64,7 @@ def test_a_crash_stays_with_its_run(server: ForkServer, prepare: Callable[..., R
 def test_a_nursery_that_was_killed_is_replaced(
     monkeypatch: pytest.MonkeyPatch, prepare: Callable[..., RunFolder]
 ) -> None:
-    """The run that it was asked for is reported as killed, and the next one runs."""
+    """The requested run is reported as killed, and the next one runs."""
     killed = ForkServer()
     os.kill(killed._process.pid, signal.SIGKILL)
     killed._process.wait()
@@ -73,4 +73,4 @@ def test_a_nursery_that_was_killed_is_replaced(
     assert (first.status, first.kind) == ("failed", "killed")
     [second] = run_jobs(Job.begun(prepare("second").path))
     assert second.status == "done"
-    assert dismiss() == 0
+    assert close_server() == 0

@@ -79,17 +79,17 @@ def test_the_plan_has_as_many_runs_as_there_will_be(
 
 
 def test_retries_are_counted_by_kind(compose: Callable[..., dict[str, Any]]) -> None:
-    """Batches are halved for want of memory while there are halves; bad data are not retried."""
+    """After running out of memory, batches are halved if possible; bad data are not retried."""
     sizes = ("train.batch_size=4", "evaluation.batch_size=2", "retries.memory=9")
     settings = compose(*sizes)
     retries = Retries(RunSettings.of(settings), 0)
-    assert retries.again("killed") == "retry 1 of 1"
-    assert [retries.again(kind) for kind in ("killed", "crash", "data", "disk")] == [None] * 4
-    assert retries.again("memory") == "retry 1 of 9, batches in parts of half the size"
-    assert retries.again("memory") is not None and retries.halved == 2
-    assert retries.again("memory") is None and retries.halved == 2
+    assert retries.next("killed") == "retry 1 of 1"
+    assert [retries.next(kind) for kind in ("killed", "crash", "data", "disk")] == [None] * 4
+    assert retries.next("memory") == "retry 1 of 9, batches in parts of half the size"
+    assert retries.next("memory") is not None and retries.halved == 2
+    assert retries.next("memory") is None and retries.halved == 2
     captured = Retries(RunSettings.of(compose(*sizes, "optimizer.graph=true")), 0)
-    assert captured.again("memory") is None
+    assert captured.next("memory") is None
 
 
 def test_only_a_sweep_leaves_its_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ forked = pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are
 def launcher(*overrides: str) -> DictConfig:
     """The composed settings of Hydra's launcher."""
     register()
-    launchers.attend()
+    launchers.install_hooks()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = hydra.compose("config", list(overrides), return_hydra_config=True)
     config.hydra.runtime.choices = {}
@@ -107,7 +107,7 @@ def test_a_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     launch_log.begin(str(tmp_path), "s", [], 3)
     monkeypatch.setattr(Job, "results", Job.results)  # put back afterwards
     monkeypatch.setattr(Job, "_results_timeout_s", 0)  # for a shared file system to show the file
-    launchers._outlast_lost_jobs()
+    launchers._tolerate_lost_jobs()
     launched = tmp_path / "s" / "run"
     executor = LocalExecutor(tmp_path / "jobs")
 
@@ -214,7 +214,7 @@ def test_local_runs_save_when_their_command_ends(
 def test_a_queued_job_saves_and_is_queued_again(
     sweep: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    """At submitit's signal the run saves; the job starts anew and ends as if nothing had been."""
+    """At submitit's signal the run saves; the job starts again and ends with the same result."""
     lasting = ("budget.steps=3000", "hydra/launcher=submitit_local", "seed=0,1")
     process = sweep(*SHORT, *lasting)
     wait_for(lambda: len(list(tmp_path.glob("runs/s/*/ledger.bin"))) == 2)
@@ -223,7 +223,7 @@ def test_a_queued_job_saves_and_is_queued_again(
     os.kill(job, signal.SIGUSR2)
     status, out, err = ended(process)
     assert status == 0 and "2 runs: 2 done" in out, err
-    went_on = ["continued" in (path / "stderr.log").read_text() for path in folders(tmp_path)]
+    went_on = ["resumed" in (path / "stderr.log").read_text() for path in folders(tmp_path)]
     assert sorted(went_on) == [False, True]
     logs = [path.read_text() for path in (tmp_path / "runs" / "s" / ".submitit").glob("*/*.out")]
     assert sorted(log.count("Loading pickle") for log in logs) == [1, 2]
@@ -231,7 +231,7 @@ def test_a_queued_job_saves_and_is_queued_again(
 
 @forked
 @pytest.mark.faults
-def test_a_killed_job_goes_on_when_launched_again(
+def test_a_killed_job_resumes_at_the_next_launch(
     sweep: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     """The command counts it as failed, waits for the rest, and names its log."""

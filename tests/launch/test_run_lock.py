@@ -54,7 +54,7 @@ def from_elsewhere(folder: Path) -> None:
     (folder / LOCK).write_text("\n".join(named) + "\n")
 
 
-def test_a_second_process_is_told_who_has_the_run(
+def test_a_second_process_learns_the_owner_of_the_run(
     holder: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     """Busy names process and machine, and comes soon; the lock stays its owner's."""
@@ -111,7 +111,7 @@ def test_a_lock_that_is_taken_while_a_nameless_one_is_removed_stays(
     assert [path.name for path in tmp_path.iterdir()] == [LOCK]
 
 
-def test_another_machines_lock_is_respected_while_it_is_heard(
+def test_another_machines_lock_is_respected_while_it_has_a_heartbeat(
     holder: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process cannot be looked for here: the heartbeat says whether it lives."""
@@ -142,7 +142,7 @@ def test_who_loses_its_claim_ends(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked")
-def test_a_paused_owner_that_goes_on_writes_nothing(
+def test_a_paused_owner_that_continues_writes_nothing(
     compose: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     """It stands still in a step until another is in a later one; the run's bits are as undisturbed.

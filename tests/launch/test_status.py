@@ -33,7 +33,7 @@ def suite(compose: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..
     return folder_of
 
 
-def test_every_state_is_told(
+def test_every_state_is_shown(
     suite: Callable[..., RunFolder], command: Command, tmp_path: Path
 ) -> None:
     """Done ones are counted; of the others each is named, with what there is to say."""
@@ -60,7 +60,7 @@ def test_every_state_is_told(
     assert "  diverged: b: the loss is nan at step 3" in rest
     assert f"  running: f: step 20/40; process {os.getpid()} on " in out
     assert "  failed: c: memory: CUDA out of memory" in rest and "c/stderr.log" in out
-    assert "  stopped: d: step 20/40; launched again, it goes on" in rest
+    assert "  stopped: d: step 20/40; the next launch resumes it" in rest
     assert "e/result.json: damaged" in out
 
 
@@ -77,7 +77,7 @@ def test_a_run_whose_owner_is_gone_is_stopped(
     assert out.startswith("s: 1 runs: 1 stopped\n")
 
 
-def test_a_suite_that_is_not_there_is_said_so(command: Command) -> None:
+def test_a_missing_suite_is_an_error(command: Command) -> None:
     """With where it was looked for."""
     status, _, err = command("status", "nothing")
     assert status == 1 and "no suite 'nothing' in " in err and len(err.splitlines()) == 1
@@ -87,7 +87,7 @@ def test_a_suite_that_is_not_there_is_said_so(command: Command) -> None:
 def test_a_damaged_file_is_named_at_the_next_launch(
     command: Command, tmp_path: Path, name: str
 ) -> None:
-    """The run fails with the file's name; nothing is begun anew over it, nor skipped."""
+    """The run fails with the file's name; it is neither restarted nor skipped."""
     options = ("budget.steps=2", "logger=none", "task=quadratic_columns", "threads=1")
     assert command(*options)[0] == 0
     [folder] = (tmp_path / "runs" / "scratch").iterdir()

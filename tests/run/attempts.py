@@ -1,4 +1,4 @@
-"""Runs on the tiny model that are killed and go on, and what of them must be the same."""
+"""Runs on the tiny model that are killed and resume, and the files that must be the same."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ class Attempts:
         self.settings = compose(*SMALL, f"runs_root={root}", *overrides)
 
     def attempt(self, at: str, **replaced: Any) -> int | None:
-        """Begin the run, or go on with it; the exit status, -N for signal N."""
+        """Begin or resume the run; the exit status, -N for signal N."""
         folder = self.folder(at)
         choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": "o"}
         meta = {"id": "0" * 8, "name": at, "suite": "s", "seed": 0, "choices": choices}
@@ -44,13 +44,13 @@ class Attempts:
         return self.attempt(at, logger=logger, **replaced)
 
     def count(self) -> int:
-        """How many instants there are in a run that nobody kills, which becomes `whole`."""
+        """The number of instants in an uninterrupted run, which becomes `whole`."""
         assert self.killed("whole", -1) == 0
         self.instants = int((self.folder("whole").path / COUNTS).read_text())
         return self.instants
 
     def survive(self, instants: Iterable[int]) -> None:
-        """Killed at each of these instants, the run goes on and ends with the bits of `whole`."""
+        """Killed at each of these instants, the run resumes and ends with the bits of `whole`."""
         for instant in instants:
             at = f"at-{instant}"
             assert self.killed(at, instant) == -signal.SIGKILL

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zobench.run.checkpoint import _Summed
+from zobench.run.checkpoint import _CRCFile
 from zobench.run.loggers.none import NoLogger
 from zobench.run.metrics_log import MetricsLog
 from zobench.run.steps import Steps
@@ -37,7 +37,7 @@ class Killer(NoLogger):
         self._around(Steps, "taken")
         self._around(Path, "replace")
         self._around(Path, "unlink")
-        self._around(_Summed, "write", every=40)
+        self._around(_CRCFile, "write", every=40)
         self._around(MetricsLog, "write", self._half_a_row)
         self._around(Ledger, "_write", self._half_an_entry)
 

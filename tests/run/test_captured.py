@@ -19,7 +19,7 @@ from zobench.models.loaded import LoadedModel
 from zobench.run import captured
 from zobench.run.captured import CapturedLoss, why_not
 from zobench.run.folder import RunFolder
-from zobench.run.runner import made_of, run
+from zobench.run.runner import prepare_run, run
 from zobench.settings import RunSettings
 from zobench.tasks.batch import Batch
 from zobench.tasks.problem import Indices
@@ -100,7 +100,7 @@ def test_captured_losses_are_those_of_the_same_batches_launched(
     monkeypatch: pytest.MonkeyPatch,
     row: str,
 ) -> None:
-    """To the bit, whatever a method does to the weights between them and whoever looks on."""
+    """Bit for bit, for all methods, with and without a diagnosis."""
     words = f"optimizer={row}".split()
     recorded = list(read(carry_out(*words).ledger))
     captures = "stochastic" not in row and "forward_gradient" not in row
@@ -121,7 +121,7 @@ def test_captured_losses_are_those_of_the_same_batches_launched(
 
 
 @pytest.mark.usefixtures("recorder")
-def test_a_run_that_goes_on_finds_what_it_would_have_found(
+def test_a_resumed_run_gets_the_same_bits(
     carry_out: Callable[..., RunFolder],
 ) -> None:
     """The first loss of a shape comes from its graph, as later ones do."""
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_finds_what_it_would_have_found(
 def batch_of(compose: Compose, *words: str) -> tuple[Any, Any, Batch]:
     """A model, its problem, and a batch of three."""
     settings = compose("logger=none", *SIZES, *words)
-    made = made_of(RunSettings.of(settings), CPU)
+    made = prepare_run(RunSettings.of(settings), CPU)
     batch: Any = made.problem.batch([0, 1, 2])
     return made.model, made.problem, batch
 
@@ -143,7 +143,7 @@ TASKS = [(), ("task.loss=answer",), ("task.loss=sequence",), ("model.head=classi
 
 @pytest.mark.parametrize("words", TASKS)
 def test_filler_changes_no_loss(compose: Compose, words: Sequence[str]) -> None:
-    """Nor what is said of an example; no row gets longer than the model takes."""
+    """Nor the outputs of an example; no row gets longer than the model allows."""
     model, problem, batch = batch_of(compose, *words)
     width = batch.input_ids.shape[1]
     for longest in (width, width + 1, 4 * width):
@@ -174,11 +174,11 @@ def test_shapes_are_few(compose: Compose) -> None:
 
 @pytest.fixture
 def alone(compose: Compose, recorder: Recorder) -> Iterator[Callable[..., Any]]:
-    """`alone(most=2)`: a captured loss, its model and problem, and batches of different shapes."""
+    """`alone(limit=2)`: a captured loss, its model and problem, and batches of different shapes."""
 
     def make(**options: Any) -> Any:
         settings = compose("logger=none", *SIZES)
-        made = made_of(RunSettings.of(settings), CPU)
+        made = prepare_run(RunSettings.of(settings), CPU)
         optimizer: Any = build_optimizer(settings["optimizer"], made.trainable, made.model)
         optimizer.engine.bare = True
         loss = CapturedLoss(made.problem.loss, optimizer.engine, recorder, **options)
@@ -190,8 +190,8 @@ def alone(compose: Compose, recorder: Recorder) -> Iterator[Callable[..., Any]]:
 
 
 def test_graphs_are_at_most_so_many(alone: Callable[..., Any], recorder: Recorder) -> None:
-    """The one that was not used for longest is recorded again when it is needed again."""
-    loss, model, _, (one, two, three) = alone(most=2)
+    """The least recently used graph is dropped, and recorded again when it is needed."""
+    loss, model, _, (one, two, three) = alone(limit=2)
     for batch, count in ((one, 1), (two, 2), (one, 2), (three, 3), (one, 3), (two, 4), (two, 4)):
         loss(model, batch)
         assert recorder.recorded == count
@@ -224,7 +224,7 @@ def test_weights_that_have_moved_are_found_again(
 def test_a_forward_that_cannot_be_recorded_is_launched(
     alone: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line says why, and recording is not tried again; asked for, it is an error."""
+    """One line gives the reason, and there is no second attempt; if required, it is an error."""
 
     def fails(_: Callable[[], Tensor]) -> Callable[[], Tensor]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
@@ -235,7 +235,7 @@ def test_a_forward_that_cannot_be_recorded_is_launched(
     loss(model, two)
     said = "model.capture: forwards are launched one by one: operation not permitted when stream"
     assert capsys.readouterr().out == f"{said} is capturing\n"
-    loss, model, _, (one, *_) = alone(must=True)
+    loss, model, _, (one, *_) = alone(required=True)
     loss._record = fails
     with pytest.raises(UserError, match=r"^model\.capture=true: capturing a forward failed: op"):
         loss(model, one)
@@ -243,7 +243,7 @@ def test_a_forward_that_cannot_be_recorded_is_launched(
 
 REASONS = {
     (): "a CUDA device",
-    ("optimizer=adamw",): "only what a zeroth-order optimizer evaluates",
+    ("optimizer=adamw",): "only losses of a zeroth-order optimizer",
     ("optimizer.pack=2", "tuning=lora"): "optimizer.pack",
     ("arithmetic=stochastic", "model.dtype=bfloat16"): "arithmetic=stochastic",
     ("optimizer.graph=true",): "optimizer.graph=true",
@@ -254,9 +254,9 @@ REASONS = {
 def test_what_cannot_be_captured_is_refused_in_a_sentence(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    """Where it is asked for; where it is not, it is not done."""
+    """If capture is required; otherwise forwards are launched one by one."""
     settings = compose("logger=none", *SIZES, *words)
-    made = made_of(RunSettings.of(settings), CPU)
+    made = prepare_run(RunSettings.of(settings), CPU)
     optimizer = build_optimizer(settings["optimizer"], made.trainable, made.model)
     asked = made.problem.loss, made.model, lambda: made.problem.batch([0])
     if words:
@@ -273,7 +273,7 @@ def test_rows_of_one_length_at_a_time_and_texts_are_not_captured(
     """How often the model is called depends on the rows there."""
     monkeypatch.setattr(captured, "CUDA", "cpu")
     settings = compose("logger=none", *SIZES)
-    made = made_of(RunSettings.of(settings), CPU)
+    made = prepare_run(RunSettings.of(settings), CPU)
     asked = made.model, lambda: made.problem.batch([0])
     assert why_not(*asked) is None
     assert "ranks" in str(why_not(*asked, ranks=2))

@@ -54,7 +54,7 @@ def test_a_damaged_one_is_named_and_the_one_before_is_read(
 
 
 def test_minutes_come_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where no number of steps is given; a save starts the minutes anew."""
+    """Also without a number of steps; a save restarts the minutes."""
     now = [0.0]
     monkeypatch.setattr("zobench.run.checkpoint.time.monotonic", lambda: now[0])
     checkpoints = Checkpoints(tmp_path, None, 2.0)

@@ -54,7 +54,7 @@ def test_order_changes_with_the_seed_and_from_epoch_to_epoch() -> None:
     assert len({tuple(order) for order in orders}) == 9
 
 
-def test_whoever_sits_an_epoch_out_changes() -> None:
+def test_the_unused_examples_of_an_epoch_change() -> None:
     """No example is left out for good by a batch size that does not divide the data."""
     met = {i for n in range(20) for i in epoch(n, size=10, batch_size=4, seed=0)}
     assert met == set(range(10))

@@ -89,7 +89,7 @@ def test_too_many_skips_in_a_row_end_the_run(
     folder = begin(f"optimizer={optimizer}", "train.nonfinite=skip", "budget.steps=30")
     result = run(folder)
     assert result["status"] == "diverged"
-    assert f"{MOST_IN_A_ROW} steps in a row" in result["reason"]
+    assert f"{MOST_IN_A_ROW} skipped steps in a row" in result["reason"]
     assert result["steps"] == result["skipped_steps"] == MOST_IN_A_ROW
 
 
@@ -136,7 +136,7 @@ def still(optimizer: str) -> list[str]:
 
 
 def test_patience_counts_evaluations_without_a_lower_loss() -> None:
-    """Equal, higher and missing losses are not better; a lower one begins the count anew."""
+    """Equal, higher and missing losses are not better; a lower one resets the count."""
     patience = Patience(3)
     for loss, since in ((2.0, 0), (2.0, 1), (math.nan, 2), (1.5, 0), (1.7, 1), (1.6, 2)):
         patience.evaluated(loss)

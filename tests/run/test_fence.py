@@ -10,7 +10,7 @@ import pytest
 
 from zobench.run import fence as module
 from zobench.run.durable import renewed, write_durably
-from zobench.run.fence import UNFINISHED, Fence, fence_of, put_up, take_down
+from zobench.run.fence import UNFINISHED, Fence, fence_of, install_fence, remove_fence
 
 FILES = {"result.json": b"old", "metrics.jsonl": b"1\n2\n", "best.partial": b"weights"}
 
@@ -74,7 +74,7 @@ def test_whenever_it_is_taken_over_nothing_of_it_is_written(
 
     That is the moment that no look can close; what was written by then stays, and no more comes.
     """
-    monkeypatch.setattr(module, "_DOUBT", 0.0)
+    monkeypatch.setattr(module, "_GRACE", 0.0)
     for n in itertools.count(1):
         folder = tmp_path / f"lost-{n}"
         (folder / "model").mkdir(parents=True)
@@ -98,13 +98,13 @@ def test_whenever_it_is_taken_over_nothing_of_it_is_written(
             raise Gone
 
         old = Fence(folder, holds, leave, folder / f".old{UNFINISHED}")
-        put_up(old)
+        install_fence(old)
         try:
             act(folder)
         except (Gone, FileNotFoundError):
             pass
         finally:
-            take_down(old)
+            remove_fence(old)
         if len(seen) < n:
             break  # it went well before it was lost
         assert contents(folder) == left, n
@@ -151,7 +151,7 @@ def test_a_lock_that_is_away_for_a_moment_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process that looks whether it is stale renames it: nothing is lost by that."""
-    monkeypatch.setattr(module, "_LOOKS", 0.0)
+    monkeypatch.setattr(module, "_POLL", 0.0)
     answers = iter([False, False, True])
     Fence(tmp_path, lambda: next(answers), leave=lambda: pytest.fail("left")).check()
     assert next(answers, None) is None

@@ -37,7 +37,7 @@ GPU 2: NVIDIA A100-SXM4-80GB (UUID: GPU-eeee-4)
 )
 def test_hidden_gpus_stay_hidden(allowed: str | None, left: list[str]) -> None:
     """CUDA_VISIBLE_DEVICES has numbers or beginnings of UUIDs, up to the first that is unknown."""
-    assert gpus.left_by(allowed, LISTING) == left
+    assert gpus.select_visible(allowed, LISTING) == left
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_run_sees_the_gpu_that_is_free_and_no_other(
     machine: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """`device=free` is the first GPU without a claim; asked again, the same process keeps it."""
+    """`device=free` is the first GPU without a claim; a process keeps it at its second call."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.set_device", lambda _: None)
@@ -149,7 +149,7 @@ def test_no_two_processes_have_the_same_gpu(
 def test_a_claim_ends_with_its_process_and_not_before(
     claiming: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    """Killed, it has freed its GPU; that whoever started it was killed changes nothing."""
+    """A killed run frees its GPU; the death of its launching process does not matter."""
     launcher = claiming(600, "sh", "-c", '"$0" "$@" & echo $!; wait')
     assert launcher.stdout is not None
     run, gpu = (launcher.stdout.readline().strip() for _ in range(2))

@@ -16,7 +16,7 @@ from zobench.build import build
 from zobench.errors import UserError
 from zobench.run import inputs as module
 from zobench.run.folder import RunFolder, read_json, write_json
-from zobench.run.inputs import MODEL, Seen, check_inputs, check_unchanged, digests_in
+from zobench.run.inputs import MODEL, InputFiles, check_inputs, check_unchanged, digests_in
 from zobench.run.loggers.none import NoLogger
 from zobench.run.ranks.agreed import check_alike
 from zobench.run.resume import ResumePoint
@@ -90,15 +90,17 @@ class Known:
         self.folder, self.settings = RunFolder(place), settings
         place.mkdir(exist_ok=True)
         task = build(settings["task"])
-        write_json(self.folder.meta, {"inputs": Seen(RunSettings.of(settings), task).inputs()})
+        write_json(
+            self.folder.meta, {"inputs": InputFiles(RunSettings.of(settings), task).inputs()}
+        )
 
     def check(self) -> str:
-        """What is said of the files as they are now, by both checks."""
+        """The message of both checks for the files as they are now."""
         said = []
         task = build(self.settings["task"])
         for look in (
             lambda: check_unchanged(self.folder, self.typed),
-            lambda: check_inputs(self.folder, self.typed, Seen(self.typed, task).inputs()),
+            lambda: check_inputs(self.folder, self.typed, InputFiles(self.typed, task).inputs()),
         ):
             try:
                 look()
@@ -148,7 +150,7 @@ def test_every_file_that_is_read_is_known_by_its_content(
             path.write_bytes(content)
             os.utime(path, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
             said = one.check()
-            assert f"task.data_dir={place}: {name} is not what it was" in said, name
+            assert f"task.data_dir={place}: {name} has changed" in said, name
             assert str(one.folder.path) in said and "\n" not in said
         path.write_bytes(before)
         assert one.check() == ""
@@ -185,7 +187,7 @@ def test_another_file_that_would_be_read_now_is_named(
 
 
 def one_look(one: Known) -> str:
-    """What a relaunch of the finished run is told."""
+    """The message for a relaunch of the finished run."""
     try:
         check_unchanged(one.folder, one.typed)
     except UserError as error:
@@ -202,7 +204,7 @@ def test_a_folder_that_has_changed_places_is_noticed_and_one_that_is_gone_is_not
     kept = place.rename(tmp_path / "kept")
     assert one_look(one) == ""
     put(place, {"train.jsonl": BOTH["train.jsonl"], "test.jsonl": jsonl(ROWS[1:10])})
-    assert "test.jsonl is not what it was" in one_look(one)
+    assert "test.jsonl has changed" in one_look(one)
     shutil.rmtree(place)
     place.write_bytes(csv(ROWS))
     assert "data would be read now" in one_look(one)
@@ -223,7 +225,7 @@ def test_a_relative_path_means_what_is_there(
     monkeypatch.chdir(tmp_path / "here")
     one = known(Path("r.csv"))
     monkeypatch.chdir(tmp_path / "there")
-    assert "task.data_dir=r.csv: r.csv is not what it was" in one_look(one)
+    assert "task.data_dir=r.csv: r.csv has changed" in one_look(one)
     monkeypatch.chdir(tmp_path / "here")
     assert one_look(one) == ""
 
@@ -288,7 +290,9 @@ def test_every_file_of_a_model_is_known_by_its_content(
     for name, content in MODEL_FILES.items():
         (place / name).write_bytes(content[:-1] + b"!")
         said = one.check()
-        assert said == "" if name in UNREAD else f"model.path={place}: {name} is not" in said, name
+        assert (
+            said == "" if name in UNREAD else f"model.path={place}: {name} has changed" in said
+        ), name
         (place / name).write_bytes(content)
     put(place, {"adapter_config.json": b"{}"})
     assert "adapter_config.json would be read now" in one.check()
@@ -317,11 +321,11 @@ def test_shards_and_pickles_are_known_where_they_are_what_is_read(
         "model.safetensors.index.json",
     }
     (place / "model-2-of-2.safetensors").write_bytes(b"x")
-    assert "model-2-of-2.safetensors is not" in one.check()
+    assert "model-2-of-2.safetensors has changed" in one.check()
     pickled = put(tmp_path / "pickled", {"config.json": b"{}", "pytorch_model.bin": b"p"})
     two = known(None, path=str(pickled), pickle=True)
     (pickled / "pytorch_model.bin").write_bytes(b"q")
-    assert "pytorch_model.bin is not" in two.check()
+    assert "pytorch_model.bin has changed" in two.check()
 
 
 def test_of_the_hub_the_files_of_the_revision_in_the_cache_count(
@@ -340,12 +344,17 @@ def test_of_the_hub_the_files_of_the_revision_in_the_cache_count(
     )
     one = known(None, path="owner/name")
     put(tmp_path / "two", {"vocab.json": b"{}"})  # what another program has downloaded, too
-    for commit, said in (("one", ""), ("two", ""), ("three", "model.safetensors is not"), ("", "")):
+    for commit, said in (
+        ("one", ""),
+        ("two", ""),
+        ("three", "model.safetensors has changed"),
+        ("", ""),
+    ):
         at["commit"] = commit
         assert said in one.check() and bool(said) == bool(one.check()), commit
 
 
-def test_rows_of_the_hub_are_known_to_a_run_that_goes_on(
+def test_a_resumed_run_compares_the_rows_of_the_hub(
     known: Callable[..., Known], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another row, or the same ones in another order."""
@@ -357,7 +366,7 @@ def test_rows_of_the_hub_are_known_to_a_run_that_goes_on(
 
     def now() -> dict[str, Any]:
         task = build(one.settings["task"])
-        seen = Seen(one.typed, task)
+        seen = InputFiles(one.typed, task)
         task.load()
         return seen.inputs()
 
@@ -365,7 +374,7 @@ def test_rows_of_the_hub_are_known_to_a_run_that_goes_on(
     check_inputs(one.folder, one.typed, now())
     for rows in (ROWS[::-1], [*ROWS[:-1], ROWS[0]]):
         served[0] = rows
-        with pytest.raises(UserError, match=r"task\.source: owner/name test is not what it was"):
+        with pytest.raises(UserError, match=r"task\.source: owner/name test has changed"):
             check_inputs(one.folder, one.typed, now())
 
 
@@ -373,9 +382,9 @@ def test_a_file_that_changes_while_it_is_read_is_named(compose: Compose, tmp_pat
     """Which rows were seen is not known then."""
     place = put(tmp_path / "data", BOTH)
     settings = compose(*CUSTOM, f"task.data_dir={place}")
-    seen = Seen(RunSettings.of(settings), build(settings["task"]))
+    seen = InputFiles(RunSettings.of(settings), build(settings["task"]))
     (place / "test.jsonl").write_bytes(jsonl(ROWS[:10]))
-    with pytest.raises(UserError, match=r"test\.jsonl has changed while it was read"):
+    with pytest.raises(UserError, match=r"test\.jsonl changed while it was read"):
         seen.inputs()
 
 
@@ -396,7 +405,7 @@ def test_the_users_own_code_is_known_by_its_content(
         assert [*read_json(again.folder.meta)["inputs"]["_target_"]] == ["mine_known.py"]
         assert again.check() == ""
         own.write_text(text + "# other\n")
-        assert again.check().startswith("_target_: mine_known.py is not what it was")
+        assert again.check().startswith("_target_: mine_known.py has changed")
 
 
 class TwoRanks:
@@ -436,7 +445,7 @@ class Interrupted(NoLogger):
 
 
 @pytest.mark.parametrize("optimizer", ["mezo", "adamw"])
-def test_an_interrupted_run_goes_on_with_the_same_rows_or_not_at_all(
+def test_an_interrupted_run_resumes_only_with_the_same_rows(
     compose: Compose, tmp_path: Path, optimizer: str
 ) -> None:
     """It refuses others and writes nothing; with the old ones it ends as if undisturbed."""
@@ -456,7 +465,7 @@ def test_an_interrupted_run_goes_on_with_the_same_rows_or_not_at_all(
     folder.begin(settings, meta)
     (data / "r.csv").write_bytes(csv(ROWS[::-1]))
     left = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
-    with pytest.raises(UserError, match=r"r\.csv is not what it was"):
+    with pytest.raises(UserError, match=r"r\.csv has changed"):
         run(folder)
     assert left == {p.name: p.read_bytes() for p in folder.path.iterdir() if p.is_file()}
     (data / "r.csv").write_bytes(csv(ROWS))
@@ -478,11 +487,14 @@ def test_a_finished_run_of_other_data_is_neither_skipped_nor_replaced(
     data.write_bytes(csv(swapped))
     status, out, err = command(*line)
     assert status == 1 and "skipped" not in out
-    assert err.startswith("failed: custom-") and f"data: task.data_dir={data}: r.csv is not" in err
+    assert (
+        err.startswith("failed: custom-")
+        and f"data: task.data_dir={data}: r.csv has changed" in err
+    )
     assert folder.result.read_bytes() == before and not folder.failure.exists()
     assert command("status", "s")[1] == "s: 1 runs: 1 done\n"
     status, out, err = command("verify", str(folder.path))
-    assert status == 1 and "r.csv is not what it was" in err
+    assert status == 1 and "r.csv has changed" in err
     data.write_bytes(csv(ROWS))
     assert command(*line)[1] == first.replace(": done", ": skipped")
     data.write_bytes(csv(swapped))

@@ -12,7 +12,7 @@ from zobench.run.metrics_log import MetricsLog, read_rows
 
 
 class Heard(NoLogger):
-    """Keeps what it is told."""
+    """Keeps the rows that it receives."""
 
     def __init__(self) -> None:
         self.rows: list[Mapping[str, float | None]] = []

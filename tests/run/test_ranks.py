@@ -46,7 +46,7 @@ def test_a_flipped_bit_stops_all_ranks(team: Team, alone: Callable[..., RunFolde
     folder = folder_in(team, "flip")
     reason = read_json(folder.failure)["reason"]
     assert "after 8 steps the weights of rank 1 are not those of rank 0" in reason
-    assert "as they were after 5" in reason
+    assert "after 5 they were equal" in reason
     assert len(recover(folder.ledger).records) == 5
     assert team(2, *run, at="flip") == [0, 0]
     check_same(folder, alone("optimizer=mezo", "train.batch_size=12"))
@@ -60,7 +60,7 @@ def test_a_flipped_bit_stops_all_ranks(team: Team, alone: Callable[..., RunFolde
         pytest.param("out_of_memory", [1, 1], "CUDA out of memory", marks=SLOW),
     ],
 )
-def test_what_happens_to_one_rank_ends_the_run_which_then_goes_on(
+def test_a_failure_of_one_rank_ends_the_run_which_then_resumes(
     team: Team,
     alone: Callable[..., RunFolder],
     fault: str,
@@ -102,7 +102,7 @@ _RUNS = ("optimizer.graph=true", "model.device_map=auto")
 @pytest.mark.parametrize(
     "refused", [pytest.param(r, marks=SLOW) if r in _RUNS else r for r in REFUSED]
 )
-def test_what_ranks_cannot_do_is_said_once(team: Team, refused: str) -> None:
+def test_what_ranks_cannot_do_is_reported_once(team: Team, refused: str) -> None:
     """In one line, with a failure's status."""
     at = refused.replace("=", "-")
     statuses = team(2, *overrides(refused), at=at)

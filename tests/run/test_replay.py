@@ -103,7 +103,7 @@ def test_any_step_can_be_rebuilt(finished: Callable[..., RunFolder], command: Co
 @pytest.mark.parametrize(
     ("optimizer", "reason"),
     [
-        ("adamw", "AdamW is no zeroth-order optimizer"),
+        ("adamw", "AdamW is not a zeroth-order optimizer"),
         ("agzo", "ActivationBasis draws from the activations"),
         ("zero_shot", "ZeroShot takes no steps"),
         ("linear_probe tuning=head", "LinearProbe takes no steps"),
@@ -163,7 +163,7 @@ def test_other_base_weights_and_another_law_are_refused(
     meta = read_json(folder.meta)
     write_json(folder.meta, meta | {"base": "f" * 64})
     status, _, err = command("replay", str(folder.path))
-    assert status == 1 and err.startswith("error: model: its weights before training")
+    assert status == 1 and err.startswith("error: model: the weights before training")
     status, _, err = command("verify", str(folder.path.parent))
     assert status == 1 and "no result.json" in err
 

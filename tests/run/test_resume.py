@@ -1,4 +1,4 @@
-"""Runs that were killed go on, and end as if they had not been; `tests/faults` kills many more."""
+"""Killed runs resume, and end with the bits of uninterrupted ones; see also `tests/faults`."""
 
 import functools
 import random
@@ -45,7 +45,7 @@ def test_killed_and_finished(run: Callable[[str], Attempts], optimizer: str) -> 
 
 
 @pytest.mark.parametrize(("optimizer", "by"), [("loren", "SIGTERM"), ("adamw", "SIGUSR1")])
-def test_asked_to_stop_it_saves_and_goes_on(
+def test_a_stopped_run_saves_and_resumes(
     run: Callable[[str], Attempts], optimizer: str, by: str
 ) -> None:
     """It ends with status 75 and is no failure; what it has done by then is not done again."""
@@ -55,7 +55,7 @@ def test_asked_to_stop_it_saves_and_goes_on(
     assert not folder.failure.exists() and not folder.result.exists()
     assert f"stopped by {by}" in folder.log.read_text()
     assert attempts.attempt("asked", checkpoint=NEVER) == 0
-    assert re.search("continued: step [1-9]|, [1-9] from the ledger", folder.log.read_text())
+    assert re.search("resumed: step [1-9]|, [1-9] steps from the ledger", folder.log.read_text())
     attempts.check("asked")
 
 
@@ -106,7 +106,7 @@ def test_another_past_is_refused(run: Callable[[str], Attempts]) -> None:
     write_json(folder.meta, meta | {"base": "0" * 64})
     assert attempts.attempt("moved") == 1
     reason = read_json(folder.failure)["reason"]
-    assert reason.startswith("model: its weights before training are not those")
+    assert reason.startswith("model: the weights before training are not those")
     write_json(folder.meta, meta)
     found = recover(folder.ledger)
     with Ledger(folder.ledger, 0) as ledger:

@@ -22,13 +22,13 @@ def test_the_first_signal_stops_and_the_rest_are_ignored() -> None:
     """SIGTERM raises where the process is; what then saves is not disturbed by more of them."""
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped, match="SIGTERM"), Stop() as stop:
-        assert not stop.asked
+        assert not stop.requested
         os.kill(os.getpid(), signal.SIGTERM)
     with Stop() as stop:
         with pytest.raises(Stopped):
             os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
@@ -40,7 +40,7 @@ def test_a_held_signal_waits_for_the_end_of_the_step() -> None:
     with Stop() as stop:
         with pytest.raises(Stopped, match="SIGUSR1"), stop.held():
             os.kill(os.getpid(), signal.SIGUSR1)
-            done.append(stop.asked)
+            done.append(stop.requested)
         with pytest.raises(ZeroDivisionError), stop.held():
             _ = 1 / 0
     assert done == [True]

@@ -17,7 +17,7 @@ from zobench.launch import packs
 from zobench.launch.__main__ import main
 from zobench.launch.job import Job, Outcome
 from zobench.run.folder import RunFolder, read_json, write_json
-from zobench.run.loggers.base import Afterwards
+from zobench.run.loggers.base import DeferredLogger
 from zobench.run.replay import Replayed, differing
 from zobench.run.runner import run
 from zobench.run.together import run_together, sharing_key
@@ -102,10 +102,10 @@ def test_every_folder_holds_what_the_run_alone_leaves(
     assert len(set(tests)) == len(MIXED)
 
 
-def test_runs_that_were_interrupted_go_on_together_or_alone(
+def test_interrupted_runs_resume_together_or_alone(
     compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After their fourth step they are gone; each goes on from its ledger, and replays from it."""
+    """They are interrupted after their fourth step; each resumes from its ledger by a replay."""
     settings = [compose(*OPTIONS, *own, "train.select=last") for own in MIXED]
     folders = [begun(own, tmp_path / f"packed{n}") for n, own in enumerate(settings)]
     steps = itertools.count()
@@ -176,7 +176,7 @@ def test_who_goes_together(compose: Compose) -> None:
     [
         (("optimizer=mezo",), ("train.batch_size=8",), "differ in more than seed and optimizer"),
         (("optimizer=mezo",), ("optimizer=sgd",), "only zeroth-order optimizers"),
-        (("task.loss=accuracy",), ("task.loss=accuracy",), "not one computation on tensors"),
+        (("task.loss=accuracy",), ("task.loss=accuracy",), "cannot be computed for several runs"),
         (("optimizer=agzo",), ("optimizer=mezo",), "ActivationBasis watches the activations"),
         (("train.grad_clip=1",), ("train.grad_clip=1",), "does not back-propagate"),
     ],
@@ -212,7 +212,7 @@ def test_a_logger_hears_of_a_run_at_its_end(tmp_path: Path) -> None:
             heard.append("abort")
 
     for status in ("failed", "done"):
-        logger = Afterwards(Loud())
+        logger = DeferredLogger(Loud())
         logger.begin(RunFolder(tmp_path), {}, {}, [])
         logger.log({"step": 0})
         logger.log({"step": 1})

@@ -117,7 +117,7 @@ def test_secrets_and_long_texts_are_left_out() -> None:
     assert "sampler" not in config  # this optimizer has none, whatever the group's option is
 
 
-def test_predictions_are_a_table_if_wanted(
+def test_predictions_are_an_optional_table(
     mirrored: Mirrored,
 ) -> None:
     """The table holds what the file holds, with numbers as numbers."""
@@ -159,7 +159,7 @@ def test_an_aborted_run_is_closed_with_what_it_had(
     assert [message.exit_code for kind, message in found if kind == "exit"] == [1]
 
 
-def test_a_run_that_goes_on_offline_has_every_row_once(
+def test_a_resumed_offline_run_has_every_row_once(
     compose: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     """The killed attempt's file gives way to one of all rows: `zobench sync` sends one run."""
@@ -179,7 +179,7 @@ def test_a_run_that_goes_on_offline_has_every_row_once(
 
 
 @pytest.mark.parametrize(("there", "known"), [(0, 2), (1, 2), (2, 2), (3, 2), (5, 2), (3, 0)])
-def test_a_run_that_goes_on_online_sends_what_the_server_has_not(
+def test_a_resumed_online_run_sends_only_missing_rows(
     compose: Callable[..., dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -220,7 +220,7 @@ def test_the_yaml_asks_for_no_table_by_default() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "0" * 40])
-def test_a_key_at_hand_means_online_and_nobody_is_asked_for_one(
+def test_an_api_key_means_online_without_a_prompt(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str | None
 ) -> None:
     """Neither a prompt nor a question to the server, which may not be there."""

@@ -1,4 +1,4 @@
-"""What a run is called in W&B, and what is not told to it because it would not take it."""
+"""The names of a run in W&B, and values that are not sent because W&B rejects them."""
 
 import json
 import os
@@ -170,7 +170,7 @@ def test_a_place_that_is_none_is_refused(
         assert err.count("\n") == 1 and not (tmp_path / "runs").exists()
 
 
-def test_what_the_files_were_is_not_told(compose: Compose, tmp_path: Path) -> None:
+def test_hashes_of_input_files_are_not_sent(compose: Compose, tmp_path: Path) -> None:
     """Names and times of the user's files stay on this machine."""
     meta = META | {"inputs": {"task.data_dir": {"patients.csv": {"size": 3}}}}
     run = begun(RunFolder(tmp_path / "run"), compose, meta)

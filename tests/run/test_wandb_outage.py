@@ -56,7 +56,7 @@ class FakeRun:
 def logger_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compose: Compose
 ) -> Callable[..., tuple[list[FakeRun], str]]:
-    """`logger_on("log", 2)`: the W&B runs of a whole life of a logger, and what it has said."""
+    """`logger_on("log", 2)`: the W&B runs of a logger from begin to end, and its messages."""
     import wandb
 
     def live(
@@ -104,7 +104,7 @@ def test_an_outage_ends_in_an_offline_run_with_every_row(
 def test_without_even_an_offline_run_there_is_no_mirror(
     logger_on: Callable[..., tuple[list[FakeRun], str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Both failures are said; nothing is raised."""
+    """Both failures are reported; nothing is raised."""
     made, said = logger_on("every init", 0, capfd)
     assert made == [] and said.count("\n") == 2 and "is not mirrored" in said
 
@@ -132,7 +132,7 @@ def test_a_server_that_is_not_there_and_a_bad_key(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """W&B itself, asked to go online: the offline file has every row of the run."""
+    """W&B itself in online mode: the offline file has every row of the run."""
     import wandb
 
     wandb.teardown()

@@ -1,7 +1,4 @@
-"""`python -m zobench.launch FOLDER ...`: carry out the run whose config.yaml the folder holds.
-
-Several folders are runs side by side (`zobench.run.together`).
-"""
+"""`python -m zobench.launch FOLDER ...`: carry out the runs of these folders in one process."""
 
 import sys
 from pathlib import Path
@@ -12,7 +9,7 @@ from zobench.launch.process import attempt
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0 for results, 1 for a failure, 75 for what was asked to stop or is elsewhere."""
+    """Exit status 0 for results, 1 for a failure, 75 for a run that was stopped or is elsewhere."""
     paths = [Path(path) for path in argv]
     if not paths or not all((path / "config.yaml").is_file() for path in paths):
         print("usage: python -m zobench.launch FOLDER ... (with a config.yaml)", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""A run to be launched, and how it ended."""
+"""A run to launch, and its outcome."""
 
 import contextlib
 import errno
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,17 +31,17 @@ _DISK = {
     errno.EIO: "the disk failed",
     errno.ESTALE: "the network file system lost the file",
 }
-_SAID = {  # by libraries that have no exception of their own for it
+_DISK_MESSAGES = {  # of libraries that raise no OSError
     "No space left on device": _DISK[errno.ENOSPC],
     "Disk quota exceeded": _DISK[errno.EDQUOT],
     "Read-only file system": _DISK[errno.EROFS],
 }
 _TAIL = 20  # lines
-GROUPS = ("task", "model", "tuning", "optimizer")  # whose choices name a run
+GROUPS = ("task", "model", "tuning", "optimizer")  # a run's name has the choices in these
 
 
 class Job(NamedTuple):
-    """A run to be launched: its folder, its settings, and what else meta.json notes."""
+    """A run to launch: its folder, its settings, and other entries of meta.json."""
 
     folder: RunFolder
     settings: RunSettings
@@ -55,8 +55,8 @@ class Job(NamedTuple):
 
         Args:
             settings: of the run.
-            base: the same settings under seed 0, whose hash names what the seeds of a cell share.
-            choices: the option taken in each config group, for names and labels.
+            base: the settings with seed 0; their hash is common to all seeds of a cell.
+            choices: the option chosen in each config group, for names and labels.
         """
         own = identity(settings.plain)
         name = "-".join([*(choices[group] for group in GROUPS), f"s{settings.seed}", own])
@@ -67,22 +67,22 @@ class Job(NamedTuple):
 
     @classmethod
     def begun(cls, path: Path) -> "Job":
-        """The run whose config.yaml the folder holds; UserError where that is damaged."""
+        """The run of a folder with a config.yaml; UserError if that is damaged."""
         folder = RunFolder(path)
         meta = read_json(folder.meta) if folder.meta.is_file() else {}
-        return cls(folder, folder.fitting(), meta)
+        return cls(folder, folder.run_settings(), meta)
 
     def halved(self, times: int) -> "Job":
-        """The same run, its batches in parts that are halved so many times."""
+        """The same run with parts of batches halved so many times."""
         return self._replace(meta={**self.meta, HALVED: times}) if times else self
 
     def begin(self) -> None:
-        """Make the folder as it is before the run, or before it goes on; a result stays."""
+        """Prepare the folder for the run or its next attempt, unless it has a result."""
         if not self.folder.result.is_file():
             self.folder.begin(self.settings.plain, self.meta)
 
     def as_json(self) -> list[Any]:
-        """What `from_json` of another process takes."""
+        """Arguments for `from_json` in another process."""
         return [str(self.folder.path.resolve()), self.settings.plain, self.meta]
 
     @classmethod
@@ -93,10 +93,13 @@ class Job(NamedTuple):
 class Outcome(NamedTuple):
     """How a run, or one attempt at it, ended.
 
-    status: done, skipped (it was done before), diverged, failed, stopped (to go on later) or
-    elsewhere (another process is at it). run: its name. kind: of a failure; data (settings or data,
-    which no retry mends), memory (of the GPU or the machine), disk (full, read-only or failing),
-    device (a GPU that is gone or broken), crash, or killed (from outside). reason: one line.
+    Args:
+        status: done, skipped (done before), diverged, failed, stopped (can resume) or elsewhere
+            (another process is running it).
+        run: its name.
+        reason: one line.
+        kind: of a failure: data (settings or data; not retried), memory (of GPU or machine), disk
+            (full, read-only or failing), device (a missing or broken GPU), crash, or killed.
     """
 
     status: str
@@ -110,57 +113,57 @@ class Outcome(NamedTuple):
 
     @property
     def exit_status(self) -> int:
-        """Of a process that carried out this run alone."""
+        """The exit status of a process for this run."""
         return {"failed": 1, "stopped": REQUEUE, "elsewhere": REQUEUE}.get(self.status, 0)
 
     def __str__(self) -> str:
-        said = f"{self.kind}: {self.reason}" if self.kind else self.reason
-        return f"{self.status}: {self.run}: {said}"
+        detail = f"{self.kind}: {self.reason}" if self.kind else self.reason
+        return f"{self.status}: {self.run}: {detail}"
 
     def row(self) -> dict[str, Any]:
-        """As `.launches` and the summary of a command note it."""
+        """The row in the launch log."""
         row = {"status": self.status, "folder": self.run, "reason": self.reason}
         return row | ({"kind": self.kind} if self.kind else {})
 
 
 def ended(folder: RunFolder) -> Outcome:
-    """What the result says that the folder has."""
+    """The outcome in result.json."""
     result = folder.ended()
     return Outcome(result["status"], folder.path.name, result["reason"] or "")
 
 
 def existing(folder: RunFolder) -> Outcome:
-    """What a result that was there before says."""
+    """The outcome of a run that was finished before."""
     outcome = ended(folder)
     return outcome._replace(status="skipped") if outcome.status == "done" else outcome
 
 
 def stopped(folder: RunFolder) -> Outcome:
-    """A run that has saved what it had."""
-    return Outcome("stopped", folder.path.name, "asked to stop; launched again, it goes on")
+    """The outcome of a run that a signal has stopped and that has saved."""
+    return Outcome("stopped", folder.path.name, "stopped by a signal; the next launch resumes it")
 
 
 def elsewhere(folder: RunFolder, reason: str = "another process took it over") -> Outcome:
-    """A run that another process is at."""
+    """The outcome of a run that another process is running."""
     return Outcome("elsewhere", folder.path.name, reason)
 
 
 def failed(folder: RunFolder, error: BaseException) -> Outcome:
-    """A run, or the making of its folder, that has raised."""
+    """The outcome of a run that has raised an error."""
     kind, reason = described(error)
     return Outcome("failed", folder.path.name, reason, kind)
 
 
 def note_failure(folder: RunFolder, outcome: Outcome) -> None:
-    """Write failure.json, with the end of the log; nothing where the disk does not take it."""
+    """Write failure.json, with the last lines of the log, if the disk has room."""
     about = {"kind": outcome.kind, "reason": outcome.reason}
     tail = tail_of(folder.log)
-    with contextlib.suppress(OSError):  # the process that launched the run is told otherwise
+    with contextlib.suppress(OSError):  # the launching process also gets the outcome
         write_json(folder.failure, {**about, "log": str(folder.log), "tail": tail})
 
 
 def described(error: BaseException) -> tuple[str, str]:
-    """Kind and one-line reason of what a run has raised."""
+    """Kind and one-line reason of an error."""
     text = redacted(" ".join(str(error).split()))
     if (disk := _disk(error)) is not None:
         return DISK, disk
@@ -168,7 +171,7 @@ def described(error: BaseException) -> tuple[str, str]:
         return KILLED, text
     if isinstance(error, UserError):
         return (DEVICE if isinstance(error, NoDevice) else DATA), text
-    refused = "can't allocate memory" in text  # torch's words for a CPU's; it has no type for it
+    refused = "can't allocate memory" in text  # torch has no exception type for the CPU
     if refused or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return MEMORY, text.split(" Including ")[0][:300] or "out of memory"
     if isinstance(error, RuntimeError) and ("CUDA error" in text or "NVIDIA" in text):
@@ -178,25 +181,20 @@ def described(error: BaseException) -> tuple[str, str]:
 
 
 def _disk(error: BaseException) -> str | None:
-    """What is wrong with the disk, and at which file, if that is behind the error."""
-    for cause in _causes(error):
+    """The disk fault, and its file, among the causes of an error."""
+    cause: BaseException | None = error
+    while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _DISK:
-            at = f": {cause.filename}" if cause.filename else ""
-            return _DISK[cause.errno] + at
-        for words, meaning in _SAID.items():
-            if words in str(cause):
+            return _DISK[cause.errno] + (f": {cause.filename}" if cause.filename else "")
+        for text, meaning in _DISK_MESSAGES.items():
+            if text in str(cause):
                 return meaning
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def tail_of(log: Path) -> list[str]:
-    """The last lines of a log; none where there is no log."""
+    """The last lines of a log; empty if there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 10_000))
@@ -206,7 +204,7 @@ def tail_of(log: Path) -> list[str]:
 
 
 def kernel_kills() -> int:
-    """How many processes of this control group the kernel has killed for memory so far."""
+    """How many processes of this control group the kernel has killed for memory."""
     try:
         lines = Path("/sys/fs/cgroup/memory.events").read_text().splitlines()
     except OSError:
@@ -216,14 +214,14 @@ def kernel_kills() -> int:
 
 
 def ended_by(number: int, memory: bool) -> tuple[str, str]:
-    """A process that ended by a signal, which the kernel sends where memory is short."""
+    """Kind and reason of an end by a signal. memory: the kernel killed a process for memory."""
     if memory:
-        return MEMORY, "the system killed it for want of memory"
+        return MEMORY, "out of memory: the system killed it"
     return KILLED, f"killed by signal {number}"
 
 
 def _environment() -> dict[str, Any]:
-    """What the settings do not say: commit, versions, machine."""
+    """Commit, versions and machine."""
     versions = {"python": platform.python_version()}
     for package in ("zobench", "torch", "transformers", "numba", "numpy"):
         try:
@@ -239,9 +237,9 @@ def _commit() -> str | None:
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        answer = subprocess.run(
+        git = subprocess.run(
             command, cwd=PACKAGE_DIR.parent, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         return None
-    return answer.stdout.strip() or None
+    return git.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""One run from the outside: skip it, or start it in a process of its own, and say how it ended."""
+"""Launch one run: skip it, or start it in a separate process, and report its outcome."""
 
 import os
 import sys
@@ -19,16 +19,16 @@ from zobench.settings import RunSettings
 
 
 def launch(job: Job) -> None:
-    """Run the settings unless their result exists. Failed and unfinished runs go on.
+    """Run the job unless its result exists; failed and unfinished runs resume.
 
-    A result of other data or another model than there is now is neither taken nor replaced. In a
-    process that launches runs for a command, a run that is asked to stop saves, and is reported.
+    If the result belongs to other data or another model, the job fails. In a process that launches
+    runs for a command, a stopped run saves and is reported.
     """
     helper = signals.helper()
     if helper is None:
         _launch(job)
     elif not helper.stopping():
-        if helper.queued_as is not None:  # for `zobench.launchers`, which looks after lost jobs
+        if helper.queued_as is not None:  # for `zobench.launchers`, which reports lost jobs
             begun = {"run": job.folder.path.name, "status": "begun", "job": helper.queued_as}
             launch_log.note({**begun, "folder": str(job.folder.path.resolve())})
         try:
@@ -46,37 +46,34 @@ def _launch(job: Job) -> None:
         if folder.result.is_file():
             check_unchanged(folder, job.settings)
         outcome = existing(folder) if folder.finished else _attempts(job)
-    except UserError as error:  # a damaged file of an earlier attempt, or other data than it had
+    except UserError as error:  # a damaged file of an earlier attempt, or changed data
         outcome = Outcome("failed", folder.path.name, str(error), DATA)
     report(outcome, folder)
 
 
 def _attempts(job: Job) -> Outcome:
-    """How the last attempt at the run ended; there are as many as `retries` allows."""
+    """Try the run as often as `retries` allows; returns the last outcome."""
     meta = job.folder.meta
     retries = Retries(job.settings, read_json(meta).get(HALVED, 0) if meta.is_file() else 0)
     while True:
         [outcome] = run_jobs(job.halved(retries.halved))
-        again = None if started() else retries.again(outcome.kind)  # other ranks have ended
-        if again is None:
+        retry = None if started() else retries.next(outcome.kind)  # other ranks have ended
+        if retry is None:
             return outcome
-        print(f"{outcome}\n  {again}", file=sys.stderr, flush=True)
+        print(f"{outcome}\n  {retry}", file=sys.stderr, flush=True)
 
 
 def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
-    """Say how a run ended, and note it for the summary of the command that it belongs to.
-
-    Without a folder the settings themselves were at fault, and nothing was written.
-    """
+    """Print a run's outcome, and log it for the command's summary. No folder: invalid settings."""
     log = str(folder.log) if folder else None
     launch_log.note({"run": outcome.run if folder else None, **outcome.row(), "log": log})
     if folder is None:
         print(f"error: {outcome.reason}", file=sys.stderr, flush=True)
     elif outcome.good:
         test = folder.ended()["test"]
-        good = f"accuracy {100 * test['accuracy']:.1f} %" if "accuracy" in test else None
-        shown = good or f"loss {test['loss']:.4g}"
-        print(f"{outcome.run}: {outcome.status}, test {shown}", flush=True)
+        accuracy = f"accuracy {100 * test['accuracy']:.1f} %" if "accuracy" in test else None
+        score = accuracy or f"loss {test['loss']:.4g}"
+        print(f"{outcome.run}: {outcome.status}, test {score}", flush=True)
     else:
         print(f"{outcome}\n  log: {log}", file=sys.stderr, flush=True)
     if path := os.environ.get(launch_log.VARIABLE):
@@ -86,12 +83,12 @@ def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> int:
-    """The exit status of one command, of its launch's rows; of a sweep also its bad runs, again.
+    """Print the bad runs of a sweep again; returns the exit status of the command.
 
-    1 for a failed run, 75 where some were only stopped, or are carried out elsewhere.
+    1 for a failed run, 75 if runs were only stopped or are executed by another process.
     """
     ends = [row for row in rows[1:] if row["status"] != "begun"]
-    bad = [row for row in ends if row["status"] not in ("done", "skipped") and not _there_now(row)]
+    bad = [row for row in ends if row["status"] not in ("done", "skipped") and not _has_result(row)]
     if len(ends) > 1:
         for row in bad:
             outcome = Outcome(row["status"], row["folder"], row["reason"], row.get("kind", ""))
@@ -101,8 +98,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> int:
     return 1 if len(bad) > len(later) else REQUEUE if bad else 0
 
 
-def _there_now(row: Mapping[str, Any]) -> bool:
-    """Whether a run that another process was at has a good result by now."""
+def _has_result(row: Mapping[str, Any]) -> bool:
+    """Whether a run of another process has a good result by now."""
     if row["status"] != "elsewhere":
         return False
     folder = RunFolder(Path(row["log"]).parent)
@@ -110,19 +107,19 @@ def _there_now(row: Mapping[str, Any]) -> bool:
 
 
 class Retries:
-    """Counts the failures of one run against `retries`, by kind; a kind not there is never retried.
+    """Counts the failures of one run by kind; kinds without a setting in `retries` are not retried.
 
-    What was out of memory is tried with batches in parts of half the size, if there are halves.
+    After running out of memory, batches are evaluated in parts of half the size, if possible.
     """
 
     def __init__(self, settings: RunSettings, halved: int) -> None:
-        self.halved = halved  # how often the parts of batches have been
+        self.halved = halved  # how often the parts of batches were halved
         self._settings, self._tried = settings, Counter[str]()
 
-    def again(self, kind: str) -> str | None:
-        """How the next attempt is called, `attempt 1 of 2`; None where there is none."""
-        most = getattr(self._settings.retries, kind, 0)
-        if self._tried[kind] >= most:
+    def next(self, kind: str) -> str | None:
+        """The name of the next attempt, `retry 1 of 2`; None if there is none."""
+        limit = getattr(self._settings.retries, kind, 0)
+        if self._tried[kind] >= limit:
             return None
         smaller = ""
         if kind == MEMORY:
@@ -131,4 +128,4 @@ class Retries:
             self.halved += 1
             smaller = ", batches in parts of half the size"
         self._tried[kind] += 1
-        return f"retry {self._tried[kind]} of {most}{smaller}"
+        return f"retry {self._tried[kind]} of {limit}{smaller}"

@@ -1,7 +1,7 @@
-"""What one command launches, noted as it happens: `<runs_root>/.launches/<when>-<who>.jsonl`.
+"""The log of one command's launches: `<runs_root>/.launches/<time>-<host>-<pid>.jsonl`.
 
-The first line is the plan: suite, command line, number of runs, process. Then a line per run that
-begins and that ends, by whichever process or machine it is launched.
+The first line is the plan: suite, command line, number of runs, process. All processes of the
+command then append a line when a run begins and when it ends.
 """
 
 import contextlib
@@ -9,21 +9,21 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zobench.errors import UserError
 from zobench.launch.job import described
 
-VARIABLE = "ZOBENCH_LAUNCH"  # environment variable: the file, for the processes of one command
+VARIABLE = "ZOBENCH_LAUNCH"  # environment variable: the file, for all processes of the command
 FOLDER = ".launches"
 
 
 class Counts(NamedTuple):
-    """How far a launch is: runs planned, how many ended in which way, how many are under way.
+    """Progress of a launch: runs planned, ended by status, and running.
 
-    left_s: seconds until the end if the rest goes on as it did, once something says so.
+    left_s: estimated seconds to the end; None if unknown.
     """
 
     planned: int
@@ -33,7 +33,6 @@ class Counts(NamedTuple):
 
     @property
     def waiting(self) -> int:
-        """Runs that have not begun."""
         return max(0, self.planned - sum(self.ended.values()) - self.running)
 
     def __str__(self) -> str:
@@ -45,10 +44,7 @@ class Counts(NamedTuple):
 
 
 def begin(runs_root: str, suite: str, command: Sequence[str], runs: int) -> None:
-    """Note the plan of this process's command; the processes that it starts find it, too.
-
-    Where the disk does not take it, the first run's note says so.
-    """
+    """Start the log of this command. A full disk is reported by the first run's `note`."""
     folder = Path(runs_root).resolve() / FOLDER
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{platform.node()}-{os.getpid()}.jsonl"
     os.environ[VARIABLE] = str(path)
@@ -59,10 +55,7 @@ def begin(runs_root: str, suite: str, command: Sequence[str], runs: int) -> None
 
 
 def note(row: dict[str, Any]) -> None:
-    """Append a line, where this process belongs to a launch.
-
-    Raises UserError where the disk does not take it: the launch ends, since it would lose count.
-    """
+    """Append a line if this process belongs to a launch; UserError if the disk is full."""
     if path := os.environ.get(VARIABLE):
         try:
             with Path(path).open("a", encoding="utf-8") as file:
@@ -72,26 +65,21 @@ def note(row: dict[str, Any]) -> None:
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of the file, the plan first; none where there is none."""
+    """The complete lines of the file, the plan first; empty if there is no file."""
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    return list(_whole(lines))
-
-
-def _whole(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     for line in lines:
-        try:
+        with contextlib.suppress(ValueError):  # a killed process or a full disk leaves half a line
             row = json.loads(line)
-        except ValueError:
-            continue  # half a line, of a process that was killed or a disk that was full
-        if isinstance(row, dict):
-            yield row
+            rows += [row] if isinstance(row, dict) else []
+    return rows
 
 
 def counts(rows: Sequence[dict[str, Any]]) -> Counts:
-    """Count a launch's rows; a run that is noted twice is in its last state."""
+    """Count a launch's rows; the last row of a run counts."""
     plan, *events = rows
     last: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(events):
@@ -110,7 +98,7 @@ def counts(rows: Sequence[dict[str, Any]]) -> Counts:
 
 
 def end(path: Path) -> None:
-    """The command is over: of a sweep the file stays, of anything else there is nothing to tell."""
+    """Remove the log at the end of the command, unless it was a sweep."""
     plan, *events = rows_of(path) or [{"runs": 0}]
     if plan["runs"] < 2 or not any(row["run"] for row in events):
         path.unlink(missing_ok=True)
@@ -118,7 +106,7 @@ def end(path: Path) -> None:
             try:
                 folder.rmdir()
             except OSError:
-                return  # it has other files
+                return  # not empty
 
 
 def duration(seconds: float) -> str:

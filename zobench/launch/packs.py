@@ -1,4 +1,4 @@
-"""The runs of a sweep in packs: those that go together are trained side by side in one process."""
+"""The runs of a sweep in packs: runs that can share a process are trained side by side."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,9 @@ from zobench.launch.process import run_jobs
 from zobench.run.together import sharing_key
 
 
-def launch_in_packs(jobs: Sequence[Job], most: int) -> None:
-    """Launch every job, up to `most` that go together at a time.
-
-    A run that its pack has left without a result, say for want of memory, is launched by itself.
-    """
-    for pack in _packs(jobs, most):
+def launch_in_packs(jobs: Sequence[Job], size: int) -> None:
+    """Launch all jobs, up to `size` in a process; runs that their pack left unfinished, alone."""
+    for pack in _packs(jobs, size):
         if len(pack) == 1:
             launch(pack[0])
             continue
@@ -31,15 +28,15 @@ def launch_in_packs(jobs: Sequence[Job], most: int) -> None:
                 launch(job)
 
 
-def _packs(jobs: Sequence[Job], most: int) -> Iterator[Sequence[Job]]:
-    """Jobs that go together; what is done already, or stands there twice, goes alone."""
-    alike: dict[str, list[Job]] = {}
+def _packs(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
+    """Jobs that can share a process; finished and repeated ones are alone."""
+    groups: dict[str, list[Job]] = {}
     seen: set[Path] = set()
     for number, job in enumerate(jobs):
-        kind, folder = sharing_key(job.settings), job.folder
-        if kind is None or folder.result.is_file() or folder.path in seen:
-            kind = f"alone {number}"
+        key, folder = sharing_key(job.settings), job.folder
+        if key is None or folder.result.is_file() or folder.path in seen:
+            key = f"alone {number}"
         seen.add(folder.path)
-        alike.setdefault(kind, []).append(job)
-    for kindred in alike.values():
-        yield from (kindred[at : at + most] for at in range(0, len(kindred), most))
+        groups.setdefault(key, []).append(job)
+    for group in groups.values():
+        yield from (group[start : start + size] for start in range(0, len(group), size))

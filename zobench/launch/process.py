@@ -1,10 +1,9 @@
-"""A run in a process of its own: claim its folder, begin, carry it out, say how that ended.
+"""A run in a separate process: claim its folder, carry it out, and return its outcome.
 
-Each process is a fork of one that has the imports behind it: it may crash, run out of memory or
-poison its CUDA context alone, and the process that forks does nothing else. Without it a run spends
-four seconds on imports; a sweep of small runs spends half its time on them. Where forking is not
-safe, runs start from nothing. A run does not outlive the process that started it: it is then asked
-to stop.
+Each run is a fork of a server process that has done the imports, which take four seconds: a run may
+crash, run out of memory or break its CUDA context without effect on others. Where forking is not
+safe, each run starts a new interpreter. If the process that started it ends, the run saves and
+stops.
 """
 
 import atexit
@@ -51,67 +50,55 @@ from zobench.secret import Redacted
 from zobench.settings import RunSettings
 from zobench.targets import located, targets_in
 
-FORKS = sys.platform == "linux"  # other systems' libraries start threads that a fork would break
+FORKS = sys.platform == "linux"  # other systems' libraries start threads, which a fork breaks
 
 
 class ForkServer:
     """A process that forks runs, one at a time; it ends with the process that made it.
 
-    forks: without, it is for one run, which it becomes.
+    forks: if False, it becomes the first run.
     """
 
     def __init__(self, forks: bool = FORKS) -> None:
         self.forks = forks
-        answers, other_end = os.pipe()
-        command = [
-            sys.executable,
-            "-m",
-            "zobench.launch.process",
-            str(other_end),
-            str(int(forks)),
-        ]
+        responses, other_end = os.pipe()
+        module = ["-m", "zobench.launch.process"]
+        command = [sys.executable, *module, str(other_end), str(int(forks))]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, text=True, pass_fds=(other_end,)
         )
         os.close(other_end)
-        self._answers = os.fdopen(answers)
+        self._responses = os.fdopen(responses)
 
     def close(self) -> int:
-        """End the process; a run that it waits for is asked to stop, and saves first.
-
-        Returns its exit status, -N for signal N.
-        """
+        """Stop the current run, which saves, and end the server; returns its exit status."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
-        self._answers.close()
+        self._responses.close()
         return self._process.wait()
 
     def run(self, *jobs: Job) -> list[Outcome] | int | None:
-        """How the runs ended, which one process carried out.
+        """Carry out the jobs in one process and return their outcomes.
 
-        Of a process that could not say so its exit status, -N for signal N; None when even that is
-        not known.
+        If the process could not send them, its exit status (-N for signal N), or None if unknown.
         """
         assert self._process.stdin is not None
         try:
             request = [job.as_json() for job in jobs]
             print(json.dumps(request), file=self._process.stdin, flush=True)
-            answer = self._answers.readline()
+            line = self._responses.readline()
         except BrokenPipeError:
             return None
-        said = json.loads(answer) if answer else None
-        return [Outcome(*one) for one in said] if isinstance(said, list) else said
+        response = json.loads(line) if line else None
+        return [Outcome(*row) for row in response] if isinstance(response, list) else response
 
 
 _server: ForkServer | None = None
 
 
 def run_jobs(*jobs: Job) -> list[Outcome]:
-    """Carry out a run in a process of its own; several, side by side in one process.
-
-    Under torchrun the run is this process's, and that of all other ranks.
-    """
+    """Carry out jobs, side by side, in one separate process; under torchrun, in all ranks."""
     global _server
     if started():
         return attempt_as_first(jobs[0])
@@ -120,21 +107,21 @@ def run_jobs(*jobs: Job) -> list[Outcome]:
         atexit.register(_server.close)
     killed = kernel_kills()
     try:
-        answer = _server.run(*jobs)
-    except BaseException:  # asked to stop: the next run must not be given this one's answer
-        dismiss()
+        response = _server.run(*jobs)
+    except BaseException:  # a stop request: the next run must not get this response
+        close_server()
         raise
-    if answer is None or not _server.forks:  # the next run gets another
-        status = dismiss()
-        answer = status if answer is None else answer
-    if isinstance(answer, list):
-        return answer
+    if response is None or not _server.forks:  # the next run needs a new server
+        status = close_server()
+        response = status if response is None else response
+    if isinstance(response, list):
+        return response
     memory = kernel_kills() > killed
-    return [_silent(job.folder, answer, memory) for job in jobs]
+    return [_without_response(job.folder, response, memory) for job in jobs]
 
 
-def _silent(folder: RunFolder, status: int, memory: bool) -> Outcome:
-    """What became of a run whose process did not say; memory: the kernel killed one for memory."""
+def _without_response(folder: RunFolder, status: int, memory: bool) -> Outcome:
+    """The outcome of a run whose process died. memory: the kernel killed one for memory."""
     if status == LOST:
         return elsewhere(folder)
     if folder.result.is_file():
@@ -143,7 +130,7 @@ def _silent(folder: RunFolder, status: int, memory: bool) -> Outcome:
     if status < 0:
         kind, reason = ended_by(-status, memory)
     outcome = Outcome("failed", folder.path.name, reason, kind)
-    if folder.config.is_file():  # else it had not begun
+    if folder.config.is_file():  # else the run had not begun
         with suppress(Busy, OSError), claimed(folder.path):
             if not folder.result.is_file():
                 note_failure(folder, outcome)
@@ -151,18 +138,18 @@ def _silent(folder: RunFolder, status: int, memory: bool) -> Outcome:
 
 
 def attempt_as_first(job: Job) -> list[Outcome]:
-    """Carry out a run in this process, the first rank's, together with the other ranks."""
+    """Carry out a run in this process, as the first rank, together with the others."""
     group = joined()
     for old in job.folder.path.glob("stderr-rank*.log"):
         old.unlink()
     [outcome] = attempt([job], here())
     if outcome.status in ("failed", "stopped"):
-        group.sound = False  # the others have ended, or will notice that this one has
+        group.sound = False  # the others have ended, or will notice that this rank has
     return [outcome]
 
 
-def dismiss() -> int:
-    """End the process that forks runs, whose exit status is returned; its run is asked to save."""
+def close_server() -> int:
+    """Close the server, if there is one; returns its exit status."""
     global _server
     if _server is None:
         return 0
@@ -172,40 +159,40 @@ def dismiss() -> int:
     return status
 
 
-def serve(requests: TextIO, answers: TextIO, forks: bool) -> None:
-    """Fork a process for the runs that a line orders, and answer how it ended."""
-    for number in SIGNALS:  # they are for the run, and for the process that wanted it
+def serve(requests: TextIO, responses: TextIO, forks: bool) -> None:
+    """For each line of requests, fork a process and write its response."""
+    for number in SIGNALS:  # the run and the launching process handle them
         signal.signal(number, signal.SIG_IGN)
     for line in requests:
         jobs = [Job.from_json(*job) for job in json.loads(line)]
         for job in jobs:
             import_for(job.settings)
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the run listens
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the run handles them
         if not forks:
-            _become_run(jobs, requests.fileno(), answers.fileno())
-        said, other_end = os.pipe()
+            _become_run(jobs, requests.fileno(), responses.fileno())
+        pipe, other_end = os.pipe()
         child = os.fork()
         if child == 0:
             _become_run(jobs, requests.fileno(), other_end)
         os.close(other_end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         _, status = os.waitpid(child, 0)
-        print(_heard(said, os.waitstatus_to_exitcode(status)), file=answers, flush=True)
+        print(_response(pipe, os.waitstatus_to_exitcode(status)), file=responses, flush=True)
 
 
-def _heard(said: int, status: int) -> str:
-    """What a process said of its end; of one that could not, the status alone."""
-    os.set_blocking(said, False)  # the other end may still be open, in a process of the run's own
+def _response(pipe: int, status: int) -> str:
+    """The outcomes that a process wrote to the pipe; its exit status if it wrote none."""
+    os.set_blocking(pipe, False)  # a child of the run may still have the other end open
     try:
-        return os.read(said, 1 << 16).decode().strip() or json.dumps(status)
+        return os.read(pipe, 1 << 16).decode().strip() or json.dumps(status)
     except BlockingIOError:
         return json.dumps(status)
     finally:
-        os.close(said)
+        os.close(pipe)
 
 
 def import_for(settings: RunSettings) -> None:
-    """Import what the run will import; one that cannot be imported is the run's to report."""
+    """Import the modules that the run needs; the run itself reports failures."""
     for key, target in targets_in(settings.plain):
         try:
             module = sys.modules[located(target, key).__module__]
@@ -214,36 +201,35 @@ def import_for(settings: RunSettings) -> None:
         getattr(module, "preload", lambda _: None)(settings.model)
 
 
-def _become_run(jobs: Sequence[Job], requests: int, said: int) -> NoReturn:
-    """Carry the runs out, say how they ended, and end; nothing of the process that forked stays."""
-    wanted = os.dup(requests)
-    threading.Thread(target=_stop_without, args=(wanted,), daemon=True).start()
+def _become_run(jobs: Sequence[Job], requests: int, response: int) -> NoReturn:
+    """Carry out the runs, write their outcomes to the pipe, and exit."""
+    parent = os.dup(requests)
+    threading.Thread(target=_stop_at_close, args=(parent,), daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     status = 1
     try:
         outcomes = attempt(jobs)
         status = max(outcome.exit_status for outcome in outcomes)
-        os.write(said, (json.dumps(outcomes) + "\n").encode())
+        os.write(response, (json.dumps(outcomes) + "\n").encode())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
 
-def _stop_without(requests: int) -> None:
-    """Wait until nobody holds the other end of the pipe, and ask this process to stop."""
-    gone = select.poll()
-    gone.register(requests, 0)  # that the other end is closed is always told
-    gone.poll()
+def _stop_at_close(pipe: int) -> None:
+    """Send SIGTERM to this process when the other end of the pipe is closed."""
+    poll = select.poll()
+    poll.register(pipe, 0)  # POLLHUP is always reported
+    poll.poll()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
-    """Carry out the runs, several side by side, where no other process is at one of them.
+    """Carry out the runs in this process, unless another process has claimed one of them.
 
-    Standard error goes to the first run's log. Whatever happens, a result is whole or not there;
-    `failure.json` tells of a failure, if the disk takes it, and the outcome does so in any case.
-    group: the ranks of a single run; this is the first, and the others wait for its folder.
+    Standard error goes to the first run's log; failures also to `failure.json`. group: the ranks of
+    a single run, if this is the first of them.
     """
     folders = [job.folder for job in jobs]
     try:
@@ -267,12 +253,12 @@ def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
             return outcomes
     except Busy as busy:
         return [elsewhere(folder, str(busy)) for folder in folders]
-    except Exception as error:  # of the folder itself: nothing has been begun
+    except Exception as error:  # of the folder itself: no run has begun
         return [failed(folder, error) for folder in folders]
 
 
 def run_here(folders: Sequence[RunFolder], group: Group | None = None) -> list[Outcome]:
-    """How the runs ended whose config.yaml the folders hold."""
+    """Carry out the runs of these folders; returns their outcomes."""
     faulthandler.enable()
     try:
         with Stop() as stop:
@@ -280,35 +266,30 @@ def run_here(folders: Sequence[RunFolder], group: Group | None = None) -> list[O
                 run(folders[0], stop, group)
             else:
                 run_together(folders)
-    except Stopped as asked:
-        print(f"stopped by {asked}; started again, the run goes on", file=sys.stderr)
+    except Stopped as stop_signal:
+        print(f"stopped by {stop_signal}; the next launch resumes the run", file=sys.stderr)
         ends = [stopped(folder) for folder in folders]
     except Exception as error:
         ends = [failed(folder, error) for folder in folders]
-        _explain(error, ends[0].reason)
+        if isinstance(error, UserError) and not os.environ.get("ZOBENCH_TRACE"):
+            print(f"error: {ends[0].reason}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         sys.stderr.flush()
         for folder, end in zip(folders, ends, strict=True):
-            told = end.kind == KILLED and folder.failure.is_file()  # by the rank that failed
-            if not folder.result.is_file() and not told:
+            noted = end.kind == KILLED and folder.failure.is_file()  # by the rank that failed
+            if not folder.result.is_file() and not noted:
                 note_failure(folder, end)
     else:
         return [ended(folder) for folder in folders]
     return [ended(f) if f.result.is_file() else end for f, end in zip(folders, ends, strict=True)]
 
 
-def _explain(error: Exception, reason: str) -> None:
-    """To the log: the traceback, but for what the user can mend, unless it is wanted."""
-    if isinstance(error, UserError) and not os.environ.get("ZOBENCH_TRACE"):
-        print(f"error: {reason}", file=sys.stderr)
-    else:
-        traceback.print_exc()
-
-
 @contextmanager
 def logging_to(log: Path) -> Iterator[None]:
-    """Inside the block the process' standard error is the file, also for what is not Python."""
+    """Write the process's standard error to a file inside the block, output of C code included."""
     before = os.dup(2)
-    log.unlink(missing_ok=True)  # what an earlier process has to say goes to its own file
+    log.unlink(missing_ok=True)  # an earlier process keeps its own, unlinked file
     with log.open("w", buffering=1) as file, redirect_stderr(Redacted(file)):
         os.dup2(file.fileno(), 2)
         try:
@@ -319,13 +300,13 @@ def logging_to(log: Path) -> Iterator[None]:
 
 
 def note_begin(folders: Sequence[RunFolder]) -> None:
-    """An attempt begins in this process. One without an end in the file was killed."""
+    """Log that an attempt begins; one that has no end in the file was killed."""
     for folder in folders:
         _append(folder, {"event": "begun", "pid": os.getpid(), "host": platform.node()})
 
 
 def note_end(folders: Sequence[RunFolder], outcomes: Sequence[Outcome]) -> None:
-    """The attempt has ended; a failure with the end of its log, which the next attempt replaces."""
+    """Log how the attempt ended; a failure with the last lines of its stderr."""
     for folder, outcome in zip(folders, outcomes, strict=True):
         row: dict[str, Any] = {"event": outcome.status}
         if outcome.status == "failed" and folder.failure.is_file():
@@ -335,7 +316,7 @@ def note_end(folders: Sequence[RunFolder], outcomes: Sequence[Outcome]) -> None:
         try:
             _append(folder, row)
         except OSError:
-            return  # the disk takes no more, which the process that launched the run is told
+            return  # the disk is full; the launching process gets the outcome
 
 
 def _append(folder: RunFolder, row: dict[str, Any]) -> None:
@@ -346,14 +327,14 @@ def _append(folder: RunFolder, row: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    import torch._dynamo  # noqa: F401  torch's optimizers import it when the first is made
+    import torch._dynamo  # noqa: F401  torch's first optimizer imports it
 
     import zobench.run.runner  # noqa: F401
 
-    # what has threads here are libraries' idle pools, which their own handlers see through a fork
+    # the only threads are idle pools of libraries, whose own handlers support a fork
     warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
     try:
         with os.fdopen(int(sys.argv[1]), "w") as out:
             serve(sys.stdin, out, forks=bool(int(sys.argv[2])))
-    except BrokenPipeError:  # whoever wanted the run is gone
+    except BrokenPipeError:  # the launching process has ended
         os._exit(0)

@@ -1,4 +1,4 @@
-"""Who is at a run: one process at a time, on whatever machine sees its folder."""
+"""The lock of a run folder: one process at a time, on all machines that share the folder."""
 
 import os
 import secrets
@@ -10,24 +10,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from zobench.run.fence import UNFINISHED, Fence, discard, put_up, take_down
+from zobench.run.fence import UNFINISHED, Fence, discard, install_fence, remove_fence
 
 LOCK = ".lock"
-LEASE = 120.0  # seconds without a heartbeat until an owner that cannot be looked for counts as gone
+LEASE = 120.0  # seconds without a heartbeat until an owner on another machine counts as gone
 _HEARTBEAT = 15.0
-_NAMELESS = 5.0  # seconds after which a lock that names no owner was left by one that was killed
-LOST = 18  # exit status of a process that found another one at its run
+_NAMELESS = 5.0  # seconds after which a lock without an owner's name was left by a killed process
+LOST = 18  # exit status of a process that lost its run to another one
 
 
 class Busy(Exception):
-    """Another process is at the run; the text says which."""
+    """Another process is running the run; the text names it."""
 
 
 class Owner(NamedTuple):
-    """A process that has claimed a run, as far as can be seen from here.
-
-    silent: seconds since its last heartbeat.
-    """
+    """A process that has claimed a run. silent: seconds since its last heartbeat."""
 
     pid: int
     host: str
@@ -35,7 +32,6 @@ class Owner(NamedTuple):
 
     @property
     def here(self) -> bool:
-        """Whether its process id means something on this machine."""
         return self.host == socket.gethostname()
 
     @property
@@ -43,23 +39,21 @@ class Owner(NamedTuple):
         return abs(self.silent) < LEASE and (not self.here or lives(self.pid))
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, heard {max(0.0, self.silent):.0f} s ago"
+        return f"process {self.pid} on {self.host}, last seen {max(0.0, self.silent):.0f} s ago"
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Be the one process at the run inside the block; Busy where another one is.
+    """Hold the lock of a run folder inside the block; raises Busy if another process does.
 
-    `.lock` in the folder names its owner and is touched every 15 s. The lock of a process of this
-    machine that is gone is taken over at once; any other after LEASE seconds without a heartbeat,
-    by the clock of who waits (filelock.SoftFileLease, which needs no locks of the file system's). A
-    process whose lock was taken over while it stood still ends with status LOST before it writes
-    anything, since the folder is another's (zobench.run.fence). Raises OSError where the folder
-    cannot be written.
+    `.lock` names its owner and is touched every 15 s (filelock.SoftFileLease, which needs no locks
+    of the file system). The lock of a dead process of this machine is taken over at once, any other
+    after LEASE seconds without a heartbeat. A process that was paused and lost its lock exits with
+    LOST before it writes anything (zobench.run.fence). Raises OSError for a read-only folder.
     """
     from filelock import SoftFileLease, Timeout
 
-    _bury(folder)
+    _remove_nameless(folder)
     aside = folder / f".{secrets.token_hex(8)}{UNFINISHED}"
     lease = SoftFileLease(
         folder / LOCK,
@@ -74,46 +68,46 @@ def claimed(folder: Path) -> Iterator[None]:
         return owner is not None and owner.token == lease.token
 
     def leave() -> None:
-        text = f"{folder / LOCK} is another's: this process ends here"
+        text = f"{folder / LOCK} belongs to another process: this one exits"
         print(text, file=sys.stderr, flush=True)
         discard(aside)
         os._exit(LOST)
 
     try:
-        lease.acquire(timeout=_patience(folder), poll_interval=0.05)
+        lease.acquire(timeout=_timeout(folder), poll_interval=0.05)
     except Timeout:
         raise Busy(str(owner_of(folder) or "another process")) from None
     fence = Fence(folder, holds, leave, aside)
-    put_up(fence)
+    install_fence(fence)
     try:
         fence.clean()
         yield
     finally:
-        take_down(fence)
+        remove_fence(fence)
         lease.release()
 
 
-def _bury(folder: Path) -> None:
-    """Remove a lock without an owner's name, which filelock would respect for ever.
+def _remove_nameless(folder: Path) -> None:
+    """Remove a lock without an owner's name, which filelock would respect forever.
 
-    A process that is killed between making the file and writing its name leaves one; a living one
-    writes at once. Renamed first, so that of two who do this none removes the other's own lock.
+    A process killed between creating the file and writing its name leaves one. The file is renamed
+    first, so that two processes that do this cannot remove each other's new lock.
     """
-    path, mine = folder / LOCK, folder / f"{LOCK}.{os.getpid()}{UNFINISHED}"
+    path, renamed = folder / LOCK, folder / f"{LOCK}.{os.getpid()}{UNFINISHED}"
     with suppress(FileNotFoundError, FileExistsError):
         while owner_of(folder) is None:
             seen = path.read_bytes()
             if time.time() - path.stat().st_mtime < _NAMELESS:
                 time.sleep(0.02)
                 continue
-            path.rename(mine)
-            if mine.read_bytes() != seen:  # a lock that was taken meanwhile
-                os.link(mine, path)
-            mine.unlink()
+            path.rename(renamed)
+            if renamed.read_bytes() != seen:  # a lock that was taken meanwhile
+                os.link(renamed, path)
+            renamed.unlink()
 
 
 def lives(pid: int) -> bool:
-    """Whether this machine has the process, whoever's it is."""
+    """Whether the process exists on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -124,7 +118,7 @@ def lives(pid: int) -> bool:
 
 
 def owner_of(folder: Path) -> Owner | None:
-    """Who has claimed the run, alive or not; None for nobody."""
+    """The owner of a run's lock, alive or not; None if there is none."""
     from filelock import SoftFileLease
 
     path = folder / LOCK
@@ -133,13 +127,13 @@ def owner_of(folder: Path) -> Owner | None:
     except FileNotFoundError:
         return None
     found = SoftFileLease(path, lease_duration=LEASE).owner
-    if found is None:  # in the middle of being written, or removed meanwhile
+    if found is None:  # half written, or removed meanwhile
         return None
     return Owner(found.pid, found.hostname.split("?")[0], silent)
 
 
-def _patience(folder: Path) -> float:
-    """Seconds to wait for the lock: long only where a heartbeat has to be listened for."""
+def _timeout(folder: Path) -> float:
+    """Seconds to wait for the lock: long only if a heartbeat may still come."""
     owner = owner_of(folder)
     silent = owner is not None and not owner.alive and not (owner.here and not lives(owner.pid))
     return LEASE + _HEARTBEAT if silent else 0.5

@@ -1,8 +1,7 @@
-"""How a command that launches runs is asked to stop, and the processes that launch runs for it.
+"""Stop requests for a command that launches runs, and for the processes that launch for it.
 
-Left to itself, joblib kills its workers and all below them when the command is asked to stop; and
-when the command is killed, they carry out what they were given. A job of submitit's, asked to stop,
-would be queued again while its run still saves.
+By default, joblib kills its workers and their children when the command is stopped, and its workers
+continue when the command is killed; submitit requeues a stopped job while its run still saves.
 """
 
 import os
@@ -18,14 +17,14 @@ from typing import NamedTuple
 from zobench.run.notes import COMMAND, command_of
 from zobench.run.stop import Stop, Stopped
 
-_SUBMITIT = (signal.SIGUSR2, signal.SIGUSR1)  # one of them says that the job's time is over
-_PAUSE = 0.2  # seconds between two looks at the command
+_SUBMITIT = (signal.SIGUSR2, signal.SIGUSR1)  # submitit uses one of them at the job's time limit
+_PAUSE = 0.2  # seconds between two checks of the command
 
 
 class Command(Stop):
-    """A command that launches runs: Stop, but where it has workers they are asked, and waited for.
+    """Stop for a command that launches runs; if it has workers, it lets them save and waits.
 
-    Then nothing is raised before `finish`, but for a second SIGINT.
+    Then only `finish` raises, or a second SIGINT.
     """
 
     def __init__(self) -> None:
@@ -43,13 +42,13 @@ class Command(Stop):
         self._folder.cleanup()
 
     def finish(self) -> None:
-        """Raise what was held back while workers ended."""
+        """Raise the exception of a signal that arrived while workers were running."""
         if self._name == signal.SIGINT.name:
             raise KeyboardInterrupt
         if self._name is not None:
             raise Stopped(self._name)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         folder = Path(self._folder.name)
         if self._name is None and (folder / "workers").exists():
             self._name = signal.Signals(number).name
@@ -58,14 +57,14 @@ class Command(Stop):
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            super()._hear(number, frame)
+            super()._handle(number, frame)
 
 
 class Helper(NamedTuple):
     """A process that launches runs for a command.
 
-    signals: that ask its run to stop. stopping: whether it begins no further run. requeue: called
-    when its run has been asked to stop and has saved. queued_as: the id of a job of submitit's.
+    signals: they stop its run. stopping: whether it must not begin another run. requeue: called
+    after a stopped run has saved. queued_as: the id of a submitit job.
     """
 
     signals: tuple[signal.Signals, ...]
@@ -75,7 +74,7 @@ class Helper(NamedTuple):
 
 
 def helper() -> Helper | None:
-    """What this process is: a worker of joblib's, a job of submitit's, or (None) the command."""
+    """The Helper of a joblib worker or a submitit job; None in the command's own process."""
     command, place = command_of()
     if command == str(os.getppid()) and Path(place).is_dir():
         return _joblib_worker(Path(place))
@@ -83,24 +82,23 @@ def helper() -> Helper | None:
     return _queued_job(handled[0]) if handled and command != str(os.getpid()) else None
 
 
-_watched = False  # whether this process looks at its command
+_watched = False  # whether this process watches its command
 
 
 def _joblib_worker(folder: Path) -> Helper:
-    """When the command stops, the run saves, and the worker lives on: joblib needs all of them."""
+    """When the command stops, the run saves and the worker stays alive, as joblib requires."""
     global _watched
     if not _watched:
         _watched = True
         (folder / "workers").touch()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # between two jobs
-        watch = threading.Thread(target=_look_at, args=(os.getppid(), folder), daemon=True)
-        watch.start()
+        threading.Thread(target=_watch, args=(os.getppid(), folder), daemon=True).start()
     return Helper((signal.SIGTERM,), stopping=(folder / "stop").exists)
 
 
-def _look_at(command: int, folder: Path) -> None:
-    """End this process with its command, whose runs then save; stop its job when it is asked to."""
+def _watch(command: int, folder: Path) -> None:
+    """Stop the run at the command's request, and end this process with the command."""
     while not (folder / "stop").exists():
         if os.getppid() != command:
             os._exit(1)
@@ -112,7 +110,7 @@ def _look_at(command: int, folder: Path) -> None:
 
 
 def _queued_job(number: signal.Signals) -> Helper:
-    """On submitit's signal the run saves, then submitit queues the job again."""
+    """At submitit's signal the run saves; then submitit requeues the job."""
     from submitit import JobEnvironment
 
     queue = signal.getsignal(number)
@@ -121,7 +119,7 @@ def _queued_job(number: signal.Signals) -> Helper:
     def requeue() -> None:
         try:
             queue(number, None)  # ends this process
-        except Exception as refused:
-            print(refused, flush=True)
+        except Exception as error:
+            print(error, flush=True)
 
     return Helper((number,), requeue=requeue, queued_as=JobEnvironment().job_id)

@@ -1,4 +1,4 @@
-"""`zobench status SUITE`: what of a suite is done, running, failed, stopped and waiting."""
+"""`zobench status SUITE`: which runs of a suite are done, running, failed, stopped or waiting."""
 
 import argparse
 import os
@@ -18,31 +18,31 @@ ORDER = ("done", "diverged", "running", "failed", "damaged", "stopped")
 
 
 class State(NamedTuple):
-    """A run as its folder shows it; what else there is to say, in one line or two."""
+    """The state of a run's folder, with details in one or two lines."""
 
     status: str
     name: str
-    said: str = ""
+    text: str = ""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print the counts, then a line for each run that is neither done nor waiting."""
     parser = argparse.ArgumentParser(prog="zobench status", description=__doc__)
     parser.add_argument("suite", metavar="SUITE", help="name of a folder in the folder of runs")
-    place = Path(os.environ.get("ZOBENCH_RUNS") or "runs")
-    parser.add_argument("--runs", type=Path, default=place, help="folder of all runs")
-    given = parser.parse_args(arguments)
-    suite = given.runs / given.suite
-    plans = _plans(given.runs / launch_log.FOLDER, given.suite)
+    runs = Path(os.environ.get("ZOBENCH_RUNS") or "runs")
+    parser.add_argument("--runs", type=Path, default=runs, help="folder of all runs")
+    args = parser.parse_args(arguments)
+    suite = args.runs / args.suite
+    plans = _plans(args.runs / launch_log.FOLDER, args.suite)
     if not suite.is_dir() and not plans:
-        raise UserError(f"no suite '{given.suite}' in {given.runs}; set ZOBENCH_RUNS or --runs")
+        raise UserError(f"no suite '{args.suite}' in {args.runs}; set ZOBENCH_RUNS or --runs")
     states = [state_of(folder) for folder in folders_of(suite)]
-    print(shown(given.suite, states, plans))
+    print(shown(args.suite, states, plans))
     return 0
 
 
 def shown(suite: str, states: Sequence[State], plans: Sequence[list[dict[str, Any]]]) -> str:
-    """The text, of the runs' states and of the launches that are under way or were the last."""
+    """The printed text, from the states of the runs and the logs of running or latest launches."""
     counts = Counter(state.status for state in states)
     launched = [launch_log.counts(plan) for plan in plans]
     waiting = sum(launch.waiting for launch in launched)
@@ -54,12 +54,12 @@ def shown(suite: str, states: Sequence[State], plans: Sequence[list[dict[str, An
     lines[0] += f"; about {launch_log.duration(eta)} left" if eta else ""
     for state in sorted(states, key=lambda state: ORDER.index(state.status)):
         if state.status != "done":
-            lines.append(f"  {state.status}: {state.name}{f': {state.said}' if state.said else ''}")
+            lines.append(f"  {state.status}: {state.name}{f': {state.text}' if state.text else ''}")
     return "\n".join(lines)
 
 
 def folders_of(suite: Path) -> Iterator[RunFolder]:
-    """The folders of a suite's runs that have begun."""
+    """The run folders of a suite."""
     for path in sorted(suite.iterdir()) if suite.is_dir() else []:
         folder = RunFolder(path)
         if folder.config.is_file() or folder.failure.is_file():
@@ -67,7 +67,7 @@ def folders_of(suite: Path) -> Iterator[RunFolder]:
 
 
 def state_of(folder: RunFolder) -> State:
-    """What the folder shows of its run; a file that cannot be read is named."""
+    """The state of a run; names a damaged file."""
     name = folder.path.name
     try:
         owner = owner_of(folder.path)
@@ -78,9 +78,9 @@ def state_of(folder: RunFolder) -> State:
             return State("running", name, f"{_reached(folder)}; {owner}")
         if folder.failure.is_file():
             failure = read_json(folder.failure)
-            said = f"{failure['kind']}: {failure['reason']}\n    log: {folder.log}"
-            return State("failed", name, said)
-        return State("stopped", name, f"{_reached(folder)}; launched again, it goes on")
+            text = f"{failure['kind']}: {failure['reason']}\n    log: {folder.log}"
+            return State("failed", name, text)
+        return State("stopped", name, f"{_reached(folder)}; the next launch resumes it")
     except (OSError, ValueError, KeyError, TypeError) as error:
         return State("damaged", name, " ".join(f"{folder.path}: {error}".split()))
 
@@ -93,7 +93,7 @@ def _reached(folder: RunFolder) -> str:
 
 
 def _plans(folder: Path, suite: str) -> list[list[dict[str, Any]]]:
-    """Rows of the launches of a suite whose process lives; of the last one where none does."""
+    """The logs of a suite's running launches; if there are none, the latest log."""
     found = [launch_log.rows_of(path) for path in sorted(folder.glob("*.jsonl"))]
     found = [rows for rows in found if rows and rows[0].get("suite") == suite]
     living = [rows for rows in found if _lives(rows[0])]

@@ -1,4 +1,4 @@
-"""One command in all processes of torchrun: rank 0 goes through it, the others do its run, too."""
+"""One command in all processes of torchrun: rank 0 executes it, the others join its run."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from zobench.run.ranks.group import Group, Lost, joined, started
 
 
 def lead_or_follow(lead: Callable[[], int]) -> int:
-    """The exit status: of the command, for the first rank, and of the run for the others."""
+    """Execute the command as rank 0, or join its runs; returns the exit status."""
     group = joined()
     if not group.first:
         return _follow(group)
@@ -22,15 +22,15 @@ def lead_or_follow(lead: Callable[[], int]) -> int:
         return lead()
     finally:
         if group.sound:
-            group.from_first(None)  # there is nothing more to do
+            group.from_first(None)  # ends the other ranks
             group.leave()
 
 
 def _follow(group: Group) -> int:
-    """Do the runs that the first rank names, up to one that fails; how the last one ended."""
+    """Carry out the runs whose folders the first rank sends, up to the first failure."""
     try:
-        while (named := group.from_first()) is not None:
-            folder = RunFolder(Path(named))
+        while (path := group.from_first()) is not None:
+            folder = RunFolder(Path(path))
             log = folder.path / f"stderr-rank{group.rank}.log"
             with logging_to(log), _quiet():
                 [outcome] = run_here([folder], group)
@@ -46,7 +46,7 @@ def _follow(group: Group) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside nothing is written to the process' stdout."""
+    """Discard the process's stdout inside the block."""
     sys.stdout.flush()
     before, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -60,7 +60,7 @@ def _quiet() -> Iterator[None]:
 
 
 def check_launch(pack_runs: int | None, launcher: str) -> None:
-    """Raise UserError for what starts processes of its own under torchrun, or packs runs."""
+    """Raise UserError for packed runs, and for other launchers, under torchrun."""
     if started() and pack_runs:
         raise UserError(f"pack_runs={pack_runs}: not under torchrun, which carries out one run")
     if started() and not launcher.endswith(".BasicLauncher"):
@@ -68,7 +68,7 @@ def check_launch(pack_runs: int | None, launcher: str) -> None:
 
 
 def only(jobs: Sequence[Any]) -> Sequence[Any]:
-    """The jobs of a command; UserError where there is more than one."""
+    """The jobs of a command; UserError if there is more than one."""
     if len(jobs) > 1:
         raise UserError(
             f"{len(jobs)} runs: under torchrun a command carries out one; narrow the grid, or sweep"

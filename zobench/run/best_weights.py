@@ -1,4 +1,4 @@
-"""Which weights a run tests: those with the lowest dev loss, kept on disk, or the last ones."""
+"""The weights that a run tests: those with the lowest dev loss, stored on disk, or the last."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,11 +15,12 @@ from zobench.run.fence import fence_of
 
 
 class BestWeights:
-    """Watches the evaluations of dev. last: the last weights are the ones to test.
+    """Stores the weights with the lowest dev loss.
 
     The file holds its step, and gets its name only after the evaluation is in metrics.jsonl, so
-    that the two agree whenever a run is killed. With `last` nothing is written before the end,
-    which matters if the weights take gigabytes.
+    that both agree whenever a run is killed.
+
+    last: test the last weights; then nothing is written before the end.
     """
 
     def __init__(self, path: Path, model: Any, *, last: bool) -> None:
@@ -30,14 +31,14 @@ class BestWeights:
         self.stored = step_in(path)
 
     def recover(self, evaluated: Callable[[int], bool]) -> None:
-        """Finish what a killed attempt began, if metrics.jsonl has its evaluation."""
+        """Keep the weights of a killed attempt if metrics.jsonl has their evaluation."""
         step = step_in(self._next)
         if step >= 0 and evaluated(step):
             self.keep()
         fence_of(self.path.parent).remove(self._next)
 
     def evaluated(self, step: int, dev: Mapping[str, float], *, save: bool = True) -> None:
-        """Take note of an evaluation, and write the weights if they are the best so far."""
+        """Record an evaluation, and write the weights if they are the best so far."""
         if not math.isfinite(dev["loss"]):
             return
         if self.last or not self.dev or dev["loss"] < self.dev["loss"]:
@@ -46,7 +47,7 @@ class BestWeights:
                 self._save(self._next)
 
     def keep(self) -> None:
-        """The evaluation is in metrics.jsonl: the weights written for it are the best."""
+        """Make the weights just written the best ones; their evaluation is in metrics.jsonl."""
         if self._next.is_file():
             fence_of(self.path.parent).put(self._next, self.path)
             sync(self.path.parent)
@@ -54,18 +55,20 @@ class BestWeights:
 
     @torch.no_grad()
     def restore(self, *, keep: bool) -> None:
-        """Put the weights to test into the model; those of the last step are written if kept.
+        """Put the weights to test into the model. keep: write those of the last step, if tested.
 
-        If no dev loss was ever finite they are those of the last clean point. Raises UserError
-        where the file has been lost or changed.
+        If no dev loss was finite, the model stays at its last clean point.
+
+        Raises:
+            UserError: if the file was lost or changed.
         """
         if self.last and keep:
             self._save(self.path)
         elif self.dev and not self.last:
             if self.stored != self.step:
                 raise UserError(
-                    f"{self.path}: the best weights, of step {self.step}, are not there any more;"
-                    " remove the run's folder to begin anew"
+                    f"{self.path}: the best weights, of step {self.step}, are missing; remove the"
+                    " run's folder to start over"
                 )
             put(load_file(self.path), self.model)
 
@@ -80,14 +83,14 @@ class BestWeights:
 
 @torch.no_grad()
 def put(weights: Mapping[str, torch.Tensor], model: Any) -> None:
-    """Copy weights into the parameters of their names."""
+    """Copy weights into the parameters with the same names."""
     for name, parameter in model.named_parameters():
         if name in weights:
             parameter.copy_(weights[name])
 
 
 def step_in(path: Path) -> int:
-    """The step whose weights a file holds; -1 where there is none that can be read."""
+    """The step whose weights a file holds; -1 if there is no readable file."""
     try:
         with safe_open(path, "pt") as file:
             return int((file.metadata() or {}).get("step", -1))

@@ -1,14 +1,15 @@
-"""What a step evaluates: the loss of a batch, counted, in parts or captured as a CUDA graph."""
+"""The loss that a step evaluates: counted, in micro-batches, or captured as a CUDA graph."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zobench.errors import UserError
-from zobench.run.captured import kept_still, put_into, shape_of, tensors_of
+from zobench.run.captured import copy_into, shape_of, static_copy, tensors_of
 from zobench.tasks.problem import AnyBatch
 from zobench.zo.graph import StepGraph, check_graph
 from zobench.zo.optimizer import ZOOptimizer
@@ -16,10 +17,7 @@ from zobench.zo.optimizer import ZOOptimizer
 
 @dataclass(frozen=True)
 class Parts:
-    """Micro-batches and what each weighs in the loss of the whole; the weighted mean is exact.
-
-    weights: how many examples, or tokens, the mean loss of each is over.
-    """
+    """A batch in micro-batches. weights: the number of examples, or tokens, in each mean loss."""
 
     batches: Sequence[Any]
     weights: Sequence[float]
@@ -36,15 +34,14 @@ class Parts:
 
 
 def shares_of(batch: Any) -> list[tuple[float, Any]]:
-    """The shares of a batch in parts; of any other, itself with all of the loss."""
+    """The micro-batches of a batch with their shares of the loss."""
     return batch.shares if isinstance(batch, Parts) else [(1.0, batch)]
 
 
 class CountedLoss:
-    """A loss function that counts the forwards and tokens it was asked for.
+    """A loss function that counts forwards and tokens; a batch in parts is one forward.
 
-    precision: of the arithmetic inside, by autocast; None is the weights' own. A batch in parts
-    counts as one forward; its loss is the exact mean over all of it.
+    precision: of autocast; None computes in the precision of the weights.
     """
 
     def __init__(
@@ -58,7 +55,7 @@ class CountedLoss:
         self.tokens = 0
 
     def __call__(self, batch: AnyBatch, points: int = 1) -> Tensor:
-        """The loss of the whole batch, counted as one forward per point that it is evaluated at."""
+        """The loss of the whole batch, counted as one forward per point."""
         self.count(batch, points)
         return self.whole(batch)
 
@@ -72,7 +69,7 @@ class CountedLoss:
         self.tokens += points * batch.tokens
 
     def part(self, batch: Any) -> Tensor:
-        """The loss of a batch that is not in parts, without counting it."""
+        """The loss of a batch that is not in parts, uncounted."""
         if self._precision is None:
             return self._loss(self._model, batch)
         device = next(self._model.parameters()).device.type
@@ -81,7 +78,7 @@ class CountedLoss:
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes that the optimizer keeps between steps beside the weights, gradients included."""
+    """Bytes that the optimizer keeps between steps, gradients included."""
     tensors = [v for state in optimizer.state.values() for v in state.values()]
     tensors += [p.grad for group in optimizer.param_groups for p in group["params"]]
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
@@ -90,9 +87,9 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 def check_captured(
     optimizer: torch.optim.Optimizer, parts: int | None = None, nonfinite: str | None = None
 ) -> None:
-    """Raise UserError where `optimizer.graph` is asked for and cannot be.
+    """Raise UserError if `optimizer.graph` is set but steps cannot be captured.
 
-    parts: the size of the parts that batches are cut into. nonfinite: `train.nonfinite`.
+    parts: `train.micro_batch_size`. nonfinite: `train.nonfinite`.
     """
     if not isinstance(optimizer, ZOOptimizer) or not optimizer.graph:
         return
@@ -103,8 +100,8 @@ def check_captured(
         )
     if nonfinite == "skip":
         raise UserError(
-            "train.nonfinite=skip: a captured step evaluates all its points, whatever the first"
-            " gave, so that no ledger could skip it again; set optimizer.graph=false"
+            "train.nonfinite=skip: a captured step evaluates all its points even if the first loss"
+            " is not finite, so the ledger could not replay a skip; set optimizer.graph=false"
         )
     try:
         check_graph(optimizer)
@@ -113,11 +110,7 @@ def check_captured(
 
 
 class GraphedSteps:
-    """A step as a function of the batch, as `steps.step_of` gives it.
-
-    A batch is copied to where the graph of its shape looks for it. All graphs share their memory.
-    Raises UserError where the optimizer's steps cannot be captured.
-    """
+    """Captured steps as a function of the batch; one graph per shape, in one memory pool."""
 
     def __init__(self, optimizer: ZOOptimizer, loss: CountedLoss) -> None:
         check_captured(optimizer)
@@ -132,15 +125,12 @@ class GraphedSteps:
             raise UserError("optimizer.graph=true: this task's batches are not tensors")
         key = shape_of(batch)
         if key not in self._graphs:
-            still = kept_still(batch)
-            closure = self._closure_of(still)
-            self._graphs[key] = still, StepGraph(self._optimizer, closure, self._pool)
-        still, graph = self._graphs[key]
-        put_into(still, batch)
+            static = static_copy(batch)
+            closure = partial(self._loss.whole, static)
+            self._graphs[key] = static, StepGraph(self._optimizer, closure, self._pool)
+        static, graph = self._graphs[key]
+        copy_into(static, batch)
         before = self._optimizer.engine.forwards
         loss = graph.step()
         self._loss.count(batch, self._optimizer.engine.forwards - before)
         return loss
-
-    def _closure_of(self, batch: Any) -> Any:
-        return lambda: self._loss.whole(batch)

@@ -1,7 +1,7 @@
-"""The search directions of single steps against the true gradient of the same batch.
+"""Compares the search directions of single steps with the true gradient of the same batch.
 
-All four papers that zobench began with claim better alignment with the gradient; this shows
-whether it is there. A diagnosed step is the step it would have been: only the gradient is added.
+Many papers claim better alignment with the gradient; this measures it. A diagnosed step is the same
+step as without the diagnosis: only the gradient is added.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,15 +20,15 @@ from zobench.zo.space import Slot
 
 
 class Diagnosis:
-    """Watches every `every`-th step of an optimizer; `findings` holds the last step's.
+    """Diagnoses every `every`-th step of an optimizer; `findings` holds the last one's:
 
-    direction_cos2, estimate_cos2, learnt_cos2: cos^2 of the gradient with the directions that the
-    estimate uses (mean over them), with the estimate, with the learnt mean of the law; a random
+    direction_cos2, estimate_cos2, learnt_cos2: cos^2 of the gradient with the directions of the
+    estimate (mean over them), with the estimate, with the learnt mean of the law; a random
     direction has 1/d. bias: <estimate, gradient> / |gradient|^2 - 1; error: |estimate - gradient|^2
     / |gradient|^2; averaged over steps these are the estimator's bias along the gradient, and its
     variance plus squared bias. moved: share of the weights that were perturbed. forwards:
-    forward and backward passes spent here, which `cost/forwards` does not count. What the sampler
-    says of itself (`metrics`) comes along.
+    forward and backward passes of diagnoses, which `cost/forwards` does not count. The sampler's
+    own `metrics` are added.
     """
 
     def __init__(self, optimizer: ZOOptimizer, every: int) -> None:
@@ -45,7 +45,7 @@ class Diagnosis:
         return step + self.every - step % self.every
 
     def summary(self) -> dict[str, float]:
-        """Mean of every finding over the diagnosed steps, and what they cost."""
+        """Mean of every finding over the diagnosed steps, and their forwards."""
         means = {name: sum(found) / len(found) for name, found in self._history.items()}
         return means | {"forwards": self.forwards}
 
@@ -72,8 +72,9 @@ class Diagnosis:
         return value
 
     def restore(self, row: Mapping[str, float | None]) -> None:
-        """Take the findings of a step that was diagnosed before from its row of metrics."""
-        found = {k.removeprefix("diagnose/"): value_of(v) for k, v in row.items() if _is_ours(k)}
+        """Restore the findings of a step that was diagnosed before from its row of metrics."""
+        own = {k: v for k, v in row.items() if k.startswith("diagnose/")}
+        found = {k.removeprefix("diagnose/"): value_of(v) for k, v in own.items()}
         self.forwards = int(found.pop("forwards"))
         found.pop("seconds")
         for name, number in found.items():
@@ -87,12 +88,8 @@ class Diagnosis:
             setattr(self, name, value)
 
 
-def _is_ours(key: str) -> bool:
-    return key.startswith("diagnose/")
-
-
 class _Watched(Rule):
-    """A rule that, before it moves a slot, sums up how the slot's directions meet the gradient."""
+    """A rule that compares a slot's directions with the gradient before it moves the slot."""
 
     def __init__(
         self,
@@ -164,24 +161,24 @@ def _add(sums: list[float], vector: Tensor, gradient: Tensor) -> None:
 
 
 class DriftSeries:
-    """Findings of the optimizer's drift meter; one line the first time that updates are too small.
+    """Findings of the optimizer's drift meter; warns once if updates are too small.
 
-    There are none for weights of 32 bits, with remainders or left clean, or moved otherwise than by
-    plain descent, or in steps that are captured, whose coefficients the host does not see.
+    None for 32-bit weights, weights with remainders or left clean, rules other than plain descent,
+    and captured steps, whose coefficients the host does not see.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         plain = isinstance(optimizer, ZOOptimizer) and PLAIN in optimizer.rule.gives
         followed = plain and not optimizer.graph  # type: ignore[attr-defined]
         self._meter = optimizer.engine.drift if followed else None  # type: ignore[attr-defined]
-        self._said = False
+        self._warned = False
 
     def __call__(self) -> dict[str, float]:
         if self._meter is None:
             return {}
         found: dict[str, float] = self._meter.findings()
-        if found["drift/update_in_spacings"] < 1.0 and not self._said:
-            self._said = True
+        if found["drift/update_in_spacings"] < 1.0 and not self._warned:
+            self._warned = True
             print(
                 "warning: an update changes a weight of median size by"
                 f" {found['drift/update_in_spacings']:.2g} of half its 16-bit spacing, so that"

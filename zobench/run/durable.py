@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Atomic, durable file writes: a file is complete or absent, even after a crash."""
 
 import os
 import zlib
@@ -11,10 +11,9 @@ from zobench.run.fence import fence_of
 
 
 def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """The file holds all that `write` writes, or what it held before; on the disk, not only soon.
+    """Replace the file's content by what `write` writes, synced to disk; all of it or nothing.
 
-    `write` gets a file to write to in order. What it had written is gone when it raises. Of a
-    claimed folder nothing is written where the claim is lost: the process ends.
+    If `write` raises, the old content stays. If the claim on the folder is lost, the process ends.
     """
     fence = fence_of(path.parent)
     temporary = fence.place(path)
@@ -31,9 +30,9 @@ def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def renewed(path: Path, content: bytes) -> FileIO:
-    """A new file of that name that begins with the content, to append to, unbuffered.
+    """A new unbuffered file of that name that begins with the content, to append to.
 
-    What another process has open under the name is no longer it.
+    Another process that has the old file open no longer writes to this one.
     """
     fence = fence_of(path.parent)
     place = fence.place(path)

@@ -1,18 +1,15 @@
-"""When a run ends early: its loss is not finite, dev does not get better, or the loss runs away."""
+"""Ends a run early: its loss is not finite or grows too large, or dev does not improve."""
 
 import math
 
 from zobench.run.metrics_log import MetricsLog, value_of
 from zobench.zo.engine import Diverged
 
-MOST_IN_A_ROW = 20  # skipped; the next one ends the run
+MOST_IN_A_ROW = 20  # skipped steps; the next one ends the run
 
 
 class Skips:
-    """Decides on the steps that could not be taken, and counts those that were skipped.
-
-    policy: `skip`; anything else ends the run at the first.
-    """
+    """Counts skipped steps. policy: `train.nonfinite`; all but `skip` end the run at the first."""
 
     def __init__(self, policy: str | None) -> None:
         self.allowed = policy == "skip"
@@ -20,22 +17,20 @@ class Skips:
         self.in_a_row = 0
 
     def skip(self, error: Diverged) -> None:
-        """Count a step that raised; raises Diverged where the run must not go on."""
+        """Count a step that raised; raises Diverged if the run has to end."""
         if not self.allowed:
             raise error
         if self.in_a_row == MOST_IN_A_ROW:
-            raise Diverged(
-                f"{error}, and {MOST_IN_A_ROW} steps in a row before it were skipped for the same"
-            )
+            raise Diverged(f"{error}, after {MOST_IN_A_ROW} skipped steps in a row")
         self.count += 1
         self.in_a_row += 1
 
     def taken(self) -> None:
-        """A step went well."""
+        """Note a step that was taken."""
         self.in_a_row = 0
 
     def metrics(self) -> dict[str, float]:
-        """Beside a line's training loss, which is the mean over the steps that were taken."""
+        """For metrics.jsonl."""
         return {"train/skipped": self.count} if self.allowed else {}
 
     def result(self) -> dict[str, int]:
@@ -50,7 +45,7 @@ class Skips:
 
 
 class Patience:
-    """Counts evaluations of dev since the lowest loss. most: None is any number of them."""
+    """Counts evaluations of dev since the lowest loss. most: the limit; None: no limit."""
 
     def __init__(self, most: int | None) -> None:
         self.most = most
@@ -58,7 +53,7 @@ class Patience:
         self.since = 0
 
     def evaluated(self, loss: float) -> None:
-        """Take note of a loss on dev; one that is not a number is not better."""
+        """Count a loss on dev; NaN is not lower."""
         better = loss < self.lowest
         self.lowest = loss if better else self.lowest
         self.since = 0 if better else self.since + 1
@@ -73,9 +68,9 @@ class Patience:
 
 
 def check_rise(loss: float, most: float | None, metrics_log: MetricsLog) -> None:
-    """Raise Diverged where a line's training loss is above `most` times the first line's.
+    """Raise Diverged if a line's training loss is above `most` times the first line's.
 
-    Where that is negative, so far above it that its size would fit in `most` - 1 times.
+    For a negative first loss the limit is first + (most - 1) * |first|.
     """
     if most is None:
         return

@@ -1,11 +1,10 @@
-"""Writing to a run folder as long as it is this process's, and not a moment longer.
+"""A process writes to a run folder only while it holds the folder's lock.
 
-A process that stands still (SIGSTOP, a suspended machine, a stalled disk) for longer than its lock
-lives loses its run, and knows nothing of it when it goes on. Three things keep its writes away from
-the new owner's: the lock is read again before each write (between steps, once a second); files are
-written in a folder of the claim's own, from which they are renamed and which the new owner removes
-first of all, so that a late rename finds nothing; and files that grow are renewed by each owner, so
-that a late append goes to a file without a name.
+A process that is paused (SIGSTOP, a suspended machine, a stalled disk) for longer than its lock
+lives loses its run without noticing. Its late writes cannot damage the new owner's files: the lock
+is read before each write (between steps, once a second); files are written to a private folder and
+renamed from there, and the new owner first removes that folder, so a late rename fails; and each
+owner replaces the files that grow, so a late append goes to an unlinked file.
 """
 
 import os
@@ -14,18 +13,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-UNFINISHED = ".unfinished"  # the end of the name of a file that may have been left half written
-_DOUBT = 1.0  # seconds for which a lock may seem gone: another's look at it renames it for a moment
-_LOOKS = 0.05
-# the clock that goes on while the machine is suspended, where there is one
+UNFINISHED = ".unfinished"  # suffix of files that may be incomplete
+_GRACE = 1.0  # seconds: a lock may seem lost while another process inspects it by renaming it
+_POLL = 0.05
+# this clock also runs while the machine is suspended, if the system has it
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Fence:
-    """Around a run folder. Without a claim it stands open: nothing is checked.
+    """Guards the writes to a run folder.
 
-    holds: whether the lock on the disk is this process's. leave: ends the process, where it is not.
-    aside: the claim's own folder, made when something is to be written first.
+    Args:
+        folder: the run folder.
+        holds: whether this process holds the lock; None disables the checks.
+        leave: ends the process if it does not.
+        aside: the claim's private folder, made at the first write.
     """
 
     def __init__(
@@ -41,32 +43,29 @@ class Fence:
         self._seen = -1.0
 
     def check(self, within: float = 0.0) -> None:
-        """Return if the folder is this process's; else end the process.
-
-        within: so many seconds after the last look at the lock it is not looked at again.
-        """
+        """End the process if it lost the lock, which is read once in `within` seconds."""
         now = _now()
         if self._holds is None or 0.0 <= now - self._seen < within:
             return
         while not self._holds():
-            if _now() - now > _DOUBT:
+            if _now() - now > _GRACE:
                 self._leave()
-            time.sleep(_LOOKS)
+            time.sleep(_POLL)
         self._seen = now
 
     def place(self, path: Path) -> Path:
-        """Where to write what is to be put under the path's name."""
+        """The temporary path to write to before `put`."""
         if self.aside is None:
             return path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
         self.check()
         if not self._made:
             self.aside.mkdir(exist_ok=True)
-            self.check()  # made while the claim held: who takes it over will find and remove it
+            self.check()  # the claim still held, so the next owner will find and remove the folder
             self._made = True
         return self.aside / path.name
 
     def put(self, place: Path, path: Path) -> None:
-        """Give the path's name to what has been written, or to another file of the folder."""
+        """Rename a temporary file, or another file of the folder, to `path`."""
         self.check()
         try:
             place.replace(path)
@@ -75,7 +74,7 @@ class Fence:
             raise
 
     def remove(self, path: Path) -> None:
-        """Remove a file, or a folder with all that is in it, if it is there."""
+        """Remove a file or a folder tree, if it exists."""
         if not path.is_symlink() and not path.exists():
             return
         place = self.place(path.with_name(f"{path.name}.gone"))
@@ -83,11 +82,11 @@ class Fence:
         try:
             path.replace(place)
         except FileNotFoundError:
-            self.check()  # else it has gone by itself
+            self.check()
         discard(place)
 
     def clean(self) -> None:
-        """Remove what earlier processes left unfinished: what they still write has no place."""
+        """Remove what earlier processes left unfinished, so that their late renames fail."""
         for other in self.folder.glob(f".*{UNFINISHED}"):
             if other != self.aside:
                 self.remove(other)
@@ -101,20 +100,20 @@ def fence_of(folder: Path) -> Fence:
     return _fences.get(os.path.abspath(folder)) or Fence(folder)
 
 
-def put_up(fence: Fence) -> None:
-    """Let all writes to the folder look at its fence."""
+def install_fence(fence: Fence) -> None:
+    """Check the fence at all writes to its folder."""
     _fences[os.path.abspath(fence.folder)] = fence
 
 
-def take_down(fence: Fence) -> None:
-    """The claim is over."""
+def remove_fence(fence: Fence) -> None:
+    """Stop checking, and remove the private folder."""
     del _fences[os.path.abspath(fence.folder)]
     if fence.aside is not None:
         discard(fence.aside)
 
 
 def discard(path: Path) -> None:
-    """Remove a file or folder of the claim's own."""
+    """Remove a file or folder without checks."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     elif path.is_symlink() or path.exists():

@@ -1,4 +1,4 @@
-"""The files of one run; the folder is the record, everything else is a mirror of it."""
+"""The files of one run. The folder is the record; loggers only mirror it."""
 
 import csv
 import gzip
@@ -16,10 +16,10 @@ from zobench.run.fence import fence_of
 from zobench.settings import RunSettings, identity
 from zobench.tasks.problem import Answer
 
-_ENDED = {"reason", "best_step", "test"}  # some of the keys of result.json
-HALVED = "halved"  # key of meta.json: how often the run's batches were halved for want of memory
-_NO_SETTINGS = (UserError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
-_KEPT = ("base", "inputs", "wandb", HALVED)  # keys of meta.json that later attempts look at
+_ENDED = {"reason", "best_step", "test"}  # required keys of result.json
+HALVED = "halved"  # key of meta.json: how often batches were halved after running out of memory
+_INVALID = (UserError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
+_KEPT = ("base", "inputs", "wandb", HALVED)  # keys of meta.json that later attempts need
 
 
 class RunFolder:
@@ -41,18 +41,18 @@ class RunFolder:
         self.failure = path / "failure.json"
         self.attempts = path / "attempts.jsonl"
         self.log = path / "stderr.log"
-        self.mirroring = path / ".mirroring"  # while the logger has not heard the run's end
+        self.mirroring = path / ".mirroring"  # until the logger has received the run's end
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the run has a result that the logger has received."""
         return self.result.is_file() and not self.mirroring.exists()
 
     def begin(self, settings: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-        """Make the folder; what an unfinished attempt at the same run left in it stays.
+        """Create the folder, or keep what an unfinished attempt at the same run has left.
 
-        Of the earlier meta.json is kept: the hashes of base weights and files, to be compared with,
-        the run's id in W&B, and how often batches were halved for want of memory.
+        meta.json keeps the hashes of base weights and files, the run's id in W&B, and how often
+        batches were halved.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if self.config.is_file() and identity(self.settings()) != identity(settings):
@@ -65,14 +65,14 @@ class RunFolder:
         write_json(self.meta, {**kept, **meta})
 
     def clear(self) -> None:
-        """Remove all results, whole or not: the run begins anew."""
+        """Remove all results, so that the run starts over."""
         partial = self.weights.with_suffix(".partial")
         files = (self.result, self.metrics, self.ledger, self.weights, self.predictions, partial)
         for stale in (*files, *self.path.glob("checkpoint-*.pt"), self.model, self.path / "wandb"):
             fence_of(self.path).remove(stale)
 
     def settings(self) -> dict[str, Any]:
-        """The resolved settings; floats such as 1e-6 come back as floats."""
+        """The resolved settings; UserError if the file is damaged."""
         try:
             settings: dict[str, Any] = yaml.safe_load(self.config.read_text())
             return dict(settings)
@@ -80,28 +80,25 @@ class RunFolder:
             raise damaged(self.config) from error
 
     def ended(self) -> dict[str, Any]:
-        """What result.json holds; UserError, naming it, where that is not how a run ends."""
+        """The content of result.json; UserError if it is damaged."""
         result = read_json(self.result)
         if result.get("status") not in ("done", "diverged") or not result.keys() >= _ENDED:
             raise damaged(self.result)
         return result
 
-    def fitting(self) -> RunSettings:
-        """The settings with batches that fit into the memory there is.
-
-        Raises UserError for a file that no run could have been made of.
-        """
+    def run_settings(self) -> RunSettings:
+        """The typed settings, with batches halved as meta.json says; UserError if damaged."""
         meta = read_json(self.meta) if self.meta.is_file() else {}
         settings = self.settings()
         try:
-            json.dumps(settings, default=str)  # a YAML alias can make it hold itself
+            json.dumps(settings, default=str)  # fails if a YAML alias makes them recursive
             return RunSettings.of(settings).halved(meta.get(HALVED, 0))
-        except _NO_SETTINGS as error:
+        except _INVALID as error:
             raise damaged(self.config) from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """The file holds all of the content or what it held before, whatever happens."""
+    """Replace the file's content, completely or not at all."""
     data = content.encode() if isinstance(content, str) else content
     write_durably(path, lambda file: file.write(data))
 
@@ -111,7 +108,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What the file holds; UserError, naming it, where that is no JSON object."""
+    """The JSON object in a file; UserError if there is none."""
     try:
         return dict(json.loads(path.read_text()))
     except (UnicodeDecodeError, TypeError, ValueError) as error:
@@ -119,17 +116,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path) -> UserError:
-    """A file of a run that something else than zobench has written to, or a failing disk."""
-    return UserError(f"{path}: damaged; repair it, or remove the run's folder to begin anew")
+    """The error for a file of a run that another program or a failing disk has changed."""
+    return UserError(f"{path}: damaged; repair it, or remove the run's folder to start over")
 
 
 def write_predictions(path: Path, answers: Sequence[Answer]) -> None:
-    """Columns row (of the test split), answer, gold, score; the same bytes for the same answers."""
+    """Write predictions.csv.gz; equal answers give equal bytes."""
     write_atomically(path, gzip.compress(csv_of(answers).encode(), mtime=0))
 
 
 def csv_of(answers: Sequence[Answer]) -> str:
-    """The file's text."""
+    """CSV with the columns row (of the test split), answer, gold, score."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["row", *Answer._fields])

@@ -1,8 +1,7 @@
-"""A GPU for each run: claimed by a lock that the run itself holds, and the kernel frees.
+"""A GPU for each run: the run holds a lock on a file per GPU, which the kernel frees.
 
-Each GPU has a lock file in a folder of the machine. Whatever ends the run (SIGKILL included) closes
-the file and with it the claim; whoever launched the run may die before it, and the GPU stays the
-run's. Claims are between runs of one user; other programs know nothing of them.
+However the run ends (SIGKILL included), its lock is released; it does not depend on the process
+that launched the run. Only runs of the same user see the locks; other programs do not.
 """
 
 import os
@@ -18,16 +17,16 @@ from filelock import FileLock, Timeout
 from zobench.errors import UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-_PAUSE = 0.5  # seconds between two looks for a free GPU
+_PAUSE = 0.5  # seconds between two attempts to lock a GPU
 
-_held: FileLock | None = None  # this process' claim, until its end
+_held: FileLock | None = None  # this process's claim, until its end
 
 
-def own_gpu(on_wait: Callable[[str], None], runs: int = 1) -> None:
-    """Make a GPU that fewer than `runs` others have claimed the only one that this process sees.
+def claim_gpu(on_wait: Callable[[str], None], runs: int = 1) -> None:
+    """Claim a GPU that fewer than `runs` others have claimed, and hide all others.
 
-    Waits for one where all are claimed, and calls `on_wait` once with a sentence that says so. To
-    be called before anything makes a CUDA context.
+    Call it before anything makes a CUDA context. If all GPUs are claimed, it calls `on_wait` once
+    with a message, and waits.
     """
     global _held
     if _held is None:
@@ -41,13 +40,13 @@ def own_gpu(on_wait: Callable[[str], None], runs: int = 1) -> None:
 def claim(
     gpus: Sequence[str], folder: Path, on_wait: Callable[[str], None], runs: int = 1
 ) -> FileLock:
-    """A lock of one of the GPUs, once there is one; its file has the name of the GPU and a dot.
+    """Wait for a lock on one of the GPUs; each has `runs` lock files, named after the GPU.
 
-    A GPU has one for each of its `runs`. Those with the fewest runs come first.
+    GPUs with fewer runs come first.
     """
     endings = ["lock", *(f"{place}.lock" for place in range(1, runs))]
     locks = [FileLock(folder / f"{gpu}.{ending}") for ending in endings for gpu in gpus]
-    told = False
+    announced = False
     while True:
         for lock in locks:
             try:
@@ -55,31 +54,30 @@ def claim(
             except Timeout:
                 continue
             return lock
-        if not told:
+        if not announced:
             on_wait(f"all GPUs here are taken by other runs ({len(gpus)}): waiting for a free one")
-            told = True
+            announced = True
         time.sleep(_PAUSE)
 
 
 def visible_gpus() -> list[str]:
-    """UUIDs of the GPUs, or of their MIG devices, that CUDA_VISIBLE_DEVICES leaves this process.
+    """UUIDs of the GPUs (or MIG devices) that CUDA_VISIBLE_DEVICES allows.
 
-    The driver's tool is asked, which makes no CUDA context here: the process may fork afterwards.
+    nvidia-smi lists them, without a CUDA context in this process, which may fork afterwards.
     """
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
-    return left_by(os.environ.get(VISIBLE), listed.stdout)
+    return select_visible(os.environ.get(VISIBLE), listed.stdout)
 
 
-def left_by(allowed: str | None, listing: str) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES leaves of the GPUs in a listing of `nvidia-smi -L`.
+def select_visible(allowed: str | None, listing: str) -> list[str]:
+    """The GPUs of a `nvidia-smi -L` listing that CUDA_VISIBLE_DEVICES (`allowed`) selects.
 
-    As in CUDA it has numbers or beginnings of UUIDs, and ends at the first that there is not.
-    Numbers are places in the listing, as they are in CUDA where all GPUs are of one kind.
+    As in CUDA, entries are indices or prefixes of UUIDs, and the first unknown entry ends the list.
     """
-    gpus: list[list[str]] = []  # each with its MIG devices, which are used in its stead
+    gpus: list[list[str]] = []  # each followed by its MIG devices, which replace it
     for name in re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)\)", listing):
         if name.startswith("GPU"):
             gpus.append([name])
@@ -89,22 +87,22 @@ def left_by(allowed: str | None, listing: str) -> list[str]:
     names = [name for devices in usable for name in devices]
     if allowed is None:
         return names
-    left: list[str] = []
-    for wanted in allowed.split(","):
-        if wanted.strip().isdigit():
-            found = usable[int(wanted)] if int(wanted) < len(usable) else []
+    selected: list[str] = []
+    for entry in map(str.strip, allowed.split(",")):
+        if entry.isdigit():
+            found = usable[int(entry)] if int(entry) < len(usable) else []
         else:
-            found = [name for name in names if wanted.strip() and name.startswith(wanted.strip())]
+            found = [name for name in names if entry and name.startswith(entry)]
         if not found:
             break
-        left += [name for name in found[:1] if name not in left]
-    return left
+        selected += [name for name in found[:1] if name not in selected]
+    return selected
 
 
 def _folder() -> Path:
-    """Where this user's runs on this machine meet; nobody else may write there."""
+    """The folder of this user's lock files on this machine; no other user may write to it."""
     folder = Path(tempfile.gettempdir()) / f"zobench-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise UserError(f"{folder}: is another user's; set TMPDIR to a folder of this machine")
+        raise UserError(f"{folder}: belongs to another user; set TMPDIR to a local folder")
     return folder

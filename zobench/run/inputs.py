@@ -1,7 +1,7 @@
-"""What a run was made of: files of its data, its model and the user's own code, by their content.
+"""Hashes of the files that a run reads: data, model and the user's own code.
 
-The id of a run is a hash of its settings, which name files. `inputs` in meta.json holds what was in
-them, so that neither a relaunch nor an interrupted run takes other rows or weights for those.
+A run's id is a hash of its settings, which only name files. `inputs` in meta.json holds hashes of
+their content, so that no later attempt uses other rows or weights under the same id.
 """
 
 import hashlib
@@ -24,38 +24,35 @@ from zobench.run.folder import RunFolder, damaged, read_json, write_json
 from zobench.settings import RunSettings
 from zobench.targets import located, targets_in
 
-# the settings that name them
+# the settings that name the files
 DATA, MODEL, ROWS, CODE = "task.data_dir", "model.path", "task.source", "_target_"
-_PARTS = ("model", "tuning", "task", "optimizer")  # whose code makes the numbers
+_PARTS = ("model", "tuning", "task", "optimizer")  # settings whose code determines the numbers
 _LIBRARIES = ("zobench.", "torch.", "transformers.")  # meta.json has their versions
-_SETTLED = 2 * 10**9  # ns: a file that was changed so shortly before may change within one tick
-_STAMPS = ("size", "mtime_ns", "ctime_ns", "inode")  # the same: the same file, as git would say
+_SETTLED = 2 * 10**9  # ns: a younger file may change again within one tick of its time stamp
+_STAMPS = ("size", "mtime_ns", "ctime_ns", "inode")  # equal stamps: the same file, as in git
 
-# by setting and name: stamps, whether they had stood for a while by then, and sha256
+# by setting and name: stamps, whether the file was settled, and sha256
 Inputs = dict[str, dict[str, dict[str, Any]]]
 
 
-class Seen:
-    """The files of a run's data and model as they are before they are read.
-
-    `inputs`, called after that, adds their content. Raises UserError where a file has changed
-    meanwhile, and what finding the files raises.
-    """
+class InputFiles:
+    """The files of a run's data and model, listed before they are read."""
 
     def __init__(self, settings: RunSettings, task: Any) -> None:
         self._settings, self._task = settings, task
         self._before = {path: _stamps(path) for *_, path in self._files()}
 
     def inputs(self) -> Inputs:
+        """The files' hashes, after they were read; UserError if one has changed meanwhile."""
         found: Inputs = {}
-        files = self._files()  # once more: of the hub some are there only now
+        files = self._files()  # again: files of the hub may have been downloaded since
         with ThreadPoolExecutor(4) as pool:
             digests = list(pool.map(_digest, [path for *_, path in files]))
         for (key, name, path), digest in zip(files, digests, strict=True):
             stamps = _stamps(path)
             before = self._before.get(path)
             if before is not None and any(stamps[part] != before[part] for part in _STAMPS):
-                raise UserError(f"{key}: {path} has changed while it was read; launch it again")
+                raise UserError(f"{key}: {path} changed while it was read; launch the run again")
             found.setdefault(key, {})[name] = {**stamps, "sha256": digest}
         rows: Mapping[str, str] = getattr(self._task, "row_digests", dict)()
         if rows:
@@ -63,17 +60,14 @@ class Seen:
         return found
 
     def _files(self) -> list[tuple[str, str, Path]]:
-        """Setting, name and place of each."""
+        """Setting, name and path of each file."""
         by_key = {DATA: _data_files(self._settings, self._task)}
         by_key |= {MODEL: _model_files(self._settings), CODE: _code_files(self._settings)}
         return [(key, name, path) for key, files in by_key.items() for name, path in files.items()]
 
 
 def check_inputs(folder: RunFolder, settings: RunSettings, now: Inputs) -> None:
-    """Raise UserError unless the files and rows are those that the run began with.
-
-    One that began before zobench noted them is not looked at.
-    """
+    """Raise UserError unless files and rows are those that the run began with, if it has hashes."""
     known = _known(folder)
     for key in known.keys() & now.keys():
         _compare(folder, settings, key, known[key], now[key])
@@ -82,33 +76,32 @@ def check_inputs(folder: RunFolder, settings: RunSettings, now: Inputs) -> None:
 def check_unchanged(
     folder: RunFolder, settings: RunSettings, parts: tuple[str, ...] = (DATA, MODEL, CODE)
 ) -> None:
-    """Raise UserError where a run that is there has read other files than it would read now.
+    """Raise UserError if an existing run has read other files than it would read now.
 
-    A file whose size, times and inode are as they were is not read again; of another the content
-    counts, and what is equal gets its new times in meta.json. Data or a model that are not there
-    any more cannot give other numbers, and are not missed.
+    Files with the same size, times and inode are not read again; of the others the content counts,
+    and meta.json gets their new stamps. Data or models that no longer exist are not compared.
     """
     known = _known(folder)
-    fresh = False
+    changed = False
     for key in (key for key in parts if key in known):
         now: dict[str, dict[str, Any]] = {}
         for name, path in _files_now(key, settings).items():
             before, stamps = known[key].get(name), _stamps(path)
             if before is None or not _trusted(before, stamps):
                 now[name] = {**stamps, "sha256": _digest(path)}
-                fresh = True
+                changed = True
             else:
                 now[name] = before
         if now:
             _compare(folder, settings, key, known[key], now)
             known[key] |= {name: now[name] for name in known[key] if name in now}
-    if fresh:
-        with suppress(OSError):  # a folder that is kept read-only is looked at anew each time
+    if changed:
+        with suppress(OSError):  # a read-only folder is compared again each time
             write_json(folder.meta, {**read_json(folder.meta), "inputs": known})
 
 
 def digests_in(inputs: Inputs) -> dict[str, str]:
-    """The content by name, without what differs from machine to machine."""
+    """The hashes by setting and name, without stamps, which differ between machines."""
     return {
         f"{key} {name}": entry["sha256"]
         for key, files in inputs.items()
@@ -117,7 +110,7 @@ def digests_in(inputs: Inputs) -> dict[str, str]:
 
 
 def _known(folder: RunFolder) -> Inputs:
-    """What meta.json has of them; nothing for a run of before. UserError where that is damaged."""
+    """The inputs in meta.json; empty for a run of an older zobench. UserError if damaged."""
     inputs: Inputs = read_json(folder.meta).get("inputs", {}) if folder.meta.is_file() else {}
     try:
         entries = [entry for files in inputs.values() for entry in files.values()]
@@ -130,21 +123,21 @@ def _known(folder: RunFolder) -> Inputs:
 
 
 def _files_now(key: str, settings: RunSettings) -> dict[str, Path]:
-    """What would be read, by name; nothing where the place itself is gone."""
+    """The files that would be read now, by name; none if the data folder no longer exists."""
     if key != DATA:
         return _model_files(settings) if key == MODEL else _code_files(settings)
-    place = settings.task.get("data_dir")
-    if place is not None and not place_of(place).exists():
+    data_dir = settings.task.get("data_dir")
+    if data_dir is not None and not place_of(data_dir).exists():
         return {}
     return _data_files(settings, _task(json.dumps(settings.task, sort_keys=True)))
 
 
 def _data_files(settings: RunSettings, task: Any) -> dict[str, Path]:
-    """By its path from the data folder; without one, and for a single file, by its own name."""
-    given = settings.task.get("data_dir")
-    place = None if given is None or not place_of(given).is_dir() else place_of(given)
+    """Files by their path below the data folder; by their own name if there is no folder."""
+    data_dir = settings.task.get("data_dir")
+    folder = None if data_dir is None or not place_of(data_dir).is_dir() else place_of(data_dir)
     paths: Sequence[Path] = getattr(task, "input_files", list)()
-    return {p.name if place is None else os.path.relpath(p, place): p for p in paths}
+    return {p.name if folder is None else os.path.relpath(p, folder): p for p in paths}
 
 
 def _model_files(settings: RunSettings) -> dict[str, Path]:
@@ -152,7 +145,7 @@ def _model_files(settings: RunSettings) -> dict[str, Path]:
 
 
 def _code_files(settings: RunSettings) -> dict[str, Path]:
-    """The Python files of the user's own that the settings name."""
+    """The user's own Python files that the settings name."""
     found = {}
     for part in _PARTS:
         for key, target in targets_in(getattr(settings, part), part):
@@ -164,7 +157,7 @@ def _code_files(settings: RunSettings) -> dict[str, Path]:
 
 @lru_cache(maxsize=64)
 def _task(node: str) -> Any:
-    """The task of some settings: the runs of a sweep often share theirs."""
+    """The task of some settings, cached for the runs of a sweep."""
     return build(json.loads(node), "task")
 
 
@@ -176,41 +169,41 @@ def _compare(
     now: Mapping[str, Mapping[str, Any]],
 ) -> None:
     part, _, setting = key.partition(".")
-    given = getattr(settings, part).get(setting) if setting else None
-    named = f"{key}={given}" if isinstance(given, str) else key
-    more, less = sorted(now.keys() - known.keys()), sorted(known.keys() - now.keys())
-    if key == MODEL and isinstance(given, str) and is_from_hub(given):
-        more = []  # a cache fills as files are wanted
+    value = getattr(settings, part).get(setting) if setting else None
+    named = f"{key}={value}" if isinstance(value, str) else key
+    added, removed = sorted(now.keys() - known.keys()), sorted(known.keys() - now.keys())
+    if key == MODEL and isinstance(value, str) and is_from_hub(value):
+        added = []  # files of the hub are downloaded on demand
     changed = sorted(n for n in known.keys() & now.keys() if known[n]["sha256"] != now[n]["sha256"])
     if changed:
-        what = f"{changed[0]} is not what it was when this run read it: its content has changed"
-    elif more and less:
-        what = f"{more[0]} would be read now, where this run has read {less[0]}"
-    elif more:
-        what = f"{more[0]} would be read now, which was not there when this run began"
-    elif less:
-        what = f"{less[0]}, which this run has read, would not be read now"
+        difference = f"{changed[0]} has changed since this run read it"
+    elif added and removed:
+        difference = f"{added[0]} would be read now, where this run has read {removed[0]}"
+    elif added:
+        difference = f"{added[0]} would be read now, which was not there when this run began"
+    elif removed:
+        difference = f"{removed[0]}, which this run has read, would not be read now"
     else:
         return
     raise UserError(
-        f"{named}: {what}. Bring the old one back, choose another suite, or remove {folder.path}"
-        " to begin anew"
+        f"{named}: {difference}. Restore the old file, choose another suite, or remove"
+        f" {folder.path} to start over"
     )
 
 
 def _stamps(path: Path) -> dict[str, int | bool]:
-    """What tells without reading that a file is the one it was, if it is settled by now."""
+    """Size, times and inode, and whether the file is settled: only then are equal stamps safe."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    stamps = {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "ctime_ns": found.st_ctime_ns}
-    settled = max(found.st_mtime_ns, found.st_ctime_ns) + _SETTLED < time.time_ns()
-    return {**stamps, "inode": found.st_ino, "settled": settled}
+    stamps = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
+    settled = max(stat.st_mtime_ns, stat.st_ctime_ns) + _SETTLED < time.time_ns()
+    return {**stamps, "inode": stat.st_ino, "settled": settled}
 
 
 def _trusted(before: Mapping[str, Any], stamps: Mapping[str, int | bool]) -> bool:
-    """Whether the file is as it was: its stamps are, and had stood for a while when it was read."""
+    """Whether the file is unchanged: its stamps are equal, and it was settled when it was read."""
     return bool(before.get("settled")) and all(before.get(n) == stamps[n] for n in _STAMPS)
 
 

@@ -1,4 +1,4 @@
-"""Linear probing: the head's rows of the label words by logistic regression, no steps."""
+"""Linear probing: logistic regression fits the head's rows of the label words; no steps."""
 
 import warnings
 from collections.abc import Iterable
@@ -20,9 +20,9 @@ class LinearProbe(ZeroShot):
 
     scikit-learn's LogisticRegressionCV on the training split's inputs of the output head: ten
     strengths of the L2 penalty, chosen by accuracy in five stratified folds (fewer where a class
-    has fewer examples), with an intercept where the head has a bias. A solver that stops at
-    max_iter gives the coefficients that it has, as there. Costs one forward pass over train, which
-    is not a training step: the result's cost.forwards is 0, its time and memory are phase `fit`.
+    has fewer examples), with an intercept if the head has a bias. As in MeZO's code, a solver that
+    stops at max_iter gives its last coefficients. The one forward pass over train is not a training
+    step: the result's cost.forwards is 0, its time and memory are phase `fit`.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class LinearProbe(ZeroShot):
         self.max_iter, self.tol = max_iter, tol
 
     def fit(self, model: Any, problem: Any, batch_size: int) -> None:
-        """Write the fitted coefficients into the model's head, in its rows of the label words.
+        """Write the fitted coefficients into the head's rows of the label words.
 
         Raises UserError for tasks and models without such rows, and for a head that is not trained
-        or shared with the input, whose new rows would be lost or read as input.
+        (the rows would not be saved) or tied to the input embedding.
         """
         if not isinstance(problem, ChoiceProblem):
             raise UserError("optimizer=linear_probe: this task is not a choice between texts")
@@ -64,7 +64,7 @@ class LinearProbe(ZeroShot):
         if least < 2:
             raise UserError(
                 "optimizer=linear_probe: a class has fewer than two examples in train, too few to"
-                " choose the penalty by; raise task.sizes.train"
+                " choose the penalty; raise task.sizes.train"
             )
         regression = LogisticRegressionCV(
             cv=min(_FOLDS, least),
@@ -83,22 +83,21 @@ class LinearProbe(ZeroShot):
         intercepts = torch.zeros(len(coefficients)).double()
         if intercept:
             intercepts = torch.from_numpy(regression.intercept_)
-        if len(found.words) == 2:  # one row that tells them apart: half for, half against
+        if len(found.words) == 2:  # one row for both classes: half for, half against
             coefficients = torch.cat([-coefficients, coefficients]) / 2
             intercepts = torch.cat([-intercepts, intercepts]) / 2
         return coefficients, intercepts
 
 
 def _check_own(model: Any, head: nn.Linear) -> None:
-    """The head's weights are trained, hence saved, and no other layer's."""
+    """Raise UserError unless the head's weights are trained and not tied."""
     find = getattr(model, "get_input_embeddings", None)
     if find is not None and getattr(find(), "weight", None) is head.weight:
         raise UserError(
-            "optimizer=linear_probe: this model's output head is its input embedding, too; choose"
-            " tuning=head, which parts them"
+            "optimizer=linear_probe: this model's output head is tied to its input embedding;"
+            " choose tuning=head, which unties them"
         )
     if not all(parameter.requires_grad for parameter in head.parameters()):
         raise UserError(
-            "optimizer=linear_probe: this tuning leaves the output head as it is; choose"
-            " tuning=head"
+            "optimizer=linear_probe: this tuning does not train the output head; choose tuning=head"
         )

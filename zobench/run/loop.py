@@ -1,7 +1,7 @@
 """The loop of a run: step, log, evaluate dev, keep the best weights; test once at the end.
 
-A resumed run goes through the same loop: steps in the ledger are replayed, evaluations in
-metrics.jsonl are not made again, and the rest happens as if the run had never ended.
+A resumed run uses the same loop: steps in the ledger are replayed, evaluations in metrics.jsonl are
+not repeated, and the rest happens as if the run had not been interrupted.
 """
 
 import math
@@ -32,15 +32,12 @@ from zobench.zo.optimizer import ZOOptimizer
 
 _GIB = 2**30
 _SCALARS = ("steps_taken", "timed_steps", "train_loss", "losses")
-_PHASES = ("train", "eval", "diagnose")  # whose costs a run goes on with
-_LOOK_SECONDS = 1.0  # after so long without a look at the run's lock, there is one before a step
+_PHASES = ("train", "eval", "diagnose")  # whose costs a resumed run starts from
+_LOCK_SECONDS = 1.0  # a step reads the run's lock again if the last look is older
 
 
 class StepRequest(NamedTuple):
-    """A step that a loop is about to take, and waits for whoever takes it; the answer is its loss.
-
-    Whatever the step raises, such as Diverged, is thrown into the loop.
-    """
+    """A loop's request for a step; it receives the loss, or an exception such as Diverged."""
 
     steps: Steps
     batch: Any
@@ -49,25 +46,25 @@ class StepRequest(NamedTuple):
 RunCoroutine = Generator[StepRequest, float, dict[str, Any]]
 
 
-def done(work: RunCoroutine) -> dict[str, Any]:
-    """The result of a run by itself: each step is taken as it is wanted."""
-    go, value = work.send, None
+def complete(work: RunCoroutine) -> dict[str, Any]:
+    """Take each step that the run requests; returns its result."""
+    resume, value = work.send, None
     while True:
         try:
-            wanted = go(value)  # type: ignore[arg-type]
+            request = resume(value)  # type: ignore[arg-type]
         except StopIteration as stop:
             result: dict[str, Any] = stop.value
             return result
         try:
-            go, value = work.send, wanted.steps.live(wanted.batch)
+            resume, value = work.send, request.steps.live(request.batch)
         except BaseException as error:
-            go, value = work.throw, error  # type: ignore[assignment]
+            resume, value = work.throw, error  # type: ignore[assignment]
 
 
 class Loop:
-    """Trains a model; writes metrics, ledger and best weights to the run folder as it goes.
+    """Trains a model; writes metrics, ledger and best weights to the run folder.
 
-    checkpoints: None where the ledger does without. diagnosis: None where no gradient is looked at.
+    checkpoints: None if the ledger suffices. diagnosis: None without `diagnose.every`.
     """
 
     def __init__(
@@ -98,16 +95,16 @@ class Loop:
         self.patience = Patience(train.patience)
         self.final: dict[str, float] = {}
         self.train_loss: float | None = None
-        self.losses: list[float] = []  # since the last line
+        self.losses: list[float] = []  # since the last line of metrics.jsonl
         self.steps_taken = 0
-        self.timed_steps = 0  # those whose time is known: not the diagnosed ones
+        self.timed_steps = 0  # without the diagnosed ones
 
     def work(self) -> RunCoroutine:
         """Train, select on dev, report on test."""
         start = self.meter.clock()
         self.best.recover(lambda step: self.metrics_log.known(step, "dev") is not None)
         if self.steps.resume.state:
-            go_on(self, self.steps.resume.state)
+            restore_snapshot(self, self.steps.resume.state)
         reason = None
         try:
             yield from self._train()
@@ -130,18 +127,18 @@ class Loop:
 
     def _train(self) -> Generator[StepRequest, float, None]:
         self.model.train(not isinstance(self.optimizer, ZOOptimizer))  # ZO evaluates: no dropout
-        self.stop.meet(self.steps_taken, compare=True)
+        self.stop.synchronize(self.steps_taken, compare=True)
         while True:
             self._settle()
             if self.budget.over(self.steps_taken) or self.patience.over:
-                self._save()  # what follows may be killed, too
+                self._save()  # the evaluations that follow may be killed
                 return
             if self.checkpoints and self.checkpoints.due(self.steps_taken):
                 self._save()
             yield from self._stretch()
 
     def _stretch(self) -> Generator[StepRequest, float, None]:
-        """The steps up to the next that something else is due after; all of one kind."""
+        """Take the steps until something else is due; all are replayed, diagnosed or trained."""
         first, eval_every = self.steps_taken, self.train.eval_every
         stop = self.budget.within(first + eval_every - first % eval_every)
         replayed = self.steps.replayed(first)
@@ -161,12 +158,12 @@ class Loop:
                     self._log_losses(step + 1)
         if replayed and not self.steps.replayed(self.steps_taken):
             restore_costs(self)
-            self.stop.meet(self.steps_taken)
+            self.stop.synchronize(self.steps_taken)
 
     def _interrupted(self, step: int) -> bool:
         due = self.checkpoints is not None and self.checkpoints.due(step)
-        due = self.stop.meet(step, due=due)
-        return due or self.stop.asked or self.budget.over(step)
+        due = self.stop.synchronize(step, due=due)
+        return due or self.stop.requested or self.budget.over(step)
 
     def _step(self, step: int, *, diagnosed: bool) -> Generator[StepRequest, float, float]:
         steps, batch = self.steps, self.steps.batch(step)
@@ -191,7 +188,7 @@ class Loop:
         if known is not None:
             assert self.diagnosis is not None
             self.diagnosis.restore(known)
-        self.fence.check(within=_LOOK_SECONDS)
+        self.fence.check(within=_LOCK_SECONDS)
         if not replayed:
             steps.taken()
         self.steps_taken = step + 1
@@ -199,7 +196,7 @@ class Loop:
         return loss
 
     def _settle(self) -> None:
-        """Do what is due after the steps taken so far and has not been done."""
+        """Log, mark the ledger and evaluate dev, where that is due after the last step."""
         taken = self.steps_taken
         if self.diagnosis is not None and self.diagnosis.findings:
             costs = {"diagnose/seconds": self.meter.seconds("diagnose")} | self._costs()
@@ -209,7 +206,7 @@ class Loop:
         if ends or taken % self.train.log_every == 0:
             self._log_losses(taken)
         if ends:
-            self.stop.meet(taken, compare=True)
+            self.stop.synchronize(taken, compare=True)
             self.fence.check()
             self.steps.mark(taken)
             self._evaluate_dev(taken)
@@ -229,7 +226,7 @@ class Loop:
         self.progress.evaluated(step, dev)
 
     def _log_losses(self, step: int) -> None:
-        """Write the mean training loss since the last line and start a new mean."""
+        """Write the mean training loss since the last line, and start a new mean."""
         if self.losses:
             self.train_loss = sum(self.losses) / len(self.losses)
             found = {"train/loss": self.train_loss} | self.skips.metrics() | self.drift()
@@ -239,8 +236,8 @@ class Loop:
             check_rise(self.train_loss, self.train.diverged_above, self.metrics_log)
 
     def _save(self) -> None:
-        """Leave what a later attempt goes on from."""
-        with self.stop.held():  # torch.save would make another exception of it
+        """Write what a later attempt resumes from."""
+        with self.stop.held():  # torch.save would replace the exception by its own
             if self.steps.ledger is not None:
                 self.steps.ledger.sync()
             if self.checkpoints is not None:
@@ -258,10 +255,7 @@ class Loop:
         }
 
     def step_seconds(self) -> float:
-        """Mean training time of a step so far, NaN where every step was a diagnosed one.
-
-        Evaluations and diagnosed steps are not counted.
-        """
+        """Mean time of a training step, without diagnosed steps; NaN if all were diagnosed."""
         if self.steps_taken and not self.timed_steps:
             return math.nan
         return self.meter.seconds("train") / max(1, self.timed_steps)
@@ -270,7 +264,7 @@ class Loop:
 def result_of(
     loop: Loop, reason: str | None, test: Mapping[str, float], seconds: float
 ) -> dict[str, Any]:
-    """The result of a loop that has ended. reason: why it diverged; seconds: of this attempt."""
+    """The result of a finished loop. reason: why it diverged; seconds: of this attempt."""
     phases = loop.meter
     busiest = "train" if loop.timed_steps else "diagnose" if loop.steps_taken else "eval"
     return {
@@ -304,7 +298,7 @@ def result_of(
 def snapshot(loop: Loop) -> dict[str, Any]:
     """Trained weights, the optimizer's state, torch's generators, counters.
 
-    Data order and ZO noise have no state, and what dev said is in metrics.jsonl.
+    Data order and ZO noise have no state; evaluations of dev are in metrics.jsonl.
     """
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {
@@ -320,11 +314,8 @@ def snapshot(loop: Loop) -> dict[str, Any]:
     }
 
 
-def go_on(loop: Loop, state: Mapping[str, Any]) -> None:
-    """Bring a loop to where the snapshot was taken.
-
-    Raises UserError where the best weights of the evaluations before it are gone.
-    """
+def restore_snapshot(loop: Loop, state: Mapping[str, Any]) -> None:
+    """Restore a loop from a snapshot; UserError if the best weights up to then are missing."""
     put(state["weights"], loop.model)
     loop.optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["generators"]["cpu"])
@@ -337,7 +328,7 @@ def go_on(loop: Loop, state: Mapping[str, Any]) -> None:
     for name, peaks in state["peaks"].items():
         if name in _PHASES:
             loop.meter.restore(name, state["seconds"][name], peaks)
-    if "skips" in state:  # checkpoints once had none
+    if "skips" in state:  # older checkpoints have none
         loop.skips.load_state_dict(state["skips"])
     if loop.diagnosis is not None and state["diagnosis"] is not None:
         loop.diagnosis.load_state_dict(state["diagnosis"])
@@ -348,15 +339,15 @@ def go_on(loop: Loop, state: Mapping[str, Any]) -> None:
             loop.patience.evaluated(loop.final["loss"])
     if not loop.best.last and loop.best.dev and loop.best.stored < loop.best.step:
         raise UserError(
-            f"{loop.best.path}: the best weights so far, of step {loop.best.step}, are not there"
-            " any more; remove the run's folder to begin anew"
+            f"{loop.best.path}: the best weights so far, of step {loop.best.step}, are missing;"
+            " remove the run's folder to start over"
         )
 
 
 def restore_costs(loop: Loop) -> None:
-    """After the last step that was replayed: the times and peaks of the last row of metrics.
+    """After the last replayed step, restore times and peaks from the last row of metrics.
 
-    What came after that row is not known, and its steps do not count in the time of a step.
+    The time of steps after that row is unknown; they do not count in the time of a step.
     """
     if not loop.metrics_log.rows:
         return
@@ -371,5 +362,5 @@ def restore_costs(loop: Loop) -> None:
 
 
 def dev_of(row: Mapping[str, float | None]) -> dict[str, float]:
-    """What an evaluation of dev found, from its row of metrics."""
+    """The scores on dev in a row of metrics."""
     return {k.removeprefix("dev/"): value_of(v) for k, v in row.items() if k.startswith("dev/")}

@@ -13,11 +13,10 @@ _GIB = 2**30
 
 
 class Meter:
-    """Phases of a run on one device: seconds spent and peak GiB in each.
+    """Seconds and peak GiB of each phase of a run on one device.
 
     CUDA: peak allocated and reserved bytes. CPU: peak resident set of the process, libraries
-    included; where the system cannot reset it (not Linux) it is the peak since the start.
-    clock: seconds, of which only differences count.
+    included; if the system cannot reset it (not Linux), the peak since the start.
     """
 
     def __init__(
@@ -31,7 +30,7 @@ class Meter:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what happens inside under `name`; entering again adds time and keeps the peak."""
+        """Measure the block under `name`; entering again adds time and keeps the peak."""
         assert self._open is None, "phases do not nest"
         self._reset()
         self._open = (name, self.clock())
@@ -45,14 +44,14 @@ class Meter:
             self._open = None
 
     def seconds(self, name: str) -> float:
-        """Seconds spent in the phase so far, also while it lasts."""
+        """Seconds in the phase so far, also inside it."""
         done = self._seconds.get(name, 0.0)
         if self._open is not None and self._open[0] == name:
             return done + self.clock() - self._open[1]
         return done
 
     def restore(self, name: str, seconds: float, peaks: Mapping[str, float] | None = None) -> None:
-        """Begin where an earlier attempt ended: at so many seconds, with its peaks at least."""
+        """Start from the seconds and peaks of an earlier attempt."""
         self.restored += seconds - self._seconds.get(name, 0.0)
         self._seconds[name] = seconds
         before = self.peaks.setdefault(name, {})
@@ -60,7 +59,7 @@ class Meter:
             before[key] = max(before.get(key, 0.0), value)
 
     def peak_gib(self, name: str) -> float:
-        """Peak GiB of the phase so far, also while it lasts; 0 for one that never began."""
+        """Peak GiB of the phase so far, also inside it; 0 if it never began."""
         if self._open is not None and self._open[0] == name:
             self._note_peak(name)
         return self.peaks.get(name, {}).get("peak_gib", 0.0)
@@ -77,7 +76,7 @@ class Meter:
             try:
                 Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
             except OSError:
-                return  # not permitted in some containers: the peak is then since the start
+                return  # some containers forbid it: the peak is then since the start
 
     def _peak(self) -> dict[str, float]:
         if self.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""metrics.jsonl: every row once, whatever was killed in between; the logger mirrors it."""
+"""metrics.jsonl: every row exactly once, also after interruptions; the logger mirrors it."""
 
 import io
 import json
@@ -17,11 +17,11 @@ Row = dict[str, Any]
 
 
 class MetricsLog:
-    """Writes rows and hands them to the logger; a context manager.
+    """Writes rows and passes them to the logger; a context manager.
 
-    A row is named by its step and by what its first metric is about: train, dev, test, diagnose.
-    One that an earlier attempt has written is not written again. The file is a new one of the same
-    lines, which no earlier process has open.
+    A row is identified by its step and the part (train, dev, test, diagnose) of its first metric;
+    rows of an earlier attempt are not written again. Entering copies the file, so that no earlier
+    process has it open.
     """
 
     def __init__(self, path: Path, logger: Logger) -> None:
@@ -31,15 +31,15 @@ class MetricsLog:
         self._file: TextIO | None = None
 
     def known(self, step: int, about: str) -> Row | None:
-        """The row that is there already."""
+        """The row of a step and part, if there is one."""
         return self._known.get((step, about))
 
-    def about(self, what: str) -> list[Row]:
-        """All rows about one thing, oldest first."""
-        return [row for row in self.rows if _about(row) == what]
+    def about(self, part: str) -> list[Row]:
+        """All rows of a part, oldest first."""
+        return [row for row in self.rows if _about(row) == part]
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a row, unless it is there."""
+        """Append a row, unless it exists."""
         row: Row = {"step": step} | {k: finite(v) for k, v in values.items()}
         if (step, _about(row)) in self._known:
             return
@@ -63,9 +63,9 @@ class MetricsLog:
 
 
 def read_rows(path: Path) -> tuple[list[Row], int]:
-    """The rows of a file that may have been cut, and the bytes of its whole lines.
+    """The rows of a file, and the size of its complete lines in bytes.
 
-    A damaged end is left out and named. Raises UserError for a damaged line before good ones.
+    A truncated last line is reported and left out; UserError for a damaged line before it.
     """
     rows: list[Row] = []
     data = path.read_bytes() if path.is_file() else b""
@@ -84,12 +84,12 @@ def read_rows(path: Path) -> tuple[list[Row], int]:
 
 
 def finite(value: float) -> float | None:
-    """The value, or null where JSON has no number for it."""
+    """The value; None (JSON's null) for NaN and infinities."""
     return value if math.isfinite(value) else None
 
 
 def value_of(number: float | None) -> float:
-    """What `finite` was given, up to which of NaN and the infinities it was."""
+    """The value; NaN for None."""
     return math.nan if number is None else number
 
 
@@ -99,7 +99,7 @@ def _about(row: Mapping[str, Any]) -> str:
 
 
 def _parsed(line: bytes) -> Row | None:
-    """The row of a whole line; None for anything else."""
+    """The row of a complete line; None for anything else."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:

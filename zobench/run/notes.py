@@ -1,4 +1,4 @@
-"""What a run tells its user: notes on its rows, and what all runs of a command say once."""
+"""Messages to the user: notes on the data, and messages that all runs of a command print once."""
 
 import os
 import sys
@@ -7,11 +7,11 @@ from typing import Any
 
 from zobench.tasks.problem import Noted, Problem
 
-COMMAND = "ZOBENCH_COMMAND"  # environment variable: the command's process, and a folder of its
+COMMAND = "ZOBENCH_COMMAND"  # environment variable: the command's process id and its folder
 
 
 def note(problem: Problem, meta: dict[str, Any], *, aloud: bool) -> None:
-    """Put the problem's notes into `meta`; if they are new there and aloud, say and log them."""
+    """Put the problem's notes into `meta`; if they are new, and `aloud`, print and log them."""
     notes = list(problem.notes) if isinstance(problem, Noted) else []
     if not notes or notes == meta.get("notes"):
         return
@@ -21,18 +21,19 @@ def note(problem: Problem, meta: dict[str, Any], *, aloud: bool) -> None:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def tell_once(sentence: str) -> None:
-    """Print what every run of the command may have to say, but only the first of them."""
+def print_once(message: str) -> None:
+    """Print a message in the first run of the command that has one."""
     try:
         if folder := command_of()[1]:
-            (Path(folder) / "told").touch(exist_ok=False)
+            (Path(folder) / "printed").touch(exist_ok=False)
     except FileExistsError:
         return
-    except OSError:  # a run on another machine than the command's
+    except OSError:  # the command is on another machine
         pass
-    print(sentence, flush=True)
+    print(message, flush=True)
 
 
 def command_of() -> tuple[str, str]:
+    """The command's process id and folder; empty strings without a command."""
     command, _, folder = os.environ.get(COMMAND, "").partition(":")
     return command, folder

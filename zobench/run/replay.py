@@ -1,4 +1,4 @@
-"""`zobench replay RUN_FOLDER`: a step's weights from the base weights and the ledger alone."""
+"""`zobench replay RUN_FOLDER`: rebuild a step's weights from the base weights and the ledger."""
 
 import argparse
 import shutil
@@ -24,11 +24,7 @@ from zobench.zo.optimizer import ZOOptimizer
 
 
 class Replayed:
-    """A run's model, which `to` takes through the steps of its ledger.
-
-    Raises UserError where the model is not the run's, the method cannot be replayed, or the ledger
-    is not that of these settings; a damaged one has the steps before the damage.
-    """
+    """A run's model; `to` replays its ledger. UserError if model or ledger is another run's."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.settings = folder, settings_in(folder)
@@ -50,9 +46,10 @@ class Replayed:
                 raise UserError(f"{folder.ledger}: of seed {self.ledger.seed}, not of this run")
 
     def to(self, step: int) -> None:
-        """Take all steps up to number `step`, comparing the weights wherever the run noted them.
+        """Replay up to `step`, and compare the weights with each fingerprint in the ledger.
 
-        Raises UserError for steps that the ledger does not have, and for other weights.
+        Raises:
+            UserError: if the ledger does not have these steps, or the weights differ.
         """
         if self.why_not is not None:
             raise UserError(f"{self.folder.path}: cannot be replayed: {self.why_not}")
@@ -66,7 +63,7 @@ class Replayed:
             try:
                 self.optimizer.replay(record)
             except Diverged:
-                pass  # skipped then, skipped now
+                pass  # the run skipped this step, too
             except ValueError as error:
                 raise UserError(f"{self.folder.ledger}: {error}") from error
             self.step += 1
@@ -74,9 +71,9 @@ class Replayed:
 
     def _compare(self) -> None:
         assert isinstance(self.optimizer, ZOOptimizer)
-        noted = self.ledger.marks.get(self.step)
-        now = (slot.parameter for slot in self.optimizer.engine.slots)
-        if noted is not None and noted != fingerprint(now):
+        expected = self.ledger.marks.get(self.step)
+        parameters = (slot.parameter for slot in self.optimizer.engine.slots)
+        if expected is not None and expected != fingerprint(parameters):
             raise UserError(
                 f"{self.folder.ledger}: after {self.step} steps the weights are not the run's:"
                 " another kind of machine, or another version of zobench or torch, wrote it"
@@ -85,25 +82,25 @@ class Replayed:
 
 
 def settings_in(folder: RunFolder) -> RunSettings:
-    """The settings of a run that has begun; UserError for any other folder, and as `check`."""
+    """The settings of a run that has begun; UserError for other folders and invalid settings."""
     if not folder.config.is_file() or not folder.meta.is_file():
-        raise UserError(f"{folder.path}: no run folder: it has no config.yaml and meta.json")
+        raise UserError(f"{folder.path}: not a run folder: it has no config.yaml and meta.json")
     if "base" not in read_json(folder.meta):
-        raise UserError(f"{folder.path}: the run never began, or zobench was older then")
-    settings = folder.fitting()
+        raise UserError(f"{folder.path}: the run never began, or an older zobench wrote it")
+    settings = folder.run_settings()
     check({part: node for part, node in settings.plain.items() if part != "logger"})
     return settings
 
 
 def best_step(folder: RunFolder) -> int:
-    """The step that a run was tested at; UserError while it is not known."""
+    """The step whose weights were tested; UserError if the run has no result yet."""
     if not folder.result.is_file():
         raise UserError(f"--step best: {folder.path} has no result yet; give a number, or last")
     return int(folder.ended()["best_step"])
 
 
 def write_model(replayed: Replayed, out: Path) -> None:
-    """The model as a Hugging Face folder; of what is no such model the parameters alone."""
+    """Write a Hugging Face folder; of any other model the parameters alone."""
     if out.exists():
         raise UserError(f"--out {out}: exists already; choose another folder")
     unfinished = out.with_name(f".{out.name}.partial")
@@ -118,22 +115,31 @@ def write_model(replayed: Replayed, out: Path) -> None:
 
 
 def differing(folder: RunFolder, model: Any) -> list[str]:
-    """Names of the parameters whose bits are not those of best.safetensors."""
-    kept = load_file(folder.weights)
-    mine = {n: p.detach().cpu() for n, p in model.named_parameters() if n in kept}
-    names = [n for n, p in mine.items() if not torch.equal(p, kept[n])]
-    return names + sorted(kept.keys() - mine.keys())
+    """Names of the parameters whose bits differ from best.safetensors."""
+    stored = load_file(folder.weights)
+    replayed = {n: p.detach().cpu() for n, p in model.named_parameters() if n in stored}
+    names = [n for n, p in replayed.items() if not torch.equal(p, stored[n])]
+    return names + sorted(stored.keys() - replayed.keys())
 
 
 def main(argv: list[str]) -> int:
-    """Command line of `zobench replay`; exit status 1 when the weights are not the run's."""
-    given = _parser().parse_args(argv)
-    folder = RunFolder(given.folder)
+    """Command line of `zobench replay`; UserError if the weights are not the run's."""
+    parser = argparse.ArgumentParser(
+        prog="zobench replay",
+        description="Rebuild the weights of a run after a step, from its base weights and its"
+        " ledger: no data, no forward pass. The same kind of machine gives the same bits.",
+        epilog="example: zobench replay runs/quickstart/RUN --step best --out tuned",
+    )
+    parser.add_argument("folder", metavar="RUN_FOLDER", type=Path)
+    parser.add_argument("--step", default="last", type=_step, help="a number, last or best (last)")
+    parser.add_argument("--out", type=Path, help="folder to write (default: RUN_FOLDER/step-N)")
+    args = parser.parse_args(argv)
+    folder = RunFolder(args.folder)
     replayed = Replayed(folder)
-    if replayed.why_not is None and given.step == "last":
+    if replayed.why_not is None and args.step == "last":
         step = len(replayed.ledger.records)
     else:
-        step = best_step(folder) if given.step == "best" else int(given.step)
+        step = best_step(folder) if args.step == "best" else int(args.step)
     replayed.to(step)
     if folder.weights.is_file() and step_in(folder.weights) == step:
         if wrong := differing(folder, replayed.model):
@@ -141,23 +147,10 @@ def main(argv: list[str]) -> int:
         print(f"step {step}: the same bits as {folder.weights.name}")
     if replayed.ledger.damage:
         print(f"{replayed.ledger.damage}: nothing after it was used")
-    out = given.out or folder.path / f"step-{step}"
+    out = args.out or folder.path / f"step-{step}"
     write_model(replayed, out)
     print(f"{out}: step {step} of the {len(replayed.ledger.records)} in the ledger")
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="zobench replay",
-        description="Rebuild the weights that a run had after a step, from its base weights and its"
-        " ledger: no data, no forward pass. The same kind of machine gives the same bits.",
-        epilog="example: zobench replay runs/quickstart/RUN --step best --out tuned",
-    )
-    parser.add_argument("folder", metavar="RUN_FOLDER", type=Path)
-    parser.add_argument("--step", default="last", type=_step, help="a number, last or best (last)")
-    parser.add_argument("--out", type=Path, help="folder to make (default: RUN_FOLDER/step-N)")
-    return parser
 
 
 def _step(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What earlier attempts at a run have left, and from where it goes on."""
+"""Finds the point that a run resumes from in the files of earlier attempts."""
 
 import sys
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from zobench.zo.samplers.base import ReplayClass
 
 @dataclass
 class ResumePoint:
-    """A run goes on from `state`, if there is one, by replaying `records`.
+    """A run resumes from `state`, if there is one, by replaying `records`.
 
-    start: the step of the state. marks: fingerprints of the weights by step. ledger: what the
-    ledger's file is continued from.
+    start: the step of the state. marks: fingerprints of the weights by step. ledger: the sound part
+    of the ledger's file, which the run continues.
     """
 
     start: int = 0
@@ -32,17 +32,17 @@ class ResumePoint:
 
     @property
     def end(self) -> int:
-        """Steps that need no batch."""
+        """The first step that is not replayed."""
         return self.start + len(self.records)
 
 
 def why_not_replayed(optimizer: torch.optim.Optimizer) -> str | None:
-    """In one sentence why a ledger cannot take this optimizer's steps again; None where it can."""
+    """Why a ledger cannot replay this optimizer's steps, as a clause; None if it can."""
     name = type(optimizer).__name__
     if isinstance(optimizer, ZeroShot):
         return f"{name} takes no steps"
     if not isinstance(optimizer, ZOOptimizer):
-        return f"{name} is no zeroth-order optimizer: its steps are gradients, which no ledger has"
+        return f"{name} is not a zeroth-order optimizer, and a ledger has no gradients"
     sampler = optimizer.engine.sampler
     if sampler.replay_class is ReplayClass.DATA:
         return f"sampler {type(sampler).__name__} draws from the activations of its batches"
@@ -52,16 +52,16 @@ def why_not_replayed(optimizer: torch.optim.Optimizer) -> str | None:
 def resume_point_of(
     folder: RunFolder, seed: int, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints | None
 ) -> ResumePoint:
-    """What there is to go on from; everything is cleared away where that is nothing.
+    """Where the run resumes; clears the folder if that is the beginning.
 
-    What is damaged is named on stderr, and the run goes on from before it.
+    Damaged files are reported on stderr, and the sound part before the damage is used.
     """
     start, state = (checkpoints and checkpoints.latest()) or (0, None)
     resume = ResumePoint(start, state)
     if isinstance(optimizer, ZOOptimizer):
         whole = _recovered(folder, seed)
         if len(whole.records) < start:
-            _say(f"{folder.ledger} has not all steps before the checkpoint, which is not used")
+            _warn(f"{folder.ledger} lacks steps before the checkpoint, which is not used")
             start, state = 0, None
         if why_not_replayed(optimizer):
             cut = recover(folder.ledger, steps=start) if start else None
@@ -71,7 +71,8 @@ def resume_point_of(
     if not resume.end:
         folder.clear()
         return ResumePoint()
-    _say(f"continued: step {resume.start} from a checkpoint, {len(resume.records)} from the ledger")
+    records = len(resume.records)
+    _warn(f"resumed: step {resume.start} from a checkpoint, {records} steps from the ledger")
     return resume
 
 
@@ -81,14 +82,14 @@ def _recovered(folder: RunFolder, seed: int) -> Recovered:
     try:
         found = recover(folder.ledger)
     except ValueError as error:
-        _say(f"{error}: nothing of it is used")
+        _warn(f"{error}: it is not used")
         return Recovered(seed)
     if found.damage:
-        _say(f"{found.damage}: step {len(found.records)} and later are taken again")
+        _warn(f"{found.damage}: step {len(found.records)} and later are taken again")
     if found.seed != seed % 2**64:
         raise UserError(f"{folder.ledger}: of seed {found.seed}, but the run's is {seed}")
     return found
 
 
-def _say(text: str) -> None:
+def _warn(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""One run, from its settings to its result, in the order things happen."""
+"""One run, from its settings to its result."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -18,16 +18,16 @@ from zobench.run.diagnosis import Diagnosis
 from zobench.run.durable import renewed
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, read_json, write_atomically, write_json
-from zobench.run.inputs import Inputs, Seen, check_inputs
+from zobench.run.inputs import InputFiles, Inputs, check_inputs
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
 from zobench.run.loggers.none import NoLogger
-from zobench.run.loop import Loop, RunCoroutine, done
+from zobench.run.loop import Loop, RunCoroutine, complete
 from zobench.run.meter import Meter
 from zobench.run.metrics_log import MetricsLog
 from zobench.run.notes import note
 from zobench.run.progress import BudgetClock, RunProgress
-from zobench.run.ranks.agreed import Agreed, Apart, check_alike, check_ranks
+from zobench.run.ranks.agreed import Agreed, WeightsDiffer, check_alike, check_ranks
 from zobench.run.ranks.follower import SharedBestWeights, cut_back, own_folder
 from zobench.run.ranks.group import Group
 from zobench.run.ranks.shards import shared
@@ -42,11 +42,10 @@ from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
 
 
-class Made(NamedTuple):
-    """What a run's settings describe: a model, what of it trains, and its task.
+class Prepared(NamedTuple):
+    """The model, trainable parameters and task that a run's settings describe.
 
-    base: the hash of the model; None for one whose weights are still to be put into it. inputs: the
-    files that all this was read from.
+    base: the hash of the model; None if its weights are not loaded yet. inputs: the files read.
     """
 
     model: Any
@@ -55,33 +54,36 @@ class Made(NamedTuple):
     trainable: list[tuple[str, torch.nn.Parameter]]
     base: str | None
     inputs: Inputs
-    capture: bool | None  # of forwards; None is where it can be
+    capture: bool | None  # of forwards; None: where possible
 
 
 def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None) -> dict[str, Any]:
-    """Carry out the run that the folder's config.yaml describes; returns what result.json holds.
+    """Carry out the run of the folder's config.yaml; returns the content of result.json.
 
-    What earlier attempts have done is not done again; a run that has its result only tells the
-    logger of it, if that is not known to have happened. Everything that bad input can spoil happens
-    before the first file of results is opened. Raises Stopped when `stop` is asked. group: the
-    ranks that carry it out together, of which the first keeps the folder.
+    Work of earlier attempts is not repeated; a finished run is only reported to a logger that has
+    missed its end. All input is checked before the first file of results is opened.
+
+    Args:
+        folder: the run folder.
+        stop: raises Stopped when a signal requests it.
+        group: the ranks that share the run; the first writes to the folder.
     """
-    settings = folder.fitting()
+    settings = folder.run_settings()
     if folder.result.is_file():
-        return _told(folder, settings)
-    device = device_for(settings, None if group is None else group.place)
+        return _existing_result(folder, settings)
+    device = device_for(settings, None if group is None else group.local_rank)
     meter = Meter(device)
     with meter.phase("load"):
-        made = made_of(settings, device)
+        made = prepare_run(settings, device)
         optimizer = build_optimizer(settings.optimizer, made.trainable, made.model)
     check_gradient(settings.train, made.problem, optimizer)
     if group is not None:
         check_ranks(settings.model, optimizer)
     check_captured(optimizer, settings.train.micro_batch_size, settings.train.nonfinite)
     ranks = 1 if group is None else group.size
-    some = partial(made.problem.batch, [0])
-    loss = captured(made.problem.loss, made.model, some, made.capture, optimizer, ranks)
-    if isinstance(optimizer, LinearProbe):  # also what refuses, hence before results are opened
+    make_batch = partial(made.problem.batch, [0])
+    loss = captured(made.problem.loss, made.model, make_batch, made.capture, optimizer, ranks)
+    if isinstance(optimizer, LinearProbe):  # may raise UserError, so before results are opened
         with meter.phase("fit"):
             optimizer.fit(made.model, made.problem, settings.evaluation.batch_size)
     if settings.train.checkpointing:
@@ -91,25 +93,26 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
     )
     with own_folder(folder, group) as own:
         parts = (made, optimizer, meter, logger, stop or Stop(), group, loss)
-        return done(recorded(own, settings, *parts))
+        return complete(train_and_test(own, settings, *parts))
 
 
-def made_of(settings: RunSettings, device: torch.device) -> Made:
-    """Load model and data, the model to the device."""
+def prepare_run(settings: RunSettings, device: torch.device) -> Prepared:
+    """Load data and model, the model to the device."""
     task = build(settings.task, "task")
-    seen = Seen(settings, task)
+    files = InputFiles(settings, task)
     loaded = base_of(settings, device)
     model = loaded.model
     base = digest_of(model)
     problem = task.prepare(loaded, device)
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    return Made(model, loaded.tokenizer, problem, trainable, base, seen.inputs(), loaded.capture)
+    inputs = files.inputs()
+    return Prepared(model, loaded.tokenizer, problem, trainable, base, inputs, loaded.capture)
 
 
-def recorded(
+def train_and_test(
     folder: RunFolder,
     settings: RunSettings,
-    made: Made,
+    made: Prepared,
     optimizer: torch.optim.Optimizer,
     meter: Meter,
     logger: Logger,
@@ -117,21 +120,20 @@ def recorded(
     group: Group | None = None,
     loss: CapturedLoss | None = None,
 ) -> RunCoroutine:
-    """Train, with everything that the folder and the logger are to hold; the result, in the end.
+    """Train, write folder and logger, and return the result.
 
-    stop: None for one of several runs in a process, which end where they are. group: as in `run`.
-    loss: the problem's, where its forwards are captured.
+    stop: None for one of several runs in a process. group: as in `run`. loss: with captured
+    forwards; None is the problem's.
     """
     budget = Budget(steps=0) if isinstance(optimizer, ZeroShot) else settings.budget
     lines, first = stop is None, group is None or group.first
-    asked = stop or Stop()
+    stop = stop or Stop()
     agreed = None
+    problem = made.problem
     if group is not None:
         every, trained = settings.ranks.check_every, made.trainable
-        agreed = Agreed(group, asked, meter, trained, every, settings.seed)
-    noted = made.problem
-    if agreed is not None:
-        made = made._replace(problem=shared(made.problem, agreed, made.model, optimizer))
+        agreed = Agreed(group, stop, meter, trained, every, settings.seed)
+        made = made._replace(problem=shared(problem, agreed, made.model, optimizer))
     clock = BudgetClock(budget, agreed or meter)
     checkpoints = _checkpoints(folder, settings.checkpoint, optimizer)
     resume = resume_point_of(folder, settings.seed, optimizer, checkpoints)
@@ -141,7 +143,7 @@ def recorded(
         check_base(meta, base)
         check_inputs(folder, settings, made.inputs)
     else:
-        meta.pop("wandb", None)  # begun anew, it is another run there, too
+        meta.pop("wandb", None)  # a run that starts over is a new run in W&B
     if group is not None:
         check_alike(group, settings, (base, made.inputs), made.problem.sizes, resume)
         meta["ranks"] = group.size
@@ -150,7 +152,7 @@ def recorded(
     meta["parameters"] = sum(p.numel() for _, p in made.trainable)
     meta["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     meta |= {"base": base, "inputs": made.inputs}
-    note(noted, meta, aloud=first)
+    note(problem, meta, aloud=first)
     write_json(folder.meta, meta)
     metrics_log = MetricsLog(folder.metrics, logger)
     write_atomically(folder.mirroring, "")
@@ -164,11 +166,11 @@ def recorded(
                 ledger = Ledger(folder.ledger, settings.seed, resume.ledger, renewed)
                 stack.enter_context(ledger)
             whole = loss or made.problem.loss
-            about = (made.model, made.problem, optimizer, clock, resume, whole, ledger)
+            parts = (made.model, made.problem, optimizer, clock, resume, whole, ledger)
             loop = Loop(
                 folder,
                 settings.train,
-                Steps(settings.train, settings.seed, *about),
+                Steps(settings.train, settings.seed, *parts),
                 eval_batch=settings.evaluation.batch_size,
                 model=made.model,
                 best=_best(folder, made.model, settings.train.select, group),
@@ -177,7 +179,7 @@ def recorded(
                 progress=progress,
                 checkpoints=checkpoints,
                 diagnosis=_diagnosis(settings.diagnose.every, optimizer),
-                stop=agreed or asked,
+                stop=agreed or stop,
             )
             result = yield from loop.work()
         if settings.train.export and first:
@@ -185,15 +187,15 @@ def recorded(
         write_json(folder.result, result)
     except BaseException as error:
         logger.abort()
-        if isinstance(error, Apart):
+        if isinstance(error, WeightsDiffer):
             cut_back(folder, error.agreed)
         raise
     _end(folder, settings.train, logger, result)
     return result
 
 
-def _told(folder: RunFolder, settings: RunSettings) -> dict[str, Any]:
-    """The result of a run that has it, after the logger has heard of it."""
+def _existing_result(folder: RunFolder, settings: RunSettings) -> dict[str, Any]:
+    """The result of a finished run, after the logger has received it."""
     result = folder.ended()
     if folder.mirroring.exists():
         logger: Logger = build(settings.logger, "logger")
@@ -204,7 +206,7 @@ def _told(folder: RunFolder, settings: RunSettings) -> dict[str, Any]:
 
 
 def _end(folder: RunFolder, train: Train, logger: Logger, result: Mapping[str, Any]) -> None:
-    """The result is written: what only a later attempt would need goes, and the logger hears."""
+    """After the result is written, remove the files to resume from, and end the logger."""
     if not train.keep_weights:
         fence_of(folder.path).remove(folder.weights)
     Checkpoints(folder.path, None, None).clear()
@@ -213,15 +215,14 @@ def _end(folder: RunFolder, train: Train, logger: Logger, result: Mapping[str, A
 
 
 def _best(folder: RunFolder, model: Any, select: str | None, group: Group | None) -> BestWeights:
-    """Keeps the best weights on dev, or the last; of several ranks the first does."""
     last = select == "last"
     if group is not None:
         return SharedBestWeights(folder, model, group, last=last)
     return BestWeights(folder.weights, model, last=last)
 
 
-def _export(folder: RunFolder, made: Made) -> None:
-    """The model as a folder for from_pretrained, which is whole or not there."""
+def _export(folder: RunFolder, made: Prepared) -> None:
+    """Write a folder for from_pretrained, atomically."""
     fence = fence_of(folder.path)
     place = fence.place(folder.model)
     save(made.model, made.tokenizer, place)
@@ -230,18 +231,18 @@ def _export(folder: RunFolder, made: Made) -> None:
 
 
 def _checkpoints(
-    folder: RunFolder, wanted: Checkpoint, optimizer: torch.optim.Optimizer
+    folder: RunFolder, settings: Checkpoint, optimizer: torch.optim.Optimizer
 ) -> Checkpoints | None:
-    """None where the ledger does without them, unless they are wanted beside it."""
+    """None if the ledger suffices and `checkpoint.beside_ledger` is not set."""
     if isinstance(optimizer, ZeroShot):
         return None
-    if why_not_replayed(optimizer) is None and not wanted.beside_ledger:
+    if why_not_replayed(optimizer) is None and not settings.beside_ledger:
         return None
-    return Checkpoints(folder.path, wanted.steps, wanted.minutes)
+    return Checkpoints(folder.path, settings.steps, settings.minutes)
 
 
 def check_gradient(train: Train, problem: Problem, optimizer: torch.optim.Optimizer) -> None:
-    """Raise UserError where the optimizer needs what the task has not, or the other way round."""
+    """Raise UserError if the optimizer needs a gradient that the task lacks, and the like."""
     first_order = not isinstance(optimizer, ZOOptimizer | ZeroShot)
     if not first_order and (train.checkpointing or train.grad_clip):
         raise UserError(
@@ -250,8 +251,8 @@ def check_gradient(train: Train, problem: Problem, optimizer: torch.optim.Optimi
     pack = optimizer.engine.pack if isinstance(optimizer, ZOOptimizer) else 1
     if not problem.differentiable and pack > 1:
         raise UserError(
-            f"optimizer.pack={pack}: this task's loss counts right answers, which is not one"
-            " computation on tensors; set optimizer.pack=null"
+            f"optimizer.pack={pack}: this task's loss counts right answers and cannot be computed"
+            " for several points at once; set optimizer.pack=null"
         )
     if not problem.differentiable and first_order:
         raise UserError(

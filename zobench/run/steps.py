@@ -1,4 +1,4 @@
-"""One step of a run: its batch, its rate and the optimizer's part; or all that from the ledger."""
+"""One step of a run: batch, learning rate and optimizer step, or its replay from the ledger."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,10 +23,9 @@ from zobench.zo.optimizer import ZOOptimizer
 
 
 class Steps:
-    """The steps of a run: those that the ledger has are replayed, the others are taken `live`.
+    """The steps of a run: those in the ledger are replayed, the others are taken `live`.
 
-    loss: the problem's, maybe captured. The attribute counts the tokens of both; the optimizer,
-    where it is a zeroth-order one, the forwards.
+    The attribute `loss` counts the tokens of both. A zeroth-order optimizer counts the forwards.
     """
 
     def __init__(
@@ -47,19 +46,16 @@ class Steps:
         precision = self.train.precision
         autocast = None if precision is None else getattr(torch, precision)
         self.loss = CountedLoss(model, loss, autocast)
-        self.anchor = partial(self.batch, stream=1)  # in an order of its own
+        self.anchor = partial(self.batch, stream=1)  # batches in a separate order
         clip, sound = self.train.grad_clip, self.train.nonfinite == "skip"
         self.live = step_of(optimizer, self.loss, self.anchor, clip, sound)
         self._rates = [group.get("lr") for group in optimizer.param_groups]
 
     def batch(self, step: int, stream: int = 0) -> Any:
-        """The batch of a step; in parts where `train.micro_batch_size` asks for them.
-
-        Neighbours in length share a part, which leaves little to pad.
-        """
-        size, wanted = self.problem.sizes["train"], self.train.batch_size
-        indices = batch_of(step, size=size, batch_size=wanted, seed=self.seed, stream=stream)
-        numbers, part = indices.tolist(), self.train.micro_batch_size or wanted
+        """The batch of a step, in parts of `train.micro_batch_size`, sorted by length."""
+        size, batch_size = self.problem.sizes["train"], self.train.batch_size
+        indices = batch_of(step, size=size, batch_size=batch_size, seed=self.seed, stream=stream)
+        numbers, part = indices.tolist(), self.train.micro_batch_size or batch_size
         if part >= len(numbers):
             return self.problem.batch(numbers)
         if isinstance(self.problem, ByLength):
@@ -70,23 +66,23 @@ class Steps:
         return Parts(batches, [self.problem.weight(batch) for batch in batches])
 
     def replayed(self, step: int) -> bool:
-        """Whether the ledger has step number `step`."""
+        """Whether the ledger has the step."""
         return step < self.resume.end
 
     def replay(self, step: int, batch: Any) -> float:
-        """Take it again; returns the loss, or raises Diverged as it did. Its batch is only counted.
+        """Replay the step; returns its loss or raises Diverged. The batch is only counted.
 
-        Raises UserError where the ledger is not that of this run.
+        Raises UserError if the ledger is not that of this run.
         """
         assert isinstance(self.optimizer, ZOOptimizer)
         record = self.resume.records[step - self.resume.start]
 
-        def seen(asked: Sequence[Request]) -> None:
-            other = asked[0].batch
-            self.loss.count(batch if other is None else self.anchor(other), len(asked))
+        def count(requests: Sequence[Request]) -> None:
+            other = requests[0].batch
+            self.loss.count(batch if other is None else self.anchor(other), len(requests))
 
         try:
-            loss = self.optimizer.replay(record, seen)
+            loss = self.optimizer.replay(record, count)
         except ValueError as error:
             raise UserError(f"ledger.bin: {error}") from error
         finally:
@@ -94,7 +90,7 @@ class Steps:
         return loss
 
     def prepare(self, step: int) -> None:
-        """Set the learning rate for a step that somebody is about to take, on its batch."""
+        """Set the learning rate of a step."""
         share = 1.0 + (self.train.final_lr - 1.0) * self.budget.share(step)
         share *= min(1.0, (step + 1) / ((self.train.warmup or 0) + 1))
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
@@ -102,16 +98,13 @@ class Steps:
                 group["lr"] = rate * share
 
     def taken(self) -> None:
-        """That step has been taken: it goes to the ledger."""
+        """Append the last step to the ledger."""
         if self.ledger is not None and isinstance(self.optimizer, ZOOptimizer):
             assert self.optimizer.record is not None
             self.ledger.append(self.optimizer.record)
 
     def mark(self, step: int) -> None:
-        """After `step` steps: note the weights' fingerprint, or compare it with an earlier one.
-
-        Raises UserError where replaying has led elsewhere.
-        """
+        """Write the weights' fingerprint to the ledger; UserError if an earlier one differs."""
         if self.ledger is None or not isinstance(self.optimizer, ZOOptimizer):
             return
         now = fingerprint(slot.parameter for slot in self.optimizer.engine.slots)
@@ -123,12 +116,12 @@ class Steps:
             raise UserError(
                 f"ledger.bin: after {step} steps the weights are not those that the run had; it"
                 " began on another kind of machine, or with another version of zobench or torch."
-                " Go on there, or remove the run's folder to begin anew"
+                " Resume it there, or remove the run's folder to start over"
             )
 
     @property
     def forwards(self) -> int:
-        """What training cost so far, as the engine counts it."""
+        """Forwards of training so far."""
         if isinstance(self.optimizer, ZOOptimizer):
             return self.optimizer.engine.forwards
         return self.loss.forwards
@@ -143,13 +136,15 @@ def step_of(
 ) -> Callable[[AnyBatch], float]:
     """One optimizer step as a function of the batch, returning the loss.
 
-    The only place that knows whether an optimizer back-propagates.
+    Batches in parts are back-propagated part by part, to keep the activations of only one. The step
+    raises Diverged, with the weights as before it, if a loss is not finite.
 
-    anchor: the n-th batch of the training set, for optimizers that look at more than the step's.
-    grad_clip: the largest norm of a gradient by back-propagation. A batch in parts is
-    back-propagated part by part, so that one part's activations are alive at a time.
-    sound: also look at the norm of a gradient, which a finite loss does not make finite.
-    The step raises Diverged, with the weights as before it, when a loss is not finite.
+    Args:
+        optimizer: zeroth-order or by back-propagation.
+        loss: of a batch, counted.
+        anchor: the n-th batch of the training set, for optimizers that use more than the step's.
+        grad_clip: the largest norm of a gradient by back-propagation.
+        sound: also check that the norm of the gradient is finite.
     """
 
     def zeroth_order(batch: AnyBatch) -> float:
@@ -170,8 +165,7 @@ def step_of(
             value.backward()
         if grad_clip is not None or sound:
             trained = [p for group in optimizer.param_groups for p in group["params"]]
-            most = math.inf if grad_clip is None else grad_clip
-            norm = torch.nn.utils.clip_grad_norm_(trained, most)
+            norm = torch.nn.utils.clip_grad_norm_(trained, grad_clip or math.inf)
             if sound and not norm.isfinite():
                 raise Diverged(f"the norm of the gradient is {float(norm)}")
         optimizer.step()
@@ -185,11 +179,11 @@ def step_of(
 def batch_of(
     step: int, *, size: int, batch_size: int, seed: int, stream: int = 0
 ) -> npt.NDArray[np.int64]:
-    """Indices of the batch: without replacement within an epoch, anew each epoch.
+    """Indices of a batch, drawn without replacement within an epoch.
 
-    stream: names an order of its own under the same seed. Depends on its arguments only, so a run
-    can begin at any step. The last size % batch_size examples of an epoch's order sit that epoch
-    out; a batch is never larger than the data.
+    A function of its arguments only, so a run can begin at any step. The last size % batch_size
+    examples of an epoch are not used; a batch is at most as large as the data. stream: selects
+    another order under the same seed.
     """
     batch_size = min(batch_size, size)
     epoch, place = divmod(step, size // batch_size)

@@ -1,4 +1,4 @@
-"""Being asked to stop, as by Slurm: SIGTERM, SIGUSR1, SIGUSR2, SIGINT end a run between steps."""
+"""Stop requests: SIGTERM, SIGUSR1, SIGUSR2 (as from Slurm) and SIGINT end a run between steps."""
 
 import signal
 import threading
@@ -7,20 +7,19 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-REQUEUE = 75  # exit status of what was asked to stop and can go on: EX_TEMPFAIL of sysexits.h
+REQUEUE = 75  # exit status after a stop request, if the run can resume: EX_TEMPFAIL of sysexits.h
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)  # USR2: submitit's
 
 
 class Stopped(BaseException):
-    """The process was asked to stop; carries the signal's name."""
+    """A signal has requested a stop; carries the signal's name."""
 
 
 class Stop:
-    """Turns the first signal into Stopped, raised wherever the process is, or when a hold ends.
+    """Raises Stopped at the first signal, at once or at the end of a `held` block.
 
-    A context manager that listens inside its block, where that is the main thread; elsewhere, and
-    without the block, nothing ever asks. Signals after the first are ignored, so that what is on
-    its way out can save; a SIGINT then is a KeyboardInterrupt, for a person in a hurry.
+    A context manager; it handles signals inside its block, in the main thread. Later signals are
+    ignored, so that the run can save, but a second SIGINT raises KeyboardInterrupt.
     """
 
     def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
@@ -30,26 +29,26 @@ class Stop:
         self._name: str | None = None
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return self._name is not None
 
     @property
     def name(self) -> str | None:
-        """Of the signal that asked."""
+        """The name of the signal received."""
         return self._name
 
     def hold(self) -> None:
-        """From here on a signal is only noted, for who asks for its name."""
+        """From now on, only record signals."""
         self._held = True
 
-    def meet(self, step: int, *, due: bool = False, compare: bool = False) -> bool:
-        """What ranks agree upon after a step: whether something is due."""
+    def synchronize(self, step: int, *, due: bool = False, compare: bool = False) -> bool:
+        """Return `due`; ranks agree on it (`Agreed`)."""
         del step, compare
         return due
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Inside the block a signal is only noted: whoever holds looks at `asked`."""
+        """Only record signals inside the block, which can check `requested`."""
         self._held = True
         try:
             yield
@@ -60,7 +59,7 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._hear) for number in self._signals}
+            self._before = {number: signal.signal(number, self._handle) for number in self._signals}
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
         return self
 
@@ -68,7 +67,7 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self._name is None:
             self._name = signal.Signals(number).name

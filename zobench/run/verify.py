@@ -1,4 +1,4 @@
-"""`zobench verify RUN_FOLDER`: rebuild a run's weights, evaluate them again, compare its result."""
+"""`zobench verify RUN_FOLDER`: rebuild a run's weights, evaluate them, compare with its result."""
 
 import argparse
 import gzip
@@ -21,10 +21,9 @@ from zobench.tasks.problem import Answer, Problem
 
 
 class Verification:
-    """Compares a finished run with what its ledger, or else its best weights, give again.
+    """Compares a finished run's result with what its ledger, or else its best weights, give now.
 
-    tolerance: relative, of numbers that evaluation gives; 0 is the same float. Differences land in
-    `found`, one line each.
+    `found` has one line per difference. tolerance: relative, for scores; 0 is the same float.
     """
 
     def __init__(self, folder: RunFolder, tolerance: float = 0.0) -> None:
@@ -39,20 +38,20 @@ class Verification:
         self.found: list[str] = []
 
     def run(self) -> str:
-        """Returns in one sentence how the weights were had."""
+        """Compare; returns a phrase that says where the weights came from."""
         why_not = self.replayed.why_not
         if why_not is None:
             return self._replay()
         if type(self.replayed.optimizer) is ZeroShot:
-            self._tested()
+            self._compare_tested()
             return "the base weights, as no step was taken"
         if step_in(self.folder.weights) != self.result["best_step"]:
             raise UserError(
-                f"{self.folder.path}: cannot be replayed: {why_not}; nor are the weights that were"
-                " tested in best.safetensors"
+                f"{self.folder.path}: cannot be replayed: {why_not}; and best.safetensors does not"
+                " have the weights that were tested"
             )
         put(load_file(self.folder.weights), self.replayed.model)
-        self._tested()
+        self._compare_tested()
         return f"the weights of best.safetensors, as {why_not}"
 
     def _replay(self) -> str:
@@ -72,13 +71,13 @@ class Verification:
                 f"best.safetensors: {name} is not what the ledger gives"
                 for name in differing(self.folder, self.replayed.model)
             ]
-        if result["dev"]:  # else the weights tested were those that a failed step left
-            self._tested()
+        if result["dev"]:  # else a failed step left the weights that were tested
+            self._compare_tested()
         self.replayed.to(last)
         self._scores("final", result["final"], self._evaluate("dev"))
         return f"{len(records)} steps replayed"
 
-    def _tested(self) -> None:
+    def _compare_tested(self) -> None:
         answers: list[Answer] = []
         self._scores("dev", self.result["dev"], self._evaluate("dev"))
         self._scores("test", self.result["test"], self._evaluate("test", answers))
@@ -107,20 +106,7 @@ class Verification:
 
 
 def main(argv: list[str]) -> int:
-    """Command line of `zobench verify`; exit status 1 and a line per difference."""
-    given = _parser().parse_args(argv)
-    if not 0.0 <= given.tolerance < 1.0:
-        raise UserError(f"--tolerance {given.tolerance}: must be from 0 up, and below 1")
-    verification = Verification(RunFolder(given.folder), given.tolerance)
-    how = verification.run()
-    for line in verification.found:
-        print(line)
-    found = len(verification.found)
-    print(f"{given.folder}: {f'{found} differences' if found else 'as in result.json'} ({how})")
-    return 1 if found else 0
-
-
-def _parser() -> argparse.ArgumentParser:
+    """Command line of `zobench verify`; prints a line per difference, and then exits with 1."""
     parser = argparse.ArgumentParser(
         prog="zobench verify",
         description="Rebuild a finished run's weights from its ledger, evaluate them again on dev"
@@ -129,4 +115,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", metavar="RUN_FOLDER", type=Path)
     parser.add_argument("--tolerance", type=float, default=0.0, help="relative (0: the same bits)")
-    return parser
+    args = parser.parse_args(argv)
+    if not 0.0 <= args.tolerance < 1.0:
+        raise UserError(f"--tolerance {args.tolerance}: must be at least 0 and below 1")
+    verification = Verification(RunFolder(args.folder), args.tolerance)
+    how = verification.run()
+    for line in verification.found:
+        print(line)
+    found = len(verification.found)
+    print(f"{args.folder}: {f'{found} differences' if found else 'as in result.json'} ({how})")
+    return 1 if found else 0

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class ZeroShot(torch.optim.Optimizer):
-    """Leaves the model as it is; the runner takes no step and evaluates once."""
+    """Does not change the model; the runner takes no step and evaluates once."""
 
     def __init__(self, named_parameters: Iterable[tuple[str, Tensor]]) -> None:
         super().__init__(named_parameters, {})

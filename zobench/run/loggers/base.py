@@ -1,4 +1,4 @@
-"""A mirror of the run folder."""
+"""Loggers mirror the run folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -7,7 +7,7 @@ from zobench.run.folder import RunFolder
 
 
 class Logger(Protocol):
-    """Told of a run's beginning, its metric rows and its end; called by the runner alone."""
+    """Receives a run's beginning, metric rows and end from the runner."""
 
     def begin(
         self,
@@ -16,36 +16,30 @@ class Logger(Protocol):
         meta: Mapping[str, Any],
         rows: Sequence[Mapping[str, float | None]],
     ) -> None:
-        """The run starts, or goes on: these rows of metrics were there before."""
+        """The run starts or resumes; `rows` are the metrics of earlier attempts."""
 
     def log(self, row: Mapping[str, float | None]) -> None:
         """One line of metrics.jsonl."""
 
     def end(self, result: Mapping[str, Any]) -> None:
-        """The run has the result that result.json will hold."""
+        """The run ends with this result."""
 
     def abort(self) -> None:
-        """The run fails; whatever was logged so far is closed properly."""
+        """The run fails; close what was logged."""
 
 
-class Afterwards:
-    """For runs that share a process, where a logger can follow one at a time.
+class DeferredLogger:
+    """Passes a run to a logger once it has ended, for runs that share a process.
 
-    A run that fails is not passed on.
+    Failed runs are not passed on.
     """
 
     def __init__(self, logger: Logger) -> None:
         self.logger = logger
         self._rows: list[Mapping[str, float | None]] = []
 
-    def begin(
-        self,
-        folder: RunFolder,
-        settings: Mapping[str, Any],
-        meta: Mapping[str, Any],
-        rows: Sequence[Mapping[str, float | None]],
-    ) -> None:
-        self._begun = (folder, settings, meta, rows)
+    def begin(self, *run: Any) -> None:
+        self._begun = run
 
     def log(self, row: Mapping[str, float | None]) -> None:
         self._rows.append(row)

@@ -1,4 +1,4 @@
-"""A run in Weights & Biases, as long as nothing fails; see `zobench.run.loggers.wandb`."""
+"""A run in Weights & Biases; `zobench.run.loggers.wandb` handles its failures."""
 
 import csv
 import gzip
@@ -12,20 +12,18 @@ from zobench.run.folder import RunFolder
 from zobench.run.loggers.wandb_config import id_of, names_of, wandb_config
 
 _AXES = ("step", "cost/forwards", "cost/tokens", "time/train_s")
-_INIT_SECONDS, _FINISH_SECONDS = 60.0, 300.0  # that a server may let a run wait
+_INIT_SECONDS, _FINISH_SECONDS = 60.0, 300.0  # time limits for the server's answers
 _EXTREMES = {"dev/loss": "min", "dev/accuracy": "max", "memory/peak_gib": "max"}
 
 
 class Mirror:
-    """Mirrors a run into W&B under an id of its folder's own, so that relaunching continues it: no
-    row is there twice, and none is missing.
+    """Mirrors a run into W&B under the id in its folder; a relaunch continues it without repeats.
 
-    mode: online, offline or disabled. The suite is the group and the optimizer the job type, so
-    that W&B's own columns group by both. tags: as W&B takes them. Every metric can be drawn
-    against the step (the default), forwards, tokens or seconds of training. The summary holds the
-    last value of a metric, and the best dev numbers and the largest memory as `.min` and `.max`,
-    until the run ends: then it is the result, as in result.json. predictions: also log each test
-    example's answer.
+    The suite is the group, the optimizer the job type. Metrics can be plotted against the step (the
+    default), forwards, tokens or seconds of training. During the run the summary has the last value
+    of each metric, and the best dev scores and the largest memory as `.min` and `.max`; then it has
+    the result, as in result.json. mode: online, offline or disabled. predictions: also log each
+    test example's answer.
     """
 
     def __init__(
@@ -50,8 +48,8 @@ class Mirror:
     ) -> None:
         import wandb
 
-        # What an earlier attempt left here is incomplete: the rows are all of it, and are sent
-        # again, but for those that the server has.
+        # Files of an earlier attempt may be incomplete; `rows` are sent again unless the server
+        # has them.
         fence_of(folder.path).remove(folder.path / "wandb")
 
         self._folder, names = folder, names_of(meta)
@@ -71,7 +69,7 @@ class Mirror:
                 silent=True,
                 console="off",
                 init_timeout=_INIT_SECONDS,
-                finish_timeout=_FINISH_SECONDS,  # what is not sent by then is on disk
+                finish_timeout=_FINISH_SECONDS,  # the rest stays on disk
                 finish_timeout_raises=True,
             ),
         )
@@ -80,13 +78,13 @@ class Mirror:
         self._run.define_metric("*", step_metric="step")
         for key, extreme in _EXTREMES.items():
             self._run.define_metric(key, step_metric="step", summary=extreme)
-        self._there = self._run.step  # rows that the server has of a run that is resumed
+        self._to_skip = self._run.step  # rows that the server has already
         for row in rows:
             self.log(row)
 
     def log(self, row: Mapping[str, float | None]) -> None:
-        if self._there > 0:
-            self._there -= 1
+        if self._to_skip > 0:
+            self._to_skip -= 1
             return
         self._run.log({k: math.nan if v is None else v for k, v in row.items()})
 
@@ -112,7 +110,7 @@ class Mirror:
 
 
 def _table(path: Path) -> Any:
-    """predictions.csv.gz as a W&B table, the row a whole number and the score a float."""
+    """predictions.csv.gz as a W&B table with numeric rows and scores."""
     import wandb
 
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:

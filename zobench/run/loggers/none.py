@@ -1,21 +1,13 @@
-"""No mirror: the run folder is all there is."""
+"""No mirror of the run folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-from zobench.run.folder import RunFolder
 
 
 class NoLogger:
-    """Ignores everything it is told."""
+    """Ignores all calls."""
 
-    def begin(
-        self,
-        folder: RunFolder,
-        settings: Mapping[str, Any],
-        meta: Mapping[str, Any],
-        rows: Sequence[Mapping[str, float | None]],
-    ) -> None: ...
+    def begin(self, *run: Any) -> None: ...
 
     def log(self, row: Mapping[str, float | None]) -> None: ...
 

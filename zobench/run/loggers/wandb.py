@@ -1,4 +1,4 @@
-"""Weights & Biases, offline unless the user is logged in; whatever fails there, the run goes on."""
+"""Weights & Biases, offline unless the user is logged in; its failures do not end a run."""
 
 import contextlib
 import os
@@ -15,13 +15,19 @@ from zobench.run.loggers.wandb_config import check_place, tags_of
 
 
 class WandbLogger:
-    """A `Mirror` that is replaced by an offline one when it fails, and by none when that fails.
+    """A `Mirror`; if it fails, an offline one replaces it, and if that fails, none.
 
-    mode: online, offline, disabled or null: WANDB_MODE if set, else online with an API key at hand,
-    else offline. An outage, a bad key or a missing package is said once on stderr; an offline
-    mirror has all rows, and `zobench sync` uploads it. tags: more than task, model and tuning. A
-    tag or an environment variable that W&B does not take is named and left out; a project, an
-    entity or a mode raises UserError. The other arguments are Mirror's.
+    An outage, a bad key or a missing package is reported once on stderr; an offline mirror has all
+    rows, and `zobench sync` uploads it. Tags and environment variables that W&B rejects are
+    reported and left out. The other arguments are Mirror's.
+
+    Args:
+        mode: online, offline, disabled or null: WANDB_MODE if set, else online with an API key,
+            else offline.
+        tags: added to task, model and tuning.
+
+    Raises:
+        UserError: for a project, entity or mode that W&B rejects.
     """
 
     def __init__(
@@ -50,15 +56,15 @@ class WandbLogger:
     ) -> None:
         self._about, self._rows = (folder, settings, meta), list(rows)
         self._options["tags"], left_out = tags_of(meta["choices"], self.tags)
-        for sentence in left_out:
-            _say(sentence)
+        for message in left_out:
+            _warn(message)
         mode = "offline"
         try:
-            unsent = _without_refused()
+            no_server = _drop_refused_variables()
             mode = self.mode or os.environ.get("WANDB_MODE") or _default_mode()
-            self._start("offline" if unsent and mode == "online" else mode)
+            self._start("offline" if no_server and mode == "online" else mode)
         except Exception as error:
-            self._instead(mode, error)
+            self._fall_back(mode, error)
 
     def log(self, row: Mapping[str, float | None]) -> None:
         self._rows.append(row)
@@ -66,10 +72,10 @@ class WandbLogger:
 
     def end(self, result: Mapping[str, Any]) -> None:
         if self._try(lambda mirror: mirror.end(result)):
-            self._try(lambda mirror: mirror.end(result))  # what came in its place
+            self._try(lambda mirror: mirror.end(result))  # its replacement
 
     def abort(self) -> None:
-        with contextlib.suppress(Exception):  # the run has failed for a reason of its own
+        with contextlib.suppress(Exception):  # the run has already failed
             self._mirror.abort()
 
     def _start(self, mode: str) -> None:
@@ -77,57 +83,52 @@ class WandbLogger:
         mirror.begin(*self._about, self._rows)
         self._mirror, self._now = mirror, mode
 
-    def _try(self, tell: Callable[[Logger], None]) -> bool:
-        """Tell the mirror; whether it failed, and another has taken its place."""
+    def _try(self, call: Callable[[Logger], None]) -> bool:
+        """Call the mirror; returns whether it failed and was replaced."""
         try:
-            tell(self._mirror)
+            call(self._mirror)
         except Exception as error:
             self.abort()
-            self._instead(self._now, error)
+            self._fall_back(self._now, error)
             return True
         return False
 
-    def _instead(self, mode: str, error: Exception) -> None:
-        """Begin anew offline with all rows so far, or do without; say so."""
+    def _fall_back(self, mode: str, error: Exception) -> None:
+        """Restart offline with all rows so far, or go on without a mirror; report it."""
         self._mirror = NoLogger()
         missing = isinstance(error, ImportError)
         then = "not mirrored" if missing or mode == "offline" else "mirrored offline"
-        _say(f"{reason_of(error)}; the run goes on and is {then}")
+        _warn(f"{reason_of(error)}; the run continues and is {then}")
         if then == "mirrored offline":
             try:
-                _forget()
+                import wandb
+
+                wandb.teardown()  # W&B's process would keep the id of the failed run
                 self._start("offline")
             except Exception as other:
-                self._instead("offline", other)
+                self._fall_back("offline", other)
 
 
-def _without_refused() -> bool:
-    """Take away the environment variables that W&B would stop at; whether its server is one."""
+def _drop_refused_variables() -> bool:
+    """Unset the environment variables that W&B rejects; whether its server's address is one."""
     import wandb
 
-    named = list(refused("WANDB_", lambda one: wandb.Settings().update_from_env_vars(one)))
-    for name, reason in named:
+    rejected = list(refused("WANDB_", lambda one: wandb.Settings().update_from_env_vars(one)))
+    for name, reason in rejected:
         value = os.environ.pop(name)
         shown = f"={value}" if name == "WANDB_MODE" else ""
-        _say(f"{name}{shown}: {reason}; it is ignored")
-    return any(name == "WANDB_BASE_URL" for name, _ in named)
+        _warn(f"{name}{shown}: {reason}; it is ignored")
+    return any(name == "WANDB_BASE_URL" for name, _ in rejected)
 
 
-def _say(sentence: str) -> None:
-    print(f"W&B: {sentence}", file=sys.stderr, flush=True)
-
-
-def _forget() -> None:
-    """End W&B's own process, which holds on to the id of a run that did not come about."""
-    import wandb
-
-    wandb.teardown()
+def _warn(message: str) -> None:
+    print(f"W&B: {message}", file=sys.stderr, flush=True)
 
 
 def _default_mode() -> str:
     import wandb
 
-    # login() looks for a key in the environment, the settings and .netrc and asks nobody; when it
-    # is not silent it also asks the server who the key belongs to, and waits where there is none
+    # login() finds a key in the environment, the settings or .netrc, without a prompt; unless it is
+    # silent, it also asks the server for the key's owner, and waits if there is no server
     wandb.setup(settings=wandb.Settings(silent=True))
     return "online" if wandb.login(prompt=False, verify=False) else "offline"

@@ -1,4 +1,4 @@
-"""What W&B is told of a run's settings: few plain keys to group and filter by, and all the rest."""
+"""The W&B config of a run: a few plain keys to group and filter by, and all settings."""
 
 import hashlib
 import re
@@ -12,20 +12,19 @@ from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.secret import KEY
 
 _GROUPS = ("model", "tuning", "task", "optimizer")
-_INSIDE = ("sampler", "estimator", "rule")  # groups that count where the optimizer has such a part
+_INSIDE = ("sampler", "estimator", "rule")  # groups that only some optimizers have
 _PARTS = (*_GROUPS, "budget", "train", "evaluation", "diagnose")
 _FACTS = ("setting", "suite", "seed", "commit", "device", "parameters")
 _PRIVATE = ("logger", "runs_root")
-_LONGEST = 100  # characters of a text that is still a value to compare
+_LONGEST = 100  # characters; longer texts are not useful to compare
 
 
 def wandb_config(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the W&B run.
+    """The config of the W&B run, without nulls, secrets and the folders of paths.
 
     `model`, `tuning`, `task`, `optimizer`, `sampler`, `estimator`, `rule` name the options chosen;
-    `optimizer/lr`, `optimizer/sampler` (its class), `train/batch_size`, ... are single values, with
-    slashes because W&B cannot filter by a key that has dots; `settings` and `meta` hold everything.
-    Nulls, secrets and the folders of a path are left out.
+    `optimizer/lr`, `optimizer/sampler` (its class), `train/batch_size`, ... are single values (W&B
+    cannot filter by keys with dots); `settings` and `meta` hold everything.
     """
     clean = _clean({k: v for k, v in settings.items() if k not in _PRIVATE})
     chosen = [*_GROUPS, *(part for part in _INSIDE if part in settings["optimizer"])]
@@ -33,16 +32,12 @@ def wandb_config(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[s
     facts = {key: meta[key] for key in _FACTS if meta.get(key) is not None}
     parts = [part for part in _PARTS if part in clean]
     flat = dict(leaf for part in parts for leaf in _leaves(part, clean[part]))
-    return flat | names | facts | {"settings": clean, "meta": _shown(meta)}
-
-
-def _shown(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is known of the files of this machine."""
-    return {key: value for key, value in meta.items() if key != "inputs"}
+    shown = {key: value for key, value in meta.items() if key != "inputs"}  # files of this machine
+    return flat | names | facts | {"settings": clean, "meta": shown}
 
 
 def _clean(value: Any) -> Any:
-    """The same without nulls and secrets; of an absolute path its last part alone."""
+    """The value without nulls and secrets; of absolute paths only the last part."""
     if isinstance(value, Mapping):
         return {
             str(k): _clean(v) for k, v in value.items() if v is not None and not KEY.search(str(k))
@@ -55,7 +50,7 @@ def _clean(value: Any) -> Any:
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Numbers and short texts under joined keys; a part that has a class stands for its name."""
+    """Numbers and short texts under joined keys; a nested part is replaced by its class name."""
     if isinstance(value, Mapping):
         if "_target_" in value:
             yield name, value["_target_"].rpartition(".")[2]
@@ -75,23 +70,21 @@ _TAGGED = ("task", "model", "tuning")  # choices that become tags
 
 
 def id_of(folder: RunFolder, meta: Mapping[str, Any]) -> str:
-    """The id of the folder's run in W&B: one of its own, which meta.json keeps.
+    """The folder's run id in W&B, which meta.json keeps for all attempts.
 
-    Begun with the suite and the run's id, it is the same for all attempts, wherever the folder is
-    moved; the same run in another suite, folder or machine is another one.
+    The same run in another suite, folder or machine has another id.
     """
-    there = read_json(folder.meta) if folder.meta.is_file() else dict(meta)
-    if "wandb" not in there:
+    stored = read_json(folder.meta) if folder.meta.is_file() else dict(meta)
+    if "wandb" not in stored:
         suite = re.sub(r"[^A-Za-z0-9_-]+", "-", meta["suite"])[:40].strip("-")
         parts = [suite, meta["id"], secrets.token_hex(4)]
-        there["wandb"] = "-".join(part for part in parts if part)
-        write_json(folder.meta, there)
-    known: str = there["wandb"]
-    return known
+        stored["wandb"] = "-".join(part for part in parts if part)
+        write_json(folder.meta, stored)
+    return str(stored["wandb"])
 
 
 def names_of(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Group, name and job type of a run, none longer than W&B takes."""
+    """Group, name and job type of a run, shortened to what W&B accepts."""
     return {
         "group": _shortened(meta["suite"], _NAME),
         "name": _shortened(meta["name"], _NAME),
@@ -100,7 +93,7 @@ def names_of(meta: Mapping[str, Any]) -> dict[str, str]:
 
 
 def tags_of(choices: Mapping[str, str], own: Sequence[Any]) -> tuple[list[str], list[str]]:
-    """The tags of a run, each once, and a sentence for each that W&B would not take."""
+    """The distinct tags of a run, and a message for each tag that W&B would reject."""
     named = [(part, choices[part]) for part in _TAGGED] + [("logger.tags", tag) for tag in own]
     tags, refused = [], []
     for key, value in named:
@@ -108,14 +101,14 @@ def tags_of(choices: Mapping[str, str], own: Sequence[Any]) -> tuple[list[str], 
         if 0 < len(tag) <= _TAG:
             tags.append(tag)
         elif tag:
-            refused.append(f"{key}: '{tag[:20]}...' has {len(tag)} letters, the most is {_TAG}")
+            refused.append(f"{key}: '{tag[:20]}...' has {len(tag)} letters, the limit is {_TAG}")
         else:
             refused.append(f"{key}: one is empty")
-    return list(dict.fromkeys(tags)), [f"{said}; mirrored without this tag" for said in refused]
+    return list(dict.fromkeys(tags)), [f"{text}; mirrored without this tag" for text in refused]
 
 
 def check_place(project: str, entity: str | None, mode: str | None) -> None:
-    """Raise UserError for a place or a mode that W&B does not know."""
+    """Raise UserError for a project, entity or mode that W&B rejects."""
     if mode is not None and mode not in MODES:
         raise UserError(f"logger.mode={mode}: choose {', '.join(MODES)} or null")
     for key, name in (("project", project), ("entity", entity)):
@@ -125,13 +118,13 @@ def check_place(project: str, entity: str | None, mode: str | None) -> None:
         if not name.strip() or len(name) > _PROJECT or bad:
             what = f"has {bad}" if bad else "is empty" if not name.strip() else "is too long"
             raise UserError(
-                f"logger.{key}={name[:40]}: {what}; W&B takes 1 to {_PROJECT} letters, none of"
+                f"logger.{key}={name[:40]}: {what}; W&B accepts 1 to {_PROJECT} letters, none of"
                 f" {' '.join(_RESERVED)}"
             )
 
 
 def _shortened(text: str, most: int) -> str:
-    """The text, or its beginning and a hash of all of it, so that two remain two."""
+    """The text; if it is too long, its beginning and a hash, which keeps names distinct."""
     if len(text) <= most:
         return text
     return f"{text[: most - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

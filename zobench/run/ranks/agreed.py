@@ -1,4 +1,4 @@
-"""What all ranks must hold alike: weights, when to stop, and what time it is."""
+"""State that all ranks must agree on: the weights, when to stop, and the time."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,11 +20,11 @@ from zobench.zo.fingerprint import fingerprint
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.samplers.base import ReplayClass
 
-_SIGN = 2**63  # fingerprints are unsigned, what is sent is not
+_SIGN = 2**63  # fingerprints are unsigned, sent numbers are signed
 
 
-class Apart(UserError):
-    """The ranks' weights differ; `agreed` is the last step after which they did not."""
+class WeightsDiffer(UserError):
+    """The ranks' weights differ; `agreed` is the last step after which they were equal."""
 
     def __init__(self, message: str, agreed: int) -> None:
         super().__init__(message)
@@ -32,11 +32,11 @@ class Apart(UserError):
 
 
 class Agreed:
-    """Stands for a run's Stop and, where a budget is in seconds, for its Meter.
+    """Replaces a run's Stop and, for a budget in seconds, its Meter.
 
-    A signal to any rank is only noted there; all ranks hear of it when they next meet, which is
-    between two steps or two rounds of an evaluation. Time is the first rank's. What is trained is
-    compared at evaluations, before checkpoints and every `ranks.check_every` steps.
+    A rank that gets a signal only records it; all ranks learn of it when they next synchronize:
+    between steps, or between rounds of an evaluation. The time is the first rank's. Trained weights
+    are compared at evaluations, before checkpoints and every `ranks.check_every` steps.
     """
 
     def __init__(
@@ -57,31 +57,30 @@ class Agreed:
         stop.hold()
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return self._name is not None
 
     def seconds(self, phase: str) -> float:
-        """Of training, when the ranks last met."""
+        """Seconds of training at the last synchronization."""
         assert phase == "train"
         return self._seconds
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """As a Stop's."""
+        """Raise Stopped only at the end of the block."""
         yield
-        self._leave()
+        self._raise_if_stopped()
 
-    def meet(self, step: int, *, due: bool = False, compare: bool = False) -> bool:
-        """After so many steps: hear of signals and of the time; whether a checkpoint is due.
+    def synchronize(self, step: int, *, due: bool = False, compare: bool = False) -> bool:
+        """Exchange signals, time and `due` after `step` steps; whether a checkpoint is due.
 
-        The weights are compared where that is asked for, and every so many steps. Raises Apart on
-        all ranks where they differ.
+        Raises WeightsDiffer on all ranks if the weights are compared and differ.
         """
         microseconds = round(1e6 * self._meter.seconds("train"))
-        met = self.group.words([_number(self._stop.name), microseconds, due])
-        self._hear([number for number, *_ in met])
-        self._seconds = met[0][1] / 1e6
-        due = any(is_due for *_, is_due in met)
+        rows = self.group.words([_number(self._stop.name), microseconds, due])
+        self._note_signals([number for number, *_ in rows])
+        self._seconds = rows[0][1] / 1e6
+        due = any(is_due for *_, is_due in rows)
         regularly = self._every is not None and step % self._every == 0
         if regularly or due or compare:
             self._compare(step)
@@ -89,39 +88,38 @@ class Agreed:
             seed_dropout(self._seed, step, self.group.rank)
         return due
 
-    def map_over_ranks(self, find: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        """As `map`, for items that stand alone: one for each rank in turn, found for all."""
-        given, found = list(items), []
+    def map_over_ranks(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """`map`, with the items distributed over the ranks; all ranks get all results."""
+        inputs, results = list(items), []
         size = self.group.size
-        for at in range(0, len(given), size):
-            mine = given[at + self.group.rank : at + self.group.rank + 1]
-            own = [find(item) for item in mine]
-            told = self.group.all((_number(self._stop.name), own))
-            self._hear([number for number, _ in told])
-            self._leave()
-            found += [one for _, some in told for one in some]
-        return found
+        for start in range(0, len(inputs), size):
+            own = inputs[start + self.group.rank : start + self.group.rank + 1]
+            answer = (_number(self._stop.name), [function(item) for item in own])
+            answers = self.group.all(answer)
+            self._note_signals([number for number, _ in answers])
+            self._raise_if_stopped()
+            results += [result for _, of_rank in answers for result in of_rank]
+        return results
 
     def _compare(self, step: int) -> None:
         if step == self._compared > 0:
             return
-        all_of_them = [one for (one,) in self.group.words([fingerprint(self._weights) - _SIGN])]
-        odd = [rank for rank, one in enumerate(all_of_them) if one != all_of_them[0]]
+        hashes = [value for (value,) in self.group.words([fingerprint(self._weights) - _SIGN])]
+        odd = [rank for rank, value in enumerate(hashes) if value != hashes[0]]
         if odd:
-            raise Apart(
-                f"after {step} steps the weights of rank {', '.join(map(str, odd))} are not those"
-                f" of rank 0, as they were after {self._compared}: machines that do not calculate"
-                " alike, or damaged memory. Launched again, the run goes on from there",
+            raise WeightsDiffer(
+                f"after {step} steps the weights of rank {', '.join(map(str, odd))} differ from"
+                f" those of rank 0; after {self._compared} they were equal. The machines compute"
+                " differently, or memory is damaged. The next launch resumes from there",
                 self._compared,
             )
         self._compared = step
 
-    def _hear(self, numbers: Sequence[int]) -> None:
-        heard = [number for number in numbers if number]
-        if heard:
-            self._name = signal.Signals(heard[0]).name
+    def _note_signals(self, numbers: Sequence[int]) -> None:
+        if received := [number for number in numbers if number]:
+            self._name = signal.Signals(received[0]).name
 
-    def _leave(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self._name is not None:
             raise Stopped(self._name)
 
@@ -131,7 +129,7 @@ def _number(name: str | None) -> int:
 
 
 def check_ranks(model: Node, optimizer: torch.optim.Optimizer) -> None:
-    """Raise UserError where one process alone can carry out the run."""
+    """Raise UserError if the run cannot be split over ranks."""
     if model.get("device_map") is not None:
         raise UserError("model.device_map: under torchrun each rank has one device; leave it out")
     if not isinstance(optimizer, ZOOptimizer):
@@ -144,28 +142,28 @@ def check_ranks(model: Node, optimizer: torch.optim.Optimizer) -> None:
     if optimizer.engine.sampler.replay_class is ReplayClass.DATA:
         name = type(optimizer.engine.sampler).__name__
         raise UserError(
-            f"sampler {name} draws from the activations of a batch, of which each rank sees a part;"
-            " run it without torchrun"
+            f"sampler {name} draws from the activations of a batch, but each rank sees only a part"
+            " of it; run it without torchrun"
         )
 
 
 def check_alike(
     group: Group,
     settings: RunSettings,
-    made_of: tuple[str, Inputs],
+    origin: tuple[str, Inputs],
     sizes: Mapping[str, int],
     resume: ResumePoint,
 ) -> None:
-    """Raise UserError on all ranks unless all have the same settings, weights, data and resume.
+    """Raise UserError on all ranks unless settings, weights, data and resume points are equal.
 
-    made_of: the hash of the weights before training, and the files of data and model.
+    origin: the hash of the weights before training, and the files of data and model.
     """
-    base, inputs = made_of
+    base, inputs = origin
     parts = ("settings", "weights before training", "sizes of the data", "steps done before")
     names = (*parts, "files of data and model")
     done = (resume.start, resume.end)
-    mine = (identity(settings.plain), base, dict(sizes), done, digests_in(inputs))
-    for name, *values in zip(names, *group.all(mine), strict=True):
+    own = (identity(settings.plain), base, dict(sizes), done, digests_in(inputs))
+    for name, *values in zip(names, *group.all(own), strict=True):
         odd = [rank for rank, value in enumerate(values) if value != values[0]]
         if odd:
             raise UserError(f"rank {', '.join(map(str, odd))}: its {name} are not those of rank 0")

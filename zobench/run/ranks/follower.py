@@ -1,7 +1,6 @@
-"""How the ranks after the first keep a run: in a folder of their own, which nobody sees.
+"""The files of the ranks after the first: in temporary folders.
 
-They do all that the first does, so that each has what its own decisions follow from. Weights and
-checkpoints are written by the first alone.
+All ranks do the same steps and decide alike. Only the first writes weights and checkpoints.
 """
 
 import json
@@ -21,7 +20,7 @@ from zobench.zo.ledger import recover
 
 @contextmanager
 def own_folder(folder: RunFolder, group: Group | None) -> Iterator[RunFolder]:
-    """The run folder for the first rank; for another, a copy of what the run goes on from."""
+    """The run folder for the first rank; for others, a copy of what the run resumes from."""
     if group is None:
         yield folder
         return
@@ -40,7 +39,7 @@ def own_folder(folder: RunFolder, group: Group | None) -> Iterator[RunFolder]:
 
 
 class SharedBestWeights(BestWeights):
-    """The best weights, which the first rank writes and all read in the end; see BestWeights."""
+    """BestWeights that the first rank writes, and all ranks read in the end."""
 
     def __init__(self, folder: RunFolder, model: Any, group: Group, *, last: bool) -> None:
         self._group = group
@@ -68,10 +67,10 @@ class SharedBestWeights(BestWeights):
 
 
 def cut_back(folder: RunFolder, step: int) -> None:
-    """Leave what the folder held after so many steps, from which the run can go on."""
+    """Restore the folder to its state after `step` steps, from which the run can resume."""
     rows = [row for row in read_rows(folder.metrics)[0] if row["step"] <= step]
     write_atomically(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows))
     if folder.ledger.is_file():
         whole = recover(folder.ledger, steps=step)
         write_atomically(folder.ledger, folder.ledger.read_bytes()[: whole.size])
-    Checkpoints(folder.path, None, None).forget_after(step)
+    Checkpoints(folder.path, None, None).clear(after=step)

@@ -1,8 +1,8 @@
-"""A batch in shards: each rank's model reads one, and all learn what was said of every example.
+"""Sharded batches: each rank's model reads one shard, and all ranks gather the outputs.
 
-Of an example the model says a few numbers: the scores of its choices, or the log-probability of its
-answer. They are sent as they are, so that every rank makes the loss of the whole batch from the
-same bits in the data's order, by the arithmetic that one process uses.
+The outputs are a few numbers per example: the scores of its choices, or the log-probability of its
+answer. Every rank gathers the same bits in the order of the data, and computes the loss of the
+whole batch by the arithmetic that one process uses.
 """
 
 import itertools
@@ -27,10 +27,10 @@ from zobench.zo.optimizer import ZOOptimizer
 
 @dataclass(frozen=True)
 class Shard:
-    """A batch, and the examples of it that this rank reads; counts: of all ranks."""
+    """A batch, this rank's part of it, and the number of examples of each rank."""
 
     whole: Divisible
-    mine: Any
+    part: Any
     counts: Sequence[int]
 
     @property
@@ -41,17 +41,17 @@ class Shard:
 def shared(
     problem: Problem, agreed: Agreed, model: Any, optimizer: torch.optim.Optimizer
 ) -> "SharedProblem":
-    """The problem, as the optimizer's steps will ask for it."""
+    """The problem, shared by all ranks, as the optimizer needs it."""
     first_order = not isinstance(optimizer, ZOOptimizer | ZeroShot)
     return SharedProblem(problem, agreed, model, first_order=first_order)
 
 
 class SharedProblem:
-    """A problem whose batches and evaluations all ranks share; a Problem.
+    """A Problem whose batches and evaluations are split over the ranks.
 
-    One that is not made of examples (a function of a point) is evaluated by each rank for itself.
-    first_order: gradients are asked for, of which each rank then gets the sum; else one is a
-    diagnosis, which every rank makes of the whole batch.
+    A problem without examples (a function of a point) is evaluated by each rank alone.
+    first_order: training needs gradients, which are averaged over the ranks; otherwise a gradient
+    is a diagnosis, which every rank computes on the whole batch.
     """
 
     def __init__(self, problem: Problem, agreed: Agreed, model: Any, *, first_order: bool) -> None:
@@ -73,7 +73,7 @@ class SharedProblem:
         group = self.agreed.group
         ends = [rank * whole.examples // group.size for rank in range(group.size + 1)]
         counts = [end - start for start, end in itertools.pairwise(ends)]
-        first = ends[group.rank]  # who has no example reads one for nothing
+        first = ends[group.rank]  # a rank without examples reads one, whose output is not used
         return Shard(whole, whole.cut(first, first + max(1, counts[group.rank])), counts)
 
     def length(self, index: int) -> int:
@@ -95,14 +95,14 @@ class SharedProblem:
 
     def _shared(self, model: Any, batch: Shard) -> Tensor:
         assert self._by_example is not None
-        said = self._by_example.outputs(model, batch.mine)
-        of_all: Tensor = _Gathered.apply(said, batch.counts, self.agreed.group)
-        return self._by_example.loss_of(of_all, batch.whole)
+        outputs = self._by_example.outputs(model, batch.part)
+        gathered: Tensor = _Gathered.apply(outputs, batch.counts, self.agreed.group)
+        return self._by_example.loss_of(gathered, batch.whole)
 
     def evaluate(
         self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
     ) -> dict[str, float]:
-        """As one process finds it: a batch is one rank's, and its numbers are told to all."""
+        """Evaluate with each batch on one rank; the scores are those of one process."""
         if self._by_example is None:
             return self.problem.evaluate(model, split, batch_size, answers)
         over_ranks = self.agreed.map_over_ranks
@@ -110,7 +110,7 @@ class SharedProblem:
 
 
 class _Loss(nn.Module):
-    """The loss of a shard as a module's output, which DistributedDataParallel wants."""
+    """The loss of a shard as the output of a module, for DistributedDataParallel."""
 
     def __init__(self, model: nn.Module, loss: Any) -> None:
         super().__init__()
@@ -122,9 +122,10 @@ class _Loss(nn.Module):
 
 
 class _Gathered(Function):
-    """The rows of all ranks, from this one's; tangents and points that vmap has packed, too.
+    """Gathers the rows of all ranks; supports jvp and vmap.
 
-    Backwards each rank gets its own rows' part, times the number of ranks: gradients are averaged.
+    backward gives each rank the gradient of its own rows times the number of ranks, since
+    DistributedDataParallel averages.
     """
 
     @staticmethod
@@ -140,9 +141,9 @@ class _Gathered(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         first, count = sum(ctx.counts[: ctx.group.rank]), ctx.counts[ctx.group.rank]
-        mine = gradient.new_zeros((ctx.read, *gradient.shape[1:]))
-        mine[:count] = ctx.group.size * gradient[first : first + count]
-        return mine, None, None
+        own = gradient.new_zeros((ctx.read, *gradient.shape[1:]))
+        own[:count] = ctx.group.size * gradient[first : first + count]
+        return own, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
@@ -158,10 +159,7 @@ class _Gathered(Function):
 
 
 def parallel(module: nn.Module, group: Group) -> nn.Module:
-    """The module, whose gradients are the mean over all ranks.
-
-    Over NCCL where each rank has a GPU of its own, else over gloo.
-    """
+    """The module with gradients averaged over the ranks: by NCCL if each has a GPU, else gloo."""
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return module
     warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
@@ -169,7 +167,7 @@ def parallel(module: nn.Module, group: Group) -> nn.Module:
         module,
         process_group=_over(next(module.parameters()).device, group),
         broadcast_buffers=False,
-        find_unused_parameters=True,  # a tuning may train what a task does not reach
+        find_unused_parameters=True,  # a tuning may train weights that a task does not use
     )
 
 
