@@ -45,7 +45,7 @@ def test_a_flipped_bit_stops_all_ranks(team: Team, alone: Callable[..., RunFolde
     assert team(2, *run, at="flip", planted="tests.run.planted.flipped_bit") == [1, 1]
     folder = folder_in(team, "flip")
     reason = read_json(folder.failure)["reason"]
-    assert "after 8 steps the weights of rank 1 are not those of rank 0" in reason
+    assert "after 8 steps the weights of rank 1 differ from those of rank 0" in reason
     assert "after 5 they were equal" in reason
     assert len(recover(folder.ledger).records) == 5
     assert team(2, *run, at="flip") == [0, 0]
