@@ -107,6 +107,11 @@ class Outcome(NamedTuple):
     reason: str = ""
     kind: str = ""
 
+    @classmethod
+    def of(cls, folder: RunFolder, result: Mapping[str, Any]) -> "Outcome":
+        """What a result, as result.json holds it, says."""
+        return cls(result["status"], folder.path.name, result["reason"] or "")
+
     @property
     def good(self) -> bool:
         return self.status in ("done", "skipped")
@@ -128,8 +133,7 @@ class Outcome(NamedTuple):
 
 def ended(folder: RunFolder) -> Outcome:
     """The outcome in result.json."""
-    result = folder.ended()
-    return Outcome(result["status"], folder.path.name, result["reason"] or "")
+    return Outcome.of(folder, folder.ended())
 
 
 def existing(folder: RunFolder) -> Outcome:

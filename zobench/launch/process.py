@@ -248,7 +248,10 @@ def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
             note_begin(folders)
             if group is not None:
                 group.from_first(str(folders[0].path.resolve()))
-            outcomes = run_here(folders, group)
+            outcomes = [
+                ended(folder) if folder.result.is_file() else outcome
+                for folder, outcome in zip(folders, run_here(folders, group), strict=True)
+            ]
             note_end(folders, outcomes)
             return outcomes
     except Busy as busy:
@@ -262,10 +265,9 @@ def run_here(folders: Sequence[RunFolder], group: Group | None = None) -> list[O
     faulthandler.enable()
     try:
         with Stop() as stop:
-            if len(folders) == 1:
-                run(folders[0], stop, group)
-            else:
-                run_together(folders)
+            alone = len(folders) == 1
+            results = [run(folders[0], stop, group)] if alone else run_together(folders)
+        return [Outcome.of(f, result) for f, result in zip(folders, results, strict=True)]
     except Stopped as stop_signal:
         print(f"stopped by {stop_signal}; the next launch resumes the run", file=sys.stderr)
         ends = [stopped(folder) for folder in folders]
@@ -280,9 +282,7 @@ def run_here(folders: Sequence[RunFolder], group: Group | None = None) -> list[O
             noted = end.kind == KILLED and folder.failure.is_file()  # by the rank that failed
             if not folder.result.is_file() and not noted:
                 note_failure(folder, end)
-    else:
-        return [ended(folder) for folder in folders]
-    return [ended(f) if f.result.is_file() else end for f, end in zip(folders, ends, strict=True)]
+    return ends
 
 
 @contextmanager
