@@ -174,6 +174,10 @@ def command(
     monkeypatch.setenv("ZOBENCH_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(sys, "argv", ["zobench"])
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    # what `--config-dir` adds to, as it was after the test
+    monkeypatch.setenv("ZOBENCH_CONFIG_DIRS", os.environ["ZOBENCH_CONFIG_DIRS"])
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def call(*arguments: str) -> tuple[int, str, str]:
         status = run_command(arguments)
