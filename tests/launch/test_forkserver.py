@@ -12,7 +12,7 @@ import pytest
 from tests.run.attempts import status_of as exit_status_of
 from zobench.launch.job import Job
 from zobench.launch.process import ForkServer, close_server, run_jobs
-from zobench.run.folder import RunFolder, read_json
+from zobench.run.folder import HALVED, RunFolder, read_json, write_json
 from zobench.run.runner import run
 
 Compose = Callable[..., dict[str, Any]]
@@ -74,3 +74,18 @@ def test_a_nursery_that_was_killed_is_replaced(
     [second] = run_jobs(Job.begun(prepare("second").path))
     assert second.status == "done"
     assert close_server() == 0
+
+
+def test_a_folder_that_is_launched_again_keeps_its_own_settings(
+    prepare: Callable[..., RunFolder],
+) -> None:
+    """Halved batches are of the attempts: config.yaml and what is there of the run stay."""
+    folder = prepare("halved")
+    write_json(folder.meta, {**read_json(folder.meta), HALVED: 1})
+    folder.ledger.write_bytes(b"steps")
+    before = folder.config.read_bytes()
+    job = Job.begun(folder.path)
+    job.begin()
+    assert folder.config.read_bytes() == before and folder.ledger.read_bytes() == b"steps"
+    assert job.settings.train.micro_batch_size is None
+    assert folder.run_settings().train.micro_batch_size == 2

@@ -70,7 +70,7 @@ class Job(NamedTuple):
         """The run of a folder with a config.yaml; UserError if that is damaged."""
         folder = RunFolder(path)
         meta = read_json(folder.meta) if folder.meta.is_file() else {}
-        return cls(folder, folder.run_settings(), meta)
+        return cls(folder, folder.typed_settings(), meta)
 
     def halved(self, times: int) -> "Job":
         """The same run with parts of batches halved so many times."""

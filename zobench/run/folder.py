@@ -89,10 +89,14 @@ class RunFolder:
     def run_settings(self) -> RunSettings:
         """The typed settings, with batches halved as meta.json says; UserError if damaged."""
         meta = read_json(self.meta) if self.meta.is_file() else {}
+        return self.typed_settings(meta.get(HALVED, 0))
+
+    def typed_settings(self, halved: int = 0) -> RunSettings:
+        """The typed settings, with batches halved so many times; UserError if damaged."""
         settings = self.settings()
         try:
             json.dumps(settings, default=str)  # fails if a YAML alias makes them recursive
-            return RunSettings.of(settings).halved(meta.get(HALVED, 0))
+            return RunSettings.of(settings).halved(halved)
         except _INVALID as error:
             raise damaged(self.config) from error
 
