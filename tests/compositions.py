@@ -13,7 +13,7 @@ import copy
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tests.paper_tables import commands
 from zobench.paths import conf_dir
 from zobench.schema import register, resolved
 from zobench.settings import identity
+from zobench.why import leaves
 
 NEEDS = {
     "model=hf": ["model.path=x"],
@@ -114,14 +115,6 @@ def read_once() -> None:
     setattr(FileConfigSource, "load_config", load_config)  # noqa: B010
 
 
-def flat(node: Any, key: str = "") -> dict[str, Any]:
-    """Dotted key -> value."""
-    if not isinstance(node, Mapping) or not node:
-        return {key: node}
-    below = (flat(value, f"{key}.{name}" if key else str(name)) for name, value in node.items())
-    return {name: value for part in below for name, value in part.items()}
-
-
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[str]]:
     """What differs -> in which compositions."""
     found = defaultdict(list)
@@ -129,7 +122,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list
         if key not in before or key not in after:
             found["is no longer there" if key in before else "is new"].append(key)
             continue
-        old, new = flat(before[key]), flat(after[key])
+        old, new = leaves(before[key]), leaves(after[key])
         for name in old.keys() | new.keys():
             was, now = old.get(name, "(absent)"), new.get(name, "(absent)")
             if was != now:

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from zobench.schema import register
-from zobench.why import Composition
+from zobench.why import Composition, leaves
 
 Command = Callable[..., tuple[int, str, str]]
 LINES = [
@@ -22,20 +22,13 @@ LINES = [
 ]
 
 
-def _leaves(node: Any, key: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict) or not node:
-        return {key: node}
-    inner = [_leaves(value, f"{key}.{name}".lstrip(".")) for name, value in node.items()]
-    return {name: value for leaves in inner for name, value in leaves.items()}
-
-
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
 def test_the_last_place_holds_the_value_that_is_composed(line: tuple[str, ...]) -> None:
     """Of every setting, interpolations as they are written."""
     register()
     composition = Composition(line)
     composed: Any = OmegaConf.to_container(composition.config, resolve=False)
-    for key, value in _leaves({k: v for k, v in composed.items() if k != "hydra"}).items():
+    for key, value in leaves({k: v for k, v in composed.items() if k != "hydra"}).items():
         if value in ({}, "???"):
             continue
         last = composition.sources(key)[-1]

@@ -46,7 +46,10 @@ class Composition:
         own = copy.deepcopy(self.config)
         with open_dict(own):
             del own["hydra"]
-        self.settings = resolved(own)
+        settings = resolved(own)
+        unresolved: Any = OmegaConf.to_container(own, resolve=False)
+        left_out = {k: v for k, v in unresolved.items() if k not in settings}
+        self.values = leaves({**settings, **left_out})  # of a run, and of the groups referred to
         self._files: list[tuple[str, str, Any]] = []  # package, place and content, in Hydra's order
         sources = [*loader.get_sources(), Cells("zobench", "cells://")]
         for default in loader.compute_defaults_list("config", words, RunMode.MULTIRUN).defaults:
@@ -55,23 +58,18 @@ class Composition:
             found = source.load_config(path)
             if not path.startswith("hydra/"):
                 place = _place(found.path, path, source.scheme())
-                self._files.append((default.package or "", place, found.config))
+                content = OmegaConf.to_container(found.config, resolve=False)
+                self._files.append((default.package or "", place, content))
         self._typed = [word.lstrip("+").partition("=")[::2] for word in words]
 
     def keys(self, below: str) -> list[str]:
         """The keys of all single values at or below a key; UserError if there are none."""
-        everything = {**_leaves(self.settings), **_leaves(_plain(self.config, _GROUPS))}
-        found = [key for key in everything if key == below or key.startswith(f"{below}.")]
+        found = [key for key in self.values if key == below or key.startswith(f"{below}.")]
         if below and not found:
-            close = difflib.get_close_matches(below, everything, 3)
+            close = difflib.get_close_matches(below, self.values, 3)
             hint = f"; there is {', '.join(close)}" if close else ""
             raise UserError(f"{below}: no such setting{hint}")
-        return found or list(everything)
-
-    def value(self, key: str) -> Any:
-        """The value of a key in a run."""
-        found = _select(self.settings, key)
-        return _select(_plain(self.config, _GROUPS), key) if found is _NOTHING else found
+        return found or list(self.values)
 
     def sources(self, key: str) -> list[Source]:
         """All places that set a key; the last one counts."""
@@ -80,7 +78,7 @@ class Composition:
             inner = key if not package else key.removeprefix(f"{package}.")
             if package and inner == key:
                 continue
-            value = _select(OmegaConf.to_container(content, resolve=False), inner)
+            value = _select(content, inner)
             if value is not _NOTHING and value != "???":
                 found.append(Source(value, place))
         found += [Source(value, "command line") for name, value in self._typed if name == key]
@@ -88,54 +86,50 @@ class Composition:
 
     def history(self, key: str, indent: int = 1) -> Iterator[str]:
         """A line for each place that sets the key, and for its references."""
+        margin = "  " * indent
         found = self.sources(key)
         for value, place in found:
-            yield f"{'  ' * indent}{_shown(value):<12} {place}"
+            yield f"{margin}{_shown(value):<12} {place}"
         if found and (other := _reference(found[-1].value)):
             yield from self.history(other, indent + 1)
-        if not found:
-            for parent, rest in _parents(key):
-                above = self.sources(parent)
-                if above and (other := _reference(above[-1].value)):
-                    yield f"{'  ' * indent}{parent} is {above[-1].value}, by {above[-1].place}"
-                    yield from self.history(f"{other}.{rest}", indent + 1)
-                    break
-        cause = _COMPUTED.get(key)
-        if cause and self._counts(cause):
-            yield f"{'  ' * indent}then computed from {cause}:"
+        elif not found and (inside := self._inside(key)):
+            parent, source, target = inside
+            yield f"{margin}{parent} is {source.value}, by {source.place}"
+            yield from self.history(target, indent + 1)
+        if cause := self._cause(key):
+            yield f"{margin}then computed from {cause}:"
             yield from self.history(cause, indent + 1)
 
     def place(self, key: str) -> str:
         """The last place that sets a key, or the setting that it is computed from."""
-        if (cause := _COMPUTED.get(key)) and self._counts(cause):
+        if cause := self._cause(key):
             return f"computed from {cause}"
-        found = self.sources(key)
-        for parent, rest in () if found else _parents(key):
+        if found := self.sources(key):
+            return found[-1].place
+        inside = self._inside(key)
+        return self.place(inside[2]) if inside else "not set"
+
+    def _inside(self, key: str) -> tuple[str, Source, str] | None:
+        """For a key inside a reference: the parent that is one, its source, and the key meant."""
+        for parent, rest in _parents(key):
             above = self.sources(parent)
             if above and (other := _reference(above[-1].value)):
-                return self.place(f"{other}.{rest}")
-        return found[-1].place if found else "not set"
+                return parent, above[-1], f"{other}.{rest}"
+        return None
+
+    def _cause(self, key: str) -> str | None:
+        """The setting that the key is computed from in this run."""
+        cause = _COMPUTED.get(key)
+        used = cause is not None and OmegaConf.select(self.config, cause) not in (None, 1.0)
+        return cause if used else None
 
     def swept(self, key: str) -> str | None:
         """The values of the key in the experiment's grid."""
         params = self.config.hydra.sweeper.params or {}
         return None if key not in params else str(params[key])
 
-    def _counts(self, cause: str) -> bool:
-        return OmegaConf.select(self.config, cause) not in (None, 1.0)
 
-
-_GROUPS = ("sampler", "estimator", "rule", "arithmetic", "data", "lr_factor")
 _NOTHING = object()
-
-
-def _plain(config: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The groups that `resolved` leaves out, unresolved."""
-    kept = {name: config[name] for name in names if name in config}
-    return {
-        name: OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
-        for name, value in kept.items()
-    }
 
 
 def _select(node: Any, key: str) -> Any:
@@ -146,11 +140,12 @@ def _select(node: Any, key: str) -> Any:
     return node
 
 
-def _leaves(node: Any, key: str = "") -> dict[str, Any]:
+def leaves(node: Any, key: str = "") -> dict[str, Any]:
+    """Dotted key -> value, of all single values and empty mappings of nested mappings."""
     if not isinstance(node, Mapping) or not node:
         return {key: node}
-    inner = [_leaves(value, f"{key}.{name}" if key else str(name)) for name, value in node.items()]
-    return {name: value for leaves in inner for name, value in leaves.items()}
+    inner = [leaves(value, f"{key}.{name}" if key else str(name)) for name, value in node.items()]
+    return {name: value for part in inner for name, value in part.items()}
 
 
 def _parents(key: str) -> Iterator[tuple[str, str]]:
@@ -200,12 +195,12 @@ def main(arguments: list[str]) -> int:
     composition = Composition(overrides, args.config_dir and os.path.abspath(args.config_dir))
     keys = composition.keys(key)
     if keys == [key]:
-        print(f"{key} = {_shown(composition.value(key))}")
+        print(f"{key} = {_shown(composition.values[key])}")
         print("\n".join(composition.history(key)))
         if (values := composition.swept(key)) is not None:
             print(f"the grid sweeps over {values}")
         return 0
-    lines = [f"{name} = {_shown(composition.value(name))}" for name in keys]
+    lines = [f"{name} = {_shown(composition.values[name])}" for name in keys]
     width = min(50, max(map(len, lines)))
     for name, line in zip(keys, lines, strict=True):
         print(f"{line:<{width}}  {composition.place(name)}")
