@@ -4,9 +4,9 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_type_hints
 
 from zobench.build import check
 from zobench.errors import UserError
@@ -37,9 +37,7 @@ class Train:
     checkpointing: bool | None = None  # recompute activations, by back-propagation only
     select: str | None = None  # last: test the last weights; null: those with the lowest dev loss
     nonfinite: str | None = None  # skip: leave out steps whose loss is not finite; stop, null: end
-    diverged_above: float | None = (
-        None  # end if the training loss exceeds this multiple of the first
-    )
+    diverged_above: float | None = None  # end at a training loss so many times the first line's
     patience: int | None = None  # end after this many evaluations without a lower loss on dev
     log_every: int = 20  # steps per line of metrics.jsonl
     eval_every: int = 200  # steps between evaluations of dev
@@ -168,8 +166,8 @@ class RunSettings:
                 raise UserError(f"{name}: expected a mapping with a _target_")
         scalars = {name: value for name, value in own.items() if not isinstance(value, Mapping)}
         check({"settings": {**scalars, "_target_": f"{__name__}.RunSettings", "_partial_": True}})
-        for name in SECTIONS.keys() & own.keys():
-            own[name] = _typed(SECTIONS[name], own[name], name)
+        for name in _SECTIONS.keys() & own.keys():
+            own[name] = _typed(_SECTIONS[name], own[name], name)
         settings = cls(plain=plain, **own)
         _check_numbers(plain)
         _check_sizes(settings.task)
@@ -196,14 +194,10 @@ class RunSettings:
         return self.halved(times + 1) != self.halved(times)
 
 
-SECTIONS: Mapping[str, type] = {
-    "budget": Budget,
-    "train": Train,
-    "checkpoint": Checkpoint,
-    "retries": Retries,
-    "ranks": Ranks,
-    "evaluation": Evaluation,
-    "diagnose": Diagnose,
+_SECTIONS: Mapping[str, type] = {
+    name: kind
+    for name, kind in get_type_hints(RunSettings).items()
+    if isinstance(kind, type) and is_dataclass(kind)
 }
 _NODES = ("model", "tuning", "task", "optimizer")
 _NEEDED = {*_NODES, "seed", "budget", "train", "evaluation"}

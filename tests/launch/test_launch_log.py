@@ -10,7 +10,7 @@ import pytest
 
 from zobench.errors import UserError
 from zobench.launch import launch_log
-from zobench.launch.launch import Retries
+from zobench.launch.launch import RetryCounter
 from zobench.launch.launch_log import counts, duration, rows_of
 from zobench.settings import RunSettings
 
@@ -82,13 +82,13 @@ def test_retries_are_counted_by_kind(compose: Callable[..., dict[str, Any]]) -> 
     """After running out of memory, batches are halved if possible; bad data are not retried."""
     sizes = ("train.batch_size=4", "evaluation.batch_size=2", "retries.memory=9")
     settings = compose(*sizes)
-    retries = Retries(RunSettings.of(settings), 0)
+    retries = RetryCounter(RunSettings.of(settings), 0)
     assert retries.next("killed") == "retry 1 of 1"
     assert [retries.next(kind) for kind in ("killed", "crash", "data", "disk")] == [None] * 4
     assert retries.next("memory") == "retry 1 of 9, batches in parts of half the size"
     assert retries.next("memory") is not None and retries.halved == 2
     assert retries.next("memory") is None and retries.halved == 2
-    captured = Retries(RunSettings.of(compose(*sizes, "optimizer.graph=true")), 0)
+    captured = RetryCounter(RunSettings.of(compose(*sizes, "optimizer.graph=true")), 0)
     assert captured.next("memory") is None
 
 

@@ -54,7 +54,7 @@ def _launch(job: Job) -> None:
 def _attempts(job: Job) -> Outcome:
     """Try the run as often as `retries` allows; returns the last outcome."""
     meta = job.folder.meta
-    retries = Retries(job.settings, read_json(meta).get(HALVED, 0) if meta.is_file() else 0)
+    retries = RetryCounter(job.settings, read_json(meta).get(HALVED, 0) if meta.is_file() else 0)
     while True:
         [outcome] = run_jobs(job.halved(retries.halved))
         retry = None if started() else retries.next(outcome.kind)  # other ranks have ended
@@ -106,7 +106,7 @@ def _has_result(row: Mapping[str, Any]) -> bool:
     return folder.finished and existing(folder).good
 
 
-class Retries:
+class RetryCounter:
     """Counts the failures of one run by kind; kinds without a setting in `retries` are not retried.
 
     After running out of memory, batches are evaluated in parts of half the size, if possible.

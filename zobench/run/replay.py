@@ -122,15 +122,22 @@ def differing(folder: RunFolder, model: Any) -> list[str]:
     return names + sorted(stored.keys() - replayed.keys())
 
 
+def folder_parser(command: str, description: str, example: str = "") -> argparse.ArgumentParser:
+    """A parser for a sub-command on a run folder; `example`: further words of its example."""
+    words = f"example: zobench {command} runs/quickstart/RUN {example}".strip()
+    parser = argparse.ArgumentParser(f"zobench {command}", description=description, epilog=words)
+    parser.add_argument("folder", metavar="RUN_FOLDER", type=Path)
+    return parser
+
+
 def main(argv: list[str]) -> int:
     """Command line of `zobench replay`; UserError if the weights are not the run's."""
-    parser = argparse.ArgumentParser(
-        prog="zobench replay",
-        description="Rebuild the weights of a run after a step, from its base weights and its"
-        " ledger: no data, no forward pass. The same kind of machine gives the same bits.",
-        epilog="example: zobench replay runs/quickstart/RUN --step best --out tuned",
+    parser = folder_parser(
+        "replay",
+        "Rebuild the weights of a run after a step, from its base weights and its ledger: no data,"
+        " no forward pass. The same kind of machine gives the same bits.",
+        "--step best --out tuned",
     )
-    parser.add_argument("folder", metavar="RUN_FOLDER", type=Path)
     parser.add_argument("--step", default="last", type=_step, help="a number, last or best (last)")
     parser.add_argument("--out", type=Path, help="folder to write (default: RUN_FOLDER/step-N)")
     args = parser.parse_args(argv)

@@ -1,10 +1,8 @@
 """`zobench verify RUN_FOLDER`: rebuild a run's weights, evaluate them, compare with its result."""
 
-import argparse
 import gzip
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
@@ -15,7 +13,7 @@ from zobench.run.best_weights import put, step_in
 from zobench.run.folder import RunFolder, csv_of
 from zobench.run.inputs import check_unchanged
 from zobench.run.metrics_log import finite, read_rows
-from zobench.run.replay import Replayed, differing, settings_in
+from zobench.run.replay import Replayed, differing, folder_parser, settings_in
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Answer, Problem
 
@@ -107,13 +105,11 @@ class Verification:
 
 def main(argv: list[str]) -> int:
     """Command line of `zobench verify`; prints a line per difference, and then exits with 1."""
-    parser = argparse.ArgumentParser(
-        prog="zobench verify",
-        description="Rebuild a finished run's weights from its ledger, evaluate them again on dev"
-        " and test, and compare with result.json, best.safetensors and the predictions.",
-        epilog="example: zobench verify runs/quickstart/RUN",
+    parser = folder_parser(
+        "verify",
+        "Rebuild a finished run's weights from its ledger, evaluate them again on dev and test, and"
+        " compare with result.json, best.safetensors and the predictions.",
     )
-    parser.add_argument("folder", metavar="RUN_FOLDER", type=Path)
     parser.add_argument("--tolerance", type=float, default=0.0, help="relative (0: the same bits)")
     args = parser.parse_args(argv)
     if not 0.0 <= args.tolerance < 1.0:
