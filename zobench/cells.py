@@ -8,7 +8,7 @@ of a `--config-dir`, and plain files of the same name, have precedence.
 
 import os
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,14 @@ class Row(NamedTuple):
 
 
 class Cells(ConfigSource):
-    """The last entry of Hydra's search path (conf/config.yaml: `hydra.searchpath`)."""
+    """The last entry of Hydra's search path (conf/config.yaml: `hydra.searchpath`).
+
+    Hydra makes one for every composition, and asks it for some forty options.
+    """
+
+    @cached_property
+    def _rows(self) -> dict[str, Row]:
+        return rows()
 
     @staticmethod
     def scheme() -> str:
@@ -42,10 +49,10 @@ class Cells(ConfigSource):
         return config_path in _groups()
 
     def is_config(self, config_path: str) -> bool:
-        return config_path.removesuffix(".yaml") in rows()
+        return config_path.removesuffix(".yaml") in self._rows
 
     def load_config(self, config_path: str) -> ConfigResult:
-        row = rows().get(config_path.removesuffix(".yaml"))
+        row = self._rows.get(config_path.removesuffix(".yaml"))
         if row is None:
             raise ConfigLoadError(f"Config not found : {config_path}")
         header: dict[str, str | None] = {"package": "_global_"}
@@ -55,7 +62,7 @@ class Cells(ConfigSource):
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if results_filter == ObjectType.GROUP:
             return []
-        return sorted(name.rpartition("/")[2] for name in rows() if _group(name) == config_path)
+        return sorted(name.rpartition("/")[2] for name in self._rows if _group(name) == config_path)
 
 
 def rows() -> dict[str, Row]:

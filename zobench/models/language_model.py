@@ -16,6 +16,7 @@ from zobench.errors import UserError
 from zobench.interface import Interface, padding_id
 from zobench.models import gguf
 from zobench.models.checks import check_keys, check_safe, check_tied, check_vocabulary
+from zobench.models.half_precision import has_instructions, multiply_in_float32
 from zobench.models.heads import auto_class, interface_with, pad_with
 from zobench.models.loaded import LoadedModel
 from zobench.models.messages import in_one_sentence, quiet
@@ -84,7 +85,7 @@ def load(
             device=weights_device,
             attention=attention,
         )
-        return LoadedModel(made, None, interface, capture)
+        return LoadedModel(_fast(made, stored), None, interface, capture)
     if weights != "pretrained":
         raise UserError(f"model.weights={weights}: choose pretrained or random")
     if path is None:
@@ -127,7 +128,13 @@ def load(
         raise UserError(f"model.path={path}: a masked language model, but no mask token")
     if interface is Interface.CLASSIFIER:
         pad_with(model, padding_id(model, tokenizer))
-    return LoadedModel(model.eval(), tokenizer, interface, capture)
+    return LoadedModel(_fast(model.eval(), stored), tokenizer, interface, capture)
+
+
+def _fast(model: Any, dtype: torch.dtype) -> Any:
+    if not has_instructions(dtype):
+        multiply_in_float32(model)
+    return model
 
 
 def preload(model: Mapping[str, Any]) -> None:

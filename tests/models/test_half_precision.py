@@ -1,0 +1,94 @@
+"""16-bit products on a CPU without instructions for them: right to the last rounding."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zobench.models import language_model
+from zobench.models.half_precision import ProductsInFloat32, has_instructions, multiply_in_float32
+from zobench.models.language_model import load
+
+HALF = [torch.bfloat16, torch.float16]
+PRODUCTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "linear": lambda a, b, bias: functional.linear(a, b.T.contiguous(), bias),
+    "linear without bias": lambda a, b, _: functional.linear(a, b.T.contiguous()),
+    "linear by names": lambda a, b, bias: functional.linear(a, weight=b.T.contiguous(), bias=bias),
+    "addmm": lambda a, b, bias: torch.addmm(bias, a, b),
+    "matmul": lambda a, b, _: torch.matmul(a, b),
+    "method": lambda a, b, _: a.matmul(b),
+    "operator": lambda a, b, _: a @ b,
+    "bmm": lambda a, b, _: torch.bmm(a[None], b[None])[0],
+    "baddbmm": lambda a, b, bias: torch.baddbmm(bias, a[None], b[None])[0],
+}
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_is_that_of_float32_rounded_once(name: str, dtype: torch.dtype) -> None:
+    """The same type as without, and nothing else is touched."""
+    source = torch.Generator().manual_seed(0)
+    a, b, bias = (torch.randn(s, generator=source).to(dtype) for s in [(5, 300), (300, 7), (7,)])
+    product = PRODUCTS[name]
+    exact = product(a.double(), b.double(), bias.double())
+    with ProductsInFloat32():
+        found = product(a, b, bias)
+        wide = product(a.float(), b.float(), bias.float())
+        other = a + a
+    assert found.dtype == other.dtype == dtype and wide.dtype == torch.float32
+    assert torch.equal(found, wide.to(dtype))
+    assert torch.equal(wide, product(a.float(), b.float(), bias.float()))
+    torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_a_loaded_model_computes_so_where_the_cpu_has_no_instructions(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Its copies as well; with instructions, or in float32, it is transformers' own forward."""
+    seen: list[Any] = []
+    plain = ProductsInFloat32.__torch_function__
+
+    def watched(self: Any, function: Any, *rest: Any) -> Any:
+        seen.append(function)
+        return plain(self, function, *rest)
+
+    monkeypatch.setattr(ProductsInFloat32, "__torch_function__", watched)
+    ids = torch.arange(12).reshape(2, 6)
+
+    def logits(given: bool, stored: torch.dtype) -> tuple[Tensor, Tensor]:
+        monkeypatch.setattr(language_model, "has_instructions", lambda _: given)
+        model = load(path=str(tiny_folder), dtype=str(stored).removeprefix("torch.")).model
+        doubled = copy.deepcopy(model)
+        for weight in doubled.parameters():
+            weight.data.mul_(2)
+        with torch.no_grad():
+            return model(input_ids=ids).logits, doubled(input_ids=ids).logits
+
+    own, doubled = logits(True, dtype)
+    assert not seen
+    ours, also = logits(False, dtype)
+    assert functional.linear in seen and ours.dtype == dtype
+    scale = own.double().abs().max()
+    assert float((ours.double() - own.double()).abs().max() / scale) < 0.03
+    assert float((also.double() - doubled.double()).abs().max() / doubled.abs().max()) < 0.03
+    assert not torch.equal(ours, also)
+    assert torch.equal(logits(False, torch.float32)[0], logits(True, torch.float32)[0])
+
+
+def test_float32_needs_none() -> None:
+    """It is what the others are computed in."""
+    assert has_instructions(torch.float32)
+
+
+def test_a_forward_that_accelerate_has_replaced_stays() -> None:
+    """It moves inputs between devices."""
+    layer = torch.nn.Linear(2, 2)
+    layer.forward = own = lambda x: x  # type: ignore[method-assign]
+    multiply_in_float32(layer)
+    assert layer.forward is own

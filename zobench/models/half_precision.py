@@ -1,0 +1,75 @@
+"""Matrix products of 16-bit tensors on a CPU that has no instructions for them.
+
+There torch multiplies 16-bit matrices element by element, some six times slower than in float32.
+Converted to float32, multiplied and rounded once, the result is what such instructions give, whose
+sums are in float32, too, but for their order.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+_PRODUCTS = {
+    functional.linear,
+    torch.addmm,
+    torch.baddbmm,
+    torch.bmm,
+    torch.matmul,
+    Tensor.matmul,
+    Tensor.__matmul__,
+}
+
+
+class ProductsInFloat32(TorchFunctionMode):
+    """Within it, products of 16-bit matrices on the CPU are computed in float32 and rounded."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        del types
+        named = kwargs or {}
+        if function not in _PRODUCTS or not _half_on_cpu(args[0]):
+            return function(*args, **named)
+        wide = (_widened(value) for value in args)
+        product = function(*wide, **{key: _widened(value) for key, value in named.items()})
+        return product.to(args[0].dtype)
+
+
+def _half_on_cpu(value: Any) -> bool:
+    half = (torch.bfloat16, torch.float16)
+    return isinstance(value, Tensor) and value.dtype in half and value.device.type == "cpu"
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if _half_on_cpu(value) else value
+
+
+def has_instructions(dtype: torch.dtype) -> bool:
+    """Whether this CPU multiplies matrices of that type as fast as float32's."""
+    ours = torch.ops.mkldnn
+    if dtype == torch.bfloat16:
+        return bool(ours._is_mkldnn_bf16_supported())
+    return dtype != torch.float16 or bool(ours._is_mkldnn_fp16_supported())
+
+
+def multiply_in_float32(model: Any) -> None:
+    """Make all forwards of the model compute their products on the CPU that way.
+
+    Not of one that accelerate spreads over devices, which replaces `forward` itself.
+    """
+    if "forward" not in vars(model):
+        model.forward = MethodType(_in_float32, model)  # of a copy in the model's copy
+
+
+def _in_float32(model: Any, *args: Any, **kwargs: Any) -> Any:
+    with ProductsInFloat32():
+        return type(model).forward(model, *args, **kwargs)
