@@ -42,7 +42,7 @@ test-lm: $(STAMP)  ## install that model, where the registry is in reach, and te
 test-smoke: $(STAMP)  ## run every paper's table on the tiny model
 	$(BIN)/python -m pytest -m smoke --numprocesses auto
 
-test-faults: $(STAMP)  ## kill runs at many instants and see them go on
+test-faults: $(STAMP)  ## kill runs at many instants and see them resume
 	$(BIN)/python -m pytest -m faults --numprocesses auto
 
 test-laws: $(STAMP)  ## run what needs many draws: laws of samplers, unbiasedness, drifts

@@ -9,8 +9,6 @@ option that a grid chooses. Options that no row exists for are covered by the li
 """
 
 import argparse
-import copy
-import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from tests.hydra_files import read_once
 from tests.paper_tables import commands
 from zobench.paths import conf_dir
 from zobench.schema import register, resolved
@@ -102,17 +100,6 @@ def composed() -> dict[str, Any]:
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         found = {" ".join(words): settings_of(words) for words in dict.fromkeys(keys())}
         return {"rows": {"protocol/of": ", ".join(options("protocol/of"))}, **found}
-
-
-def read_once() -> None:
-    """Let Hydra parse each file of the tree once, not once per composition."""
-    plain = functools.cache(FileConfigSource.load_config)
-
-    def load_config(source: FileConfigSource, config_path: str) -> Any:
-        return copy.deepcopy(plain(known.setdefault(source.path, source), config_path))
-
-    known: dict[str, FileConfigSource] = {}
-    setattr(FileConfigSource, "load_config", load_config)  # noqa: B010
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[str]]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.hydra_files import read_once
 from zobench.cli import run_command
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 settings.register_profile("zobench", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("zobench")
 torch.set_num_threads(1)  # small tensors: threads cost more than they give
+read_once()
 
 CORPUS = (
     "the film was long . It was great",

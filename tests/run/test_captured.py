@@ -1,8 +1,4 @@
-"""Captured forwards: the same losses, few shapes, and reasons where it cannot be.
-
-Without a GPU a recorder by torch.fx takes the place of CUDA graphs: it, too, records operations on
-tensors that stay where they are, and runs them again without any of Python's.
-"""
+"""Captured forwards: the same losses, few shapes, and reasons where it cannot be."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -11,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
+from tests.recorder import Recorder, capturing
 from zobench.build import build_optimizer
 from zobench.errors import UserError
 from zobench.models.loaded import LoadedModel
@@ -48,33 +44,11 @@ ROWS = [  # plain, learnt, several queries, tensors left out, activations, tange
 ]
 
 
-class Recorder:
-    """Records on the CPU, and counts."""
-
-    def __init__(self) -> None:
-        self.recorded = self.replayed = 0
-
-    def __call__(self, body: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        body()
-        graph = make_fx(body)()
-        self.recorded += 1
-
-        def again() -> Tensor:
-            self.replayed += 1
-            result: Tensor = graph()
-            return result
-
-        return again
-
-
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+def recorder() -> Iterator[Recorder]:
     """All that a CUDA device would allow is captured on the CPU."""
-    made = Recorder()
-    monkeypatch.setattr(captured, "recorder_on", lambda _: made)
-    monkeypatch.setattr(captured, "CUDA", "cpu")
-    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: True)  # transformers asks
-    return made
+    with capturing() as made:
+        yield made
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.samplers.base import ReplayClass
 
 Compose = Callable[..., dict[str, Any]]
-SHORT = ("budget.steps=12", "train.eval_every=4", "train.log_every=2", "threads=1")
+SHORT = ("budget.steps=8", "train.eval_every=4", "train.log_every=2", "threads=1")
 SMALL = ("task.sizes.train=48", "task.sizes.dev=32", "task.sizes.test=40")
 UNTRAINED = ("zero_shot", "linear_probe")
 ROWS = [(path.stem, "standard") for path in sorted((conf_dir() / "optimizer").iterdir())]
@@ -70,7 +70,7 @@ def test_every_row_leaves_a_complete_folder(
     for key in DESIGN_KEYS:
         part, name = key.split("/")
         assert name in result[part], key
-    steps = 0 if optimizer in UNTRAINED else 12
+    steps = 0 if optimizer in UNTRAINED else 8
     assert [row["step"] for row in rows if "dev/loss" in row] == [*range(0, steps + 1, 4)]
     assert [row["step"] for row in rows if "train/loss" in row] == [*range(2, steps + 1, 2)]
     state = result["memory"]["state_gib"] * 2**30
@@ -138,7 +138,7 @@ def test_the_ledger_rebuilds_the_selected_weights(prepare: Callable[..., RunFold
     model = build(settings["model"]).model
     optimizer: ZOOptimizer = build(settings["optimizer"])(list(model.named_parameters()))
     records = list(read(folder.ledger))
-    assert len(records) == 12
+    assert len(records) == 8
     assert records[-1].lr == pytest.approx(3e-6)
     for record in records[: result["best_step"]]:
         optimizer.replay(record)
