@@ -14,7 +14,7 @@ from zobench.report.plots.draw import (
     axis_name,
     characters,
     legend,
-    log_axis,
+    log_axes,
     look,
     plain,
 )
@@ -33,9 +33,7 @@ def paint_lines(
     axes: "Axes", part: "SubFigure", chart: Chart, lines: Sequence[Line], log: str, width: float
 ) -> Painted:
     """Draw lines and name them: at their ends if they are few and have short names, else below."""
-    for name in ("x", "y"):
-        if log in (name, "both"):
-            log_axis(axes, name)
+    log_axes(axes, log)
     numbers = numbering(chart)
     handles = [_line(axes, chart, line, numbers[line.label], log) for line in lines]
     turned = _categories(axes, chart, width) if chart.categories else 0.0
