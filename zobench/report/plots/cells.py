@@ -74,9 +74,10 @@ def missing(shown: Iterable[Cell]) -> str:
     return ", ".join(f"{count} {what}" for what, count in lost.items() if count)
 
 
-def selected(shown: Iterable[Cell]) -> bool:
-    """Whether dev had to select between settings."""
-    return any(cell.rivals > 1 and cell.setting for cell in shown)
+def selected(shown: Iterable[Cell]) -> str:
+    """What a caption adds where dev had to select between settings."""
+    competed = any(cell.rivals > 1 and cell.setting for cell in shown)
+    return "; dev selected between settings" if competed else ""
 
 
 def notes(shown: Iterable[Cell]) -> list[str]:

@@ -56,10 +56,9 @@ def on_log_axes(full: Chart, log: str) -> tuple[Chart, list[str]]:
 def caption(shown: Chart) -> str:
     """The caption: the kind of spread and the number of runs, which names at lines do not show."""
     chosen = selected(cell for line in shown.lines for cell in line.cells)
-    says = [f"{SPREAD}{'; dev selected between settings' if chosen else ''}"]
     if direct_names(shown) is None:
-        says[0] = says[0].replace(SPREAD, f"{SPREAD} (number of runs)")
-        return says[0]
+        return f"{SPREAD} (number of runs){chosen}"
+    says = [f"{SPREAD}{chosen}"]
     most = max(int(n) for line in shown.lines for n in line.points["n"])
     full = [set(ln.points["n"]) == {most} and not missing(ln.cells) for ln in shown.lines]
     odd = [ln for ln, is_full in zip(shown.lines, full, strict=True) if not is_full]

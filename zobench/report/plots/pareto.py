@@ -104,7 +104,7 @@ def pareto(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
         return Painted(width * 0.7, settle)
 
     lost = [f"{place(cell)} ({missing([cell]) or 'no number'})" for cell in without]
-    chosen = "; dev selected between settings" if selected(s.cell for s in found) else ""
+    chosen = selected(spot.cell for spot in found)
     gone = f"; not shown: {', '.join(lost)}" if lost else ""
     width = 2 * COLUMN if most >= CROWD and len(panels) == 1 else COLUMN
     draw(panels, paint, f"{SPREAD}; filled: the Pareto front{chosen}{gone}", out, width)

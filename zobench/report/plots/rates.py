@@ -115,20 +115,14 @@ def _crosses(axes: "Axes", numbers: dict[str, int], lost: list[DivergedRuns]) ->
     for one in lost:
         height = piles.get(one.x, 0)
         piles[one.x] = height + 1
-        axes.plot(
-            one.x,
-            0.03 + 0.05 * height,
-            "x",
-            color=look(numbers[one.label])["color"],
-            markersize=4.5,
-            markeredgewidth=1.3,
-            transform=axes.get_xaxis_transform(),
-        )
+        at, across = (one.x, 0.03 + 0.05 * height), axes.get_xaxis_transform()
+        colour = look(numbers[one.label])["color"]
+        axes.plot(*at, "x", color=colour, markersize=4.5, markeredgewidth=1.3, transform=across)
         if one.runs < one.of:
             axes.annotate(
                 f"{one.runs}/{one.of}",
-                (one.x, 0.03 + 0.05 * height),
-                xycoords=axes.get_xaxis_transform(),
+                at,
+                xycoords=across,
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",

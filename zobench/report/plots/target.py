@@ -121,7 +121,7 @@ def target(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
 
     panels = list(dict.fromkeys(bar.cell.column for bar in found))
     goal = f"{options.x} until {Y} was {100 * options.target:g} % or more"
-    chosen = "; dev selected between settings" if selected(bar.cell for bar in found) else ""
+    chosen = selected(bar.cell for bar in found)
     draw(
         panels,
         paint,
