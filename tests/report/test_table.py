@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.report.suites import SUITE, write_run
 from zobench.errors import UserError
-from zobench.report.formats import number
+from zobench.report.numbers import number
 from zobench.report.table import main, table
 
 

@@ -8,16 +8,15 @@ does each once, in an order that is drawn anew; the ratio is taken within a roun
 
 import argparse
 import random
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
+from zobench.bench.clock import seconds_of
 from zobench.bench.hardware import hardware
-from zobench.bench.rounds import synchronize
+from zobench.bench.table import spread
 from zobench.build import build, build_optimizer
 from zobench.run.device import device_named
 from zobench.schema import composed
@@ -93,16 +92,8 @@ def timed(pieces: dict[str, Callable[[], object]], rounds: int, device: torch.de
     for _ in range(rounds):
         chance.shuffle(order)
         for name in order:
-            synchronize(device)
-            start = time.perf_counter()
-            pieces[name]()
-            synchronize(device)
-            times[name].append(time.perf_counter() - start)
+            times[name].append(seconds_of(pieces[name], device))
     return times
-
-
-def spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.3g} ({min(values):.3g} - {max(values):.3g})"
 
 
 def main() -> None:

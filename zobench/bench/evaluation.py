@@ -18,11 +18,9 @@ import torch
 from torch import Tensor
 
 from zobench.build import build
-from zobench.interface import Interface
 from zobench.models.language_model import load
 from zobench.models.loaded import LoadedModel
 from zobench.schema import composed
-from zobench.seeded import seeded
 from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.evaluation import evaluating
@@ -34,13 +32,11 @@ BATCH = 32
 
 def random_opt(tokenizer: Any) -> LoadedModel:
     """A decoder with OPT's vocabulary and as few layers as a test has time for."""
-    from transformers import OPTConfig, OPTForCausalLM
-
-    sizes: dict[str, Any] = {"hidden_size": 192, "word_embed_proj_dim": 192, "ffn_dim": 768}
-    config = OPTConfig(**sizes, num_hidden_layers=6, num_attention_heads=6, vocab_size=50272)
-    tokenizer.model_max_length = config.max_position_embeddings  # not the shipped model's
-    with seeded(0):
-        return LoadedModel(OPTForCausalLM(config).eval(), tokenizer, Interface.CAUSAL)
+    sizes = {"hidden_size": 192, "word_embed_proj_dim": 192, "ffn_dim": 768}
+    sizes |= {"num_hidden_layers": 6, "num_attention_heads": 6, "vocab_size": 50272}
+    loaded = load(weights="random", architecture={"model_type": "opt", **sizes})
+    tokenizer.model_max_length = loaded.model.config.max_position_embeddings  # not the shipped's
+    return loaded._replace(tokenizer=tokenizer)
 
 
 def one_by_one(model: Any, examples: Sequence[Encoded]) -> Tensor:

@@ -1,12 +1,13 @@
 """Gaussian transforms on a GPU: the time of one pass over a vector with each of them."""
 
-import time
+import statistics
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
-from zobench.bench.rounds import synchronize
+from zobench.bench.clock import seconds_of
 from zobench.zo.passes.gpu import upper_quantiles
 
 WAYS = (
@@ -32,14 +33,8 @@ def race(
             out = torch.zeros(parameters, dtype=dtype, device=device)
             add(out, kind, 1.0, key=1)
             sample = out[: 1 << 22].double()
-            times = []
-            for number in range(rounds):
-                synchronize(device)
-                start = time.perf_counter()
-                add(out, kind, 1e-3, key=number)
-                synchronize(device)
-                times.append(time.perf_counter() - start)
-            elapsed = sorted(times)[len(times) // 2]
+            passes = (partial(add, out, kind, 1e-3, key=number) for number in range(rounds))
+            elapsed = statistics.median_high(seconds_of(once, device) for once in passes)
             yield {
                 "law": name,
                 "storage": str(dtype).removeprefix("torch."),

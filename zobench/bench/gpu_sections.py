@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from zobench.bench.clock import seconds_of
 from zobench.bench.kernel_checks import CHECKS
-from zobench.bench.rounds import synchronize
 from zobench.bench.subject import Subject, subject_of
 from zobench.build import build_optimizer
 from zobench.paths import PACKAGE_DIR
@@ -172,14 +172,8 @@ def _measured(
     """Peak GiB and the median of seconds, after a first one that is not counted."""
     once()
     _empty(device)
-    times = []
     with meter.phase(name):
-        for _ in range(number):
-            synchronize(device)
-            start = time.perf_counter()
-            once()
-            synchronize(device)
-            times.append(time.perf_counter() - start)
+        times = [seconds_of(once, device) for _ in range(number)]
     return {"peak GiB": meter.peak_gib(name), "seconds": statistics.median(times)}
 
 

@@ -4,7 +4,7 @@ On a device of kind cpu they run in Triton's interpreter. A check raises Asserti
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ HALVES = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float32, *HALVES)
 EXACT = (Law.NORMAL16, Law.RADEMACHER)
 SIZES = (1, 5, 1023, 1025, 4096 + 3)
-Make = Callable[[torch.device], Sequence[Move]]
+Make = Callable[[torch.device], Iterator[Move]]
 
 
 def numbers(count: int, device: torch.device, seed: int = 0, scale: float = 0.03) -> Tensor:
@@ -43,7 +43,7 @@ def results(move: Move) -> list[Tensor]:
 
 def compare(make: Make, device: torch.device, tolerance: float = 0.0) -> None:
     """The moves on the device against those of the CPU's kernel; to the bit by default."""
-    here, there = make(CPU), make(device)
+    here, there = list(make(CPU)), list(make(device))
     fused.run_numba(here)
     gpu.run_triton(there)
     for number, pair in enumerate(zip(here, there, strict=True)):
@@ -68,8 +68,7 @@ def exact_bits(device: torch.device) -> None:
     sizes = itertools.cycle(SIZES)
     cases = [(*s, law, next(sizes)) for s, law in itertools.product(storages, EXACT)]
 
-    def make(where: torch.device) -> list[Move]:
-        moves = []
+    def make(where: torch.device) -> Iterator[Move]:
         for number, (dtype, mode, law, size) in enumerate(cases):
             room = numbers(size + 3, where, number).to(dtype)
             terms = [
@@ -78,8 +77,7 @@ def exact_bits(device: torch.device) -> None:
             ]
             target = room[number % 2 * 3 :][:size]
             kept = rounded(mode, size, where)
-            moves.append(Move(target, 1, terms, 1.0 - 0.1 * (number % 2), rounding=kept))
-        return moves
+            yield Move(target, 1, terms, 1.0 - 0.1 * (number % 2), rounding=kept)
 
     compare(make, device)
 
@@ -128,14 +126,12 @@ def normal_law(device: torch.device) -> None:
 def stored_vectors(device: torch.device) -> None:
     """Multiples of stored vectors, and noise around them, of every dtype."""
 
-    def make(where: torch.device) -> list[Move]:
-        moves = []
+    def make(where: torch.device) -> Iterator[Move]:
         for vector, target in itertools.product(DTYPES, DTYPES):
             stored = numbers(1500, where, 3).to(vector)
             around = Around(stored, Dense(Stream(6, 1), Law.NORMAL16, 0.5))
             terms = [Term(Multiple(stored, 0.3), 1e-2, -2e-2), Term(around, 0.0, 1e-2)]
-            moves.append(Move(numbers(1500, where).to(target), 1, terms))
-        return moves
+            yield Move(numbers(1500, where).to(target), 1, terms)
 
     compare(make, device)
 
@@ -143,15 +139,13 @@ def stored_vectors(device: torch.device) -> None:
 def rows(device: torch.device) -> None:
     """Directions that are shaped row by row, to the order of a dot product."""
 
-    def make(where: torch.device) -> list[Move]:
-        moves = []
+    def make(where: torch.device) -> Iterator[Move]:
         for width, height in ((300, 7), (1500, 3), (1, 5), (2048, 1)):
             a = numbers(width, where, 5)
             z: Direction = Shaped(Dense(Stream(8, width), Law.NORMAL16), a, 0.7 * a, 1.5, None)
             plain = Dense(Stream(9, width), Law.RADEMACHER)
             terms = [Term(z, 1e-3, -2e-3), Term(plain, 1e-3), Term(z, 5e-4)]
-            moves.append(Move(numbers(width * height, where), width, terms))
-        return moves
+            yield Move(numbers(width * height, where), width, terms)
 
     compare(make, device, 1e-6)
 
@@ -180,8 +174,7 @@ def rules(device: torch.device) -> None:
 def elsewhere(device: torch.device) -> None:
     """Results in another place: of another dtype, compensated weights, and only rows needed."""
 
-    def make(where: torch.device) -> list[Move]:
-        moves = []
+    def make(where: torch.device) -> Iterator[Move]:
         needed = torch.tensor([0, 7, 7, 49], device=where)
         for dtype, out in itertools.product(DTYPES, DTYPES):
             kept = rounded(Mode.REMAINDER, 50 * 96, where)
@@ -192,8 +185,7 @@ def elsewhere(device: torch.device) -> None:
             place = torch.zeros(50 * 96, dtype=out, device=where)
             picked = needed if out is torch.float32 else None
             how = kept if dtype in HALVES else NEAREST
-            moves.append(Move(target, 96, terms, rounding=how, out=place, rows=picked))
-        return moves
+            yield Move(target, 96, terms, rounding=how, out=place, rows=picked)
 
     compare(make, device)
     [picked] = [m for m in make(device) if m.rows is not None and m.target.dtype == torch.float32]
@@ -215,15 +207,13 @@ def one_launch(device: torch.device) -> None:
             launches.append(grid)
             return usual[grid]
 
-    def make(where: torch.device) -> list[Move]:
-        moves = []
+    def make(where: torch.device) -> Iterator[Move]:
         for number in range(400):
             size = 1 + 37 * number % 1100
             drawn = Dense(Stream(5, number), Law.RADEMACHER)
             stored = Multiple(numbers(size, where, number), 0.5)
             term = Term(stored if number % 9 else drawn, 1e-3, -2e-3)
-            moves.append(Move(numbers(size, where), 1, [term]))
-        return moves
+            yield Move(numbers(size, where), 1, [term])
 
     triton_kernel.triton_pass = Counted()
     try:

@@ -16,9 +16,8 @@ STEPS = 10
 
 
 def measure(mode: str) -> dict[str, float]:
-    """Peak resident GiB of loading and of STEPS steps or evaluations, and GiB of the weights."""
-    from transformers import OPTConfig, OPTForCausalLM
-
+    """The number of parameters, and peak resident GiB of STEPS steps or evaluations."""
+    from zobench.models.language_model import load
     from zobench.run.closure import CountedLoss
     from zobench.run.meter import Meter
     from zobench.run.steps import step_of
@@ -27,13 +26,11 @@ def measure(mode: str) -> dict[str, float]:
     from zobench.tasks.losses import ChoiceLoss
     from zobench.tasks.scoring import language_scores
 
-    torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     meter = Meter(device)
-    sizes: dict[str, Any] = {"hidden_size": 512, "word_embed_proj_dim": 512, "ffn_dim": 2048}
-    config = OPTConfig(**sizes, num_hidden_layers=10, num_attention_heads=8, vocab_size=50272)
-    with meter.phase("load"):
-        model = OPTForCausalLM(config).eval().to(device)
+    sizes = {"hidden_size": 512, "word_embed_proj_dim": 512, "ffn_dim": 2048}
+    sizes |= {"num_hidden_layers": 10, "num_attention_heads": 8, "vocab_size": 50272}
+    model = load(weights="random", architecture={"model_type": "opt", **sizes}).model.to(device)
     ids = torch.randint(4, 50000, (16, 65), generator=torch.Generator().manual_seed(0)).tolist()
     pair = [(Candidate(tuple(r[:-1]), (r[-1],)), Candidate(tuple(r[:-1]), (3,))) for r in ids]
     batch = collate([Encoded(candidates, 0) for candidates in pair], 1, 2048).to(device)
@@ -51,13 +48,8 @@ def measure(mode: str) -> dict[str, float]:
     with meter.phase("work"):
         for _ in range(STEPS):
             step(batch)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return {
-        "parameters": float(sum(p.numel() for p in model.parameters())),
-        "weights_gib": weights / 2**30,
-        "load_gib": meter.peak_gib("load"),
-        "peak_gib": meter.peak_gib("work"),
-    }
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"parameters": float(parameters), "peak_gib": meter.peak_gib("work")}
 
 
 def _optimizer(mode: str, model: torch.nn.Module) -> torch.optim.Optimizer:

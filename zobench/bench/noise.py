@@ -4,12 +4,11 @@ Measured on steps whose loss costs nothing: a two-sided step is three such passe
 what the passes of the cost model take where the weights are one large float32 vector.
 """
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
-from zobench.bench.rounds import synchronize
+from zobench.bench.clock import seconds_of
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sgd import SGD
@@ -19,7 +18,7 @@ from zobench.zo.samplers.rademacher import Rademacher
 
 TORCH = "torch normal_ + add_"
 Throughput = dict[str, dict[str, list[float]]]
-_PASSES = 3  # to w + eps z, across to w - eps z, back with the update
+PASSES = 3  # to w + eps z, across to w - eps z, back with the update
 
 
 def throughput(parameters: int, rounds: int, device: torch.device) -> Throughput:
@@ -41,11 +40,7 @@ def throughput(parameters: int, rounds: int, device: torch.device) -> Throughput
             once()  # compile and start threads before the clock does
         for _ in range(rounds):
             for name, (once, passes) in pieces.items():
-                synchronize(device)
-                start = time.perf_counter()
-                once()
-                synchronize(device)
-                elapsed = time.perf_counter() - start
+                elapsed = seconds_of(once, device)
                 found[name][key].append(elapsed / passes / parameters * 1e9)
     torch.set_num_threads(threads)
     return found
@@ -58,21 +53,21 @@ def _pieces(weights: torch.nn.Parameter) -> dict[str, tuple[Callable[[], object]
     def with_torch() -> None:
         weights.data.add_(torch.empty_like(weights.data).normal_(generator=generator), alpha=1e-3)
 
-    def with_law(sampler: Sampler) -> Callable[[], object]:
-        optimizer = ZOOptimizer(
-            [("weights", weights)],
-            lr=1e-9,
-            eps=1e-3,
-            sampler=sampler,
-            estimator=TwoSided(),
-            rule=SGD(),
-        )
-        engine = optimizer.engine  # the two losses differ: an update of nothing might be skipped
-        return lambda: optimizer.step(lambda: float(engine.forwards % 2))
-
     laws: dict[str, Sampler] = {
         "normal16": Gaussian(),
         "rademacher": Rademacher(),
         "normal": Gaussian(law="normal"),
     }
-    return {TORCH: (with_torch, 1)} | {n: (with_law(s), _PASSES) for n, s in laws.items()}
+    steps = {law: free_step([("weights", weights)], sampler) for law, sampler in laws.items()}
+    return {TORCH: (with_torch, 1)} | {law: (step, PASSES) for law, step in steps.items()}
+
+
+def free_step(
+    named: Iterable[tuple[str, torch.nn.Parameter]], sampler: Sampler
+) -> Callable[[], object]:
+    """A two-sided step whose loss costs nothing."""
+    optimizer = ZOOptimizer(
+        named, lr=1e-9, eps=1e-3, sampler=sampler, estimator=TwoSided(), rule=SGD()
+    )
+    engine = optimizer.engine  # the two losses differ: an update of nothing might be skipped
+    return lambda: optimizer.step(lambda: float(engine.forwards % 2))

@@ -6,18 +6,17 @@ and tensor by tensor, and microseconds per tensor and pass.
 
 import argparse
 import statistics
-import time
 
 import torch
 
+from zobench.bench.clock import seconds_of
 from zobench.bench.hardware import hardware
-from zobench.zo.estimators.two_sided import TwoSided
-from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.rules.sgd import SGD
+from zobench.bench.noise import PASSES, free_step
 from zobench.zo.samplers.base import Steady
 from zobench.zo.samplers.gaussian import Gaussian
 
-_PASSES, _ELEMENTS, _STEPS = 3, 64, 30
+_ELEMENTS, _STEPS = 64, 30
+_CPU = torch.device("cpu")
 
 
 def milliseconds(tensors: int, *, together: bool) -> float:
@@ -26,15 +25,8 @@ def milliseconds(tensors: int, *, together: bool) -> float:
     sampler = Gaussian()
     if not together:
         sampler.steady = Steady.NEVER
-    optimizer = ZOOptimizer(
-        parameters, lr=1e-9, eps=1e-3, sampler=sampler, estimator=TwoSided(), rule=SGD()
-    )
-    times = []
-    for _ in range(_STEPS):
-        start = time.perf_counter()
-        optimizer.step(lambda: float(optimizer.engine.forwards % 2))
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
+    step = free_step(parameters, sampler)
+    return 1e3 * statistics.median(seconds_of(step, _CPU) for _ in range(_STEPS))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,12 +35,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tensors", type=int, nargs="+", default=[4, 40, 400])
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print(f"{hardware(torch.device('cpu'))['cpu']}, 1 thread")
+    print(f"{hardware(_CPU)['cpu']}, 1 thread")
     print("| tensors | all at once, ms | one by one, ms | us per tensor and pass |")
     print("|---:|---:|---:|---:|")
     for tensors in chosen.tensors:
         both = [milliseconds(tensors, together=together) for together in (True, False)]
-        each = " and ".join(f"{1e3 * ms / tensors / _PASSES:.3g}" for ms in both)
+        each = " and ".join(f"{1e3 * ms / tensors / PASSES:.3g}" for ms in both)
         print(f"| {tensors} | {both[0]:.3g} | {both[1]:.3g} | {each} |")
 
 

@@ -4,10 +4,10 @@ import random
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import torch
-
+from zobench.bench.clock import seconds_of
 from zobench.bench.pieces import Piece
 from zobench.bench.subject import Subject
 from zobench.bench.weights import Weights
@@ -37,11 +37,8 @@ def timed(
         for name in order:
             weights.bring(name)
             before = pieces[name].forwards()
-            synchronize(subject.device)
-            start = time.perf_counter()
-            run_piece(name, pieces[name])
-            synchronize(subject.device)
-            times[name]["seconds"].append(time.perf_counter() - start)
+            once = partial(run_piece, name, pieces[name])
+            times[name]["seconds"].append(seconds_of(once, subject.device))
             times[name]["forwards"].append(pieces[name].forwards() - before)
             weights.leave(name, keep=pieces[name].state() > 0)
         elapsed = time.perf_counter() - begun
@@ -59,12 +56,6 @@ def run_piece(name: str, piece: Piece) -> None:
         raise UserError(
             f"optimizers: {name}: {error}; give the row a smaller rate: '{name} optimizer.lr=1e-9'"
         ) from error
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for what was launched on a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def say(text: str) -> None:

@@ -22,7 +22,7 @@ def shown(record: Mapping[str, Any]) -> str:
         counts = list(next(iter(record["noise"].values())))
         units = ["GPU" if n == "gpu" else _count(int(n), "thread") for n in counts]
         head = [f"one pass over {record['noise_parameters']:,} float32, ns each", *units]
-        body = [[name, *map(_spread, by.values())] for name, by in record["noise"].items()]
+        body = [[name, *map(spread, by.values())] for name, by in record["noise"].items()]
         lines += ["", *grid(head, body)]
     return "\n".join([*lines, "", "Medians, with the least and the most of all rounds.", ""])
 
@@ -48,16 +48,17 @@ def _about(record: Mapping[str, Any]) -> list[str]:
 def _line(row: Mapping[str, Any]) -> list[str]:
     return [
         row["row"],
-        _spread(row["seconds"]),
+        spread(row["seconds"]),
         f"{statistics.fmean(row['forwards']):.4g}",
         f"{row['tokens_per_forward']:,.0f}",
-        _spread(row["ratios"]),
+        spread(row["ratios"]),
         f"{row['state_bytes_per_parameter']:.3g}",
         f"{row['memory_over_forward']:.2f}",
     ]
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """The median, with the least and the most."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.3g} ({low:.3g} - {high:.3g})"
 

@@ -10,6 +10,7 @@ in place and with modules of vectors that compute in float32 with the whole pair
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -134,16 +135,14 @@ def main() -> None:
     print(f"eps {EPS:g}, {DIRECTIONS} directions")
     print("| model | trains | weights | dtype | moved | displacement | in place | in float32 |")
     print("| --- | --- | --- | --- | ---: | ---: | ---: | ---: |")
-    for kind in KINDS:
-        for vectors in (False, True):
-            for dtype in (torch.bfloat16, torch.float16):
-                for loaded in (True, False):
-                    row = seen(kind, dtype, loaded=loaded, vectors=vectors)
-                    what = "vectors" if vectors else "all"
-                    held = "loaded" if loaded else "trained"
-                    storage = str(dtype).removeprefix("torch.")
-                    found = " | ".join(f"{x:.4f}" for x in row)
-                    print(f"| {kind} | {what} | {held} | {storage} | {found} |", flush=True)
+    halves = (torch.bfloat16, torch.float16)
+    for kind, vectors, dtype, loaded in product(KINDS, (False, True), halves, (True, False)):
+        row = seen(kind, dtype, loaded=loaded, vectors=vectors)
+        what = "vectors" if vectors else "all"
+        held = "loaded" if loaded else "trained"
+        storage = str(dtype).removeprefix("torch.")
+        found = " | ".join(f"{x:.4f}" for x in row)
+        print(f"| {kind} | {what} | {held} | {storage} | {found} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -68,16 +68,12 @@ def check_tied(model: Any, path: str) -> None:
     head, words = model.get_output_embeddings(), model.get_input_embeddings().weight
     if head is None or head.weight.shape != words.shape:  # not the matrix that would be tied
         return
-    if not _same(head.weight, words):
+    if head.weight is not words and head.weight.data_ptr() != words.data_ptr():
         raise UserError(
             f"model.path={path}: config.json ties the head to the embeddings, but the checkpoint "
             "has different weights for them; set tie_word_embeddings to false there if they are "
             "meant"
         )
-
-
-def _same(one: Any, other: Any) -> bool:
-    return one is other or one.data_ptr() == other.data_ptr()
 
 
 def _named(keys: list[str]) -> str:

@@ -31,7 +31,7 @@ def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> 
     if len(set(declared.values())) > 1 and (len(forwards) > 1 or "-" in forwards):
         _refuse(place, "budgets", sorted(set(declared.values()), key=order))
     for _, same in done.groupby("seed"):
-        seeds = {str(_key(suite, run, "task.data_seed")) for run in same["id"]}
+        seeds = {str(suite.flat[run].get("task.data_seed")) for run in same["id"]}
         if len(seeds) > 1:
             _refuse(place, "data seeds", [f"task.data_seed={s}" for s in sorted(seeds, key=order)])
 
@@ -110,7 +110,7 @@ def _apart(cells: Sequence[Cell], name: str, value: Callable[[Cell], str]) -> li
 def _values(suite: Suite, key: str, cell: Cell) -> str:
     """What the cell's runs have for a key; a precision that is not set is that of the weights."""
     unset = "that of the weights" if key == "train.precision" else None
-    found = {_key(suite, run, key, unset) for run in cell.done["id"]}
+    found = {suite.flat[run].get(key, unset) for run in cell.done["id"]}
     return " ".join(sorted({str(value) for value in found if value is not None}, key=order))
 
 
@@ -128,7 +128,3 @@ def _steps(suite: Suite, cell: Cell) -> str:
 
 def _optimizer(cell: Cell) -> str:
     return " ".join(sorted(set(cell.done["optimizer"]))) if "optimizer" in cell.done else ""
-
-
-def _key(suite: Suite, run: str, key: str, unset: str | None = None) -> Any:
-    return suite.flat[run].get(key, unset)

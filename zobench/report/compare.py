@@ -92,13 +92,11 @@ def text(found: Sequence[Difference], baseline: str, metric: str) -> str:
 def draw(found: Sequence[Difference], baseline: str, metric: str, budget: str, out: Path) -> None:
     """A dot and an interval per row, around the baseline's line."""
     import matplotlib.style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     scale = 100.0 if is_share(metric) else 1.0
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(7.5, 1.2 + 0.19 * len(found)), layout="constrained")
-        FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         axes.axvline(0.0, color="black", linewidth=1.0)
         for place, d in enumerate(reversed(found)):

@@ -4,12 +4,12 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from zobench.errors import UserError
+from zobench.report.numbers import numbers_in
 
 Row = dict[str, float]
 
@@ -25,9 +25,10 @@ def read_metrics(folder: Path) -> list[Row]:
     try:
         text = path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a run may be writing the last line
-        rows = [_numbers(json.loads(line)) for line in whole.splitlines()]
+        lines = [json.loads(line).items() for line in whole.splitlines()]
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"cannot read {path}: {error}; repair or remove the folder") from error
+    rows = [numbers_in({k: math.nan if v is None else v for k, v in line}) for line in lines]
     for row in rows:
         add_seconds(row)
     return rows
@@ -37,15 +38,6 @@ def add_seconds(row: Row) -> None:
     """Add the seconds of a row's steps, where an older run has their mean only."""
     if {"step", "time/step_s"} <= row.keys():
         row.setdefault("time/train_s", row["step"] * row["time/step_s"])
-
-
-def _numbers(line: dict[str, Any]) -> Row:
-    """The values that are numbers, or null, which stands for NaN in JSON."""
-    return {
-        key: math.nan if value is None else float(value)
-        for key, value in line.items()
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-    }
 
 
 def curve(rows: Sequence[Row], x: str, y: str) -> pd.DataFrame:

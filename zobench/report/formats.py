@@ -9,12 +9,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from zobench.report.cells import Cell
 from zobench.report.html import html
-from zobench.report.numbers import counts, forwards_key, is_share, number, spread
 from zobench.report.sheet import UNDER, Sheet
-
-__all__ = ["FORMATS", "Cell", "Sheet", "counts", "forwards_key", "is_share", "number", "spread"]
 
 LATEX = str.maketrans(
     {

@@ -1,76 +1,30 @@
 """A sheet as one HTML file: nothing to load, readable by screen readers and on narrow screens."""
 
-from zobench.report.sheet import UNDER, Sheet, unmarked
+from pathlib import Path
+from typing import Any
 
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-:root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 30%, transparent); }
-body { font: 1rem/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; max-width: 80rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; border-block: 2px solid; font-variant-numeric: tabular-nums; }
-caption { text-align: start; font-weight: 600; padding-block: .5rem; }
-th, td { padding: .3rem .75rem; text-align: end; white-space: nowrap; font-weight: 400; }
-th:first-child { text-align: start; }
-thead th { font-weight: 600; border-bottom: 1px solid; }
-tbody tr:not(.under) > * { border-top: 1px solid var(--line); }
-.under > * { opacity: .8; font-size: .9em; padding-block: .1rem; }
-.under th { padding-inline-start: 2rem; }
-.warning { border-inline-start: .25rem solid #b45309; padding-inline-start: .75rem; }
-.notes { font-size: .9rem; padding-inline-start: 1.2rem; max-width: 70ch; }
-.notes li { overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<main>
-{% if warning %}<p class="warning" role="note">{{ warning }}</p>
-{% endif %}<div class="scroll" role="region" aria-label="{{ title }}" tabindex="0">
-<table>
-<caption>{{ title }}</caption>
-<thead>
-<tr>{% for name in header %}<th scope="col">{{ name }}</th>{% endfor %}</tr>
-</thead>
-<tbody>
-{% for line in body -%}
-<tr{% if line.under %} class="under"{% endif %}><th scope="row">{{ line.label }}</th>
-{%- for cell in line.cells %}<td>{{ cell.text }}
-{%- if cell.marks %}<sup>{{ cell.marks }}</sup>{% endif %}</td>{% endfor %}</tr>
-{% endfor -%}
-</tbody>
-</table>
-</div>
-<ul class="notes">
-{% for note in notes %}<li>{{ note }}</li>
-{% endfor %}</ul>
-</main>
-</body>
-</html>
-"""
+from zobench.report.sheet import Sheet, unmarked
 
 
 def html(sheet: Sheet) -> str:
     """A page of its own, in which every text of the sheet is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
-    body = [
-        {
-            "under": line[0].startswith(UNDER),
-            "label": line[0].strip(),
-            "cells": [_cell(text) for text in line[1:]],
-        }
-        for line in sheet.body
-    ]
     notes = [note.replace(" +- ", " ± ") for note in sheet.notes]
-    page = template.render(
-        title=sheet.title, warning=sheet.warning, header=sheet.header, body=body, notes=notes
+    made = {"title": sheet.title, "warning": sheet.warning, "header": sheet.header}
+    return rendered("table.html.j2", **made, body=sheet.lines(_cell), notes=notes) + "\n"
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A template below this folder with these values, which are escaped unless they are Markup."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    house = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return page + "\n"
+    return house.get_template(template).render(values)
 
 
 def _cell(text: str) -> dict[str, str]:

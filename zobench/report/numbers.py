@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -11,6 +13,15 @@ from zobench.errors import UserError
 def is_share(metric: str) -> bool:
     """Whether a metric is a fraction that is shown in percent."""
     return metric.rsplit("/", 1)[-1] == "accuracy"
+
+
+def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
+    """Those of the values that are numbers, as floats."""
+    return {
+        key: float(value)
+        for key, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def number(metric: str, value: float) -> str:

@@ -1,5 +1,6 @@
 """The predictions of a suite's runs for each test example, from `predictions.csv.gz`."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,7 @@ class Predictions:
     """The predictions of a suite's runs, each file read once."""
 
     def __init__(self, suite: Path):
-        self._suite = suite
-        self._read: dict[str, pd.DataFrame | None] = {}
+        self._of = cache(lambda folder: _predictions(suite / folder / "predictions.csv.gz"))
 
     def scores(self, run: pd.Series, metric: str) -> NDArray[np.float64] | None:
         """The run's score of each test example, if their mean is the metric; else None."""
@@ -28,11 +28,6 @@ class Predictions:
         """The right answers of the test examples, in order; they identify a test split."""
         found = self._of(run["folder"])
         return () if found is None else tuple(found["gold"])
-
-    def _of(self, folder: str) -> pd.DataFrame | None:
-        if folder not in self._read:
-            self._read[folder] = _predictions(self._suite / folder / "predictions.csv.gz")
-        return self._read[folder]
 
 
 def _predictions(path: Path) -> pd.DataFrame | None:

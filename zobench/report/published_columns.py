@@ -60,9 +60,8 @@ def published_columns(
     gaps = {place: factor * means[place] - row["value"] for place, row in rows.items()}
     levels = sorted({str(row["evidence"]) for row in rows.values()} & MARKS.keys())
     signs = [f"{_sign(level)} {level}, {MARKS[level][1]}" for level in levels]
-    notes = [
-        f"published: {_sources(rows)}" if rows else f"{published.paper} has no number of these"
-    ]
+    sources = "; ".join(dict.fromkeys(map(_source, rows.values())))
+    notes = [f"published: {sources}" if rows else f"{published.paper} has no number of these"]
     notes += [f"not read in the paper or its README: {'; '.join(signs)}"] if signs else []
     notes += [f"difference: ours minus published, in {unit}"] if rows else []
     notes += _mismatches(suite, cells, rows, published.names)
@@ -100,10 +99,6 @@ def _record(row: pd.Series) -> dict[str, Any]:
         "evidence": row["evidence"],
         "source": _source(row),
     }
-
-
-def _sources(rows: Mapping[Place, pd.Series]) -> str:
-    return "; ".join(dict.fromkeys(_source(row) for row in rows.values()))
 
 
 def _source(row: pd.Series) -> str:

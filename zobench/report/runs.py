@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from zobench.errors import UserError
+from zobench.report.numbers import numbers_in
 
 STATUSES = ("done", "diverged", "failed", "unfinished")
 RUN_FILES = ("meta.json", "result.json", "failure.json")  # config.yaml alone: about to start
@@ -51,7 +52,7 @@ class Suite:
         """
         if "," in key:
             parts = [self.labels(part.strip()) for part in key.split(",")]
-            return reduce(lambda one, other: one + ", " + other, parts)
+            return pd.concat(parts, axis=1).agg(", ".join, axis=1)
         if key in (*self.choices, "seed", "setting"):
             return self.frame[key].astype(str)
         flat = [self.flat[run] for run in self.frame["id"]]
@@ -107,6 +108,17 @@ class Suite:
             or f"setting {setting}"
             for setting, config in fixed.items()
         }
+
+    def apart(self, groups: Any) -> pd.Series:
+        """The differences of each run's setting within its group; empty where it is the only one.
+
+        groups: a column of the frame's length, or several, as `DataFrame.groupby` takes them.
+        """
+        told = pd.Series("", index=self.frame.index)
+        for _, runs in self.frame.groupby(groups):
+            if len(differences := self.differences(runs)) > 1:
+                told[runs.index] = runs["setting"].map(differences)
+        return told
 
 
 def read_suite(root: Path, suite: str) -> Suite:
@@ -224,11 +236,7 @@ def _outcome(folder: Path) -> tuple[dict[str, str], dict[str, float]]:
         status = content.get("status")
         if status not in ("done", "diverged"):
             raise UserError(f"{result}: status is {status!r}, expected 'done' or 'diverged'")
-        numbers = {
-            key: float(value)
-            for key, value in flatten(content, "/").items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
+        numbers = numbers_in(flatten(content, "/"))
         return {"status": status, "reason": _line(content.get("reason"))}, numbers
     if failure.is_file():
         content = _read(failure)

@@ -1,6 +1,7 @@
 """A table as texts, before it is written in a format."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,13 @@ class Sheet:
     def warning(self) -> str:
         """The first line of the table, or nothing."""
         return f"these runs differ in: {self.differs}" if self.differs else ""
+
+    def lines(self, cell: Callable[[str], Any]) -> list[dict[str, Any]]:
+        """The body for a template; cell: what it gets of the text of a cell."""
+        return [
+            {"under": label.startswith(UNDER), "label": label.strip(), "cells": list(map(cell, of))}
+            for label, *of in self.body
+        ]
 
 
 def unmarked(text: str) -> tuple[str, list[str]]:

@@ -19,9 +19,13 @@ _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 def seed_interval(means: Numbers) -> tuple[float, float]:
     """95 % bootstrap interval of the mean over seeds. means (S,); NaN below two seeds."""
-    if len(means) < 2:
+    seeds = len(means)
+    if seeds < 2:
         return math.nan, math.nan
-    return _percentiles(means.mean() + _between(means, np.random.default_rng(0)))
+    pick = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
+    deviations = means[pick].mean(axis=1) - means.mean()
+    # `pick` resamples seeds with the variance of S - 1 of them.
+    return _percentiles(means.mean() + math.sqrt(seeds / (seeds - 1)) * deviations)
 
 
 def interval(scores: Sequence[Numbers], *, shared: bool) -> tuple[float, float]:
@@ -79,14 +83,6 @@ def _resampled(scores: Numbers, generator: np.random.Generator) -> Numbers:
     total = scores.shape[1]
     drawn = generator.multinomial(total, counts / total, size=RESAMPLES)
     return np.asarray(drawn @ kinds.T / total)
-
-
-def _between(means: Numbers, generator: np.random.Generator) -> Numbers:
-    """Deviations of the mean of resampled seeds, with the variance of the mean of `means`."""
-    seeds = len(means)
-    pick = generator.integers(seeds, size=(RESAMPLES, seeds))
-    deviations = means[pick].mean(axis=1) - means.mean()
-    return np.asarray(math.sqrt(seeds / (seeds - 1)) * deviations)
 
 
 def _percentiles(values: Numbers) -> tuple[float, float]:

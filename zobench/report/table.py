@@ -6,15 +6,12 @@ Settings are never averaged together, and where several compete for a cell the d
 from pathlib import Path
 
 from zobench.errors import UserError
-from zobench.report.cells import Cell, fill
 from zobench.report.formats import FORMATS
 from zobench.report.layout import View, lay_out
 from zobench.report.numbers import order, target_of
 from zobench.report.runs import Suite, read_suite, suite_parser
-from zobench.report.selection import SELECTS, choose
+from zobench.report.selection import SELECTS
 from zobench.report.sheet import Sheet
-
-__all__ = ["DEFAULTS", "Cell", "choose", "fill", "order", "sheet", "table"]
 
 DEFAULTS = {"rows": "optimizer", "columns": "task", "metric": "test/accuracy", "select": "mean"}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from zobench import __version__
 from zobench.errors import UserError
+from zobench.report.html import rendered
 from zobench.report.page.data import page_data
 from zobench.report.page.grid import grid
 from zobench.report.runs import STATUSES, read_suite, suite_parser
@@ -21,11 +22,17 @@ SCRIPTS = ("format.js", "lines.js", "scale.js", "chart.js", "legend.js", "runs.j
 
 def page(root: Path, suite: str) -> str:
     """The report of one suite as HTML."""
+    from markupsafe import Markup
+
     runs = read_suite(root, suite)
     data = page_data(runs)
     counts = Counter(runs.frame["status"])
     times = [run[key] for run in data["runs"] for key in ("begun", "ended") if run[key]]
-    return _render(
+    scripts = [(PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    return rendered(
+        "page/assets/template.html.j2",
+        styles=Markup((PARTS / "page.css").read_text(encoding="utf-8")),
+        scripts=Markup("\n".join(scripts)),
         suite=suite,
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
@@ -38,7 +45,7 @@ def page(root: Path, suite: str) -> str:
         counts={status: counts[status] for status in STATUSES if counts[status]},
         total=len(runs.frame),
         table=grid(runs),
-        data=embedded(data),
+        data=Markup(embedded(data)),
     )
 
 
@@ -50,24 +57,6 @@ def embedded(data: Any) -> str:
 
 def _values(data: dict[str, Any], choice: str) -> list[str]:
     return sorted({run["choices"].get(choice, "-") for run in data["runs"]})
-
-
-def _render(**values: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    house = Environment(
-        loader=FileSystemLoader(PARTS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    values["styles"] = Markup((PARTS / "page.css").read_text(encoding="utf-8"))
-    scripts = [(PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    values["scripts"] = Markup("\n".join(scripts))
-    values["data"] = Markup(values["data"])
-    return house.get_template("template.html.j2").render(values)
 
 
 def main(argv: list[str]) -> int:

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from zobench.report.curves import add_seconds
+from zobench.report.numbers import numbers_in
 
 AXES = ("step", "cost/forwards", "cost/tokens", "time/train_s")
 _NO_CURVES = ("cost/", "memory/", "test/", "time/eval_s")
@@ -24,7 +27,12 @@ def columns(path: Path, limit: int) -> tuple[dict[str, Column], dict[str, Column
     None stands where a metric has no finite number. A file that is not there has no columns.
     """
     rows = _rows(path)
-    axes = {key: column for key in AXES if (column := _axis(rows, key))}
+    known = {key: pd.Series([row.get(key) for row in rows], dtype=float).ffill() for key in AXES}
+    axes = {  # without those that ever fall
+        key: column.tolist()
+        for key, column in known.items()
+        if column.notna().any() and column.dropna().is_monotonic_increasing
+    }
     names = sorted({k for row in rows for k in row if k not in AXES})
     names = [name for name in names if not name.startswith(_NO_CURVES)]
     metrics = {name: [row.get(name) for row in rows] for name in names}
@@ -85,23 +93,6 @@ def _row(line: str) -> dict[str, float] | None:
         return None
     if not isinstance(content, dict):
         return None
-    row = {
-        key: float(value)
-        for key, value in content.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    row = {key: value for key, value in numbers_in(content).items() if math.isfinite(value)}
     add_seconds(row)
     return row
-
-
-def _axis(rows: Sequence[dict[str, float]], key: str) -> Column:
-    """The axis with the last known value where a row has none; empty if it ever falls."""
-    known: float | None = None
-    column: Column = []
-    for row in rows:
-        value = row.get(key, known)
-        if known is not None and value is not None and value < known:
-            return []
-        known = value
-        column.append(known)
-    return column if known is not None else []

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from zobench.errors import UserError
 from zobench.report.runs import Suite
-from zobench.report.sheet import UNDER, Sheet, unmarked
+from zobench.report.sheet import Sheet, unmarked
 from zobench.report.table import sheet
 
 _PARTS = re.compile(r"(?P<mean>\S+)(?: \+- (?P<spread>\S+))?(?: \((?P<runs>[^()]*)\))?")
@@ -35,26 +36,19 @@ def grid(suite: Suite) -> PageTable:
 
 def taken_apart(made: Sheet) -> PageTable:
     """Each line as label and cells, each cell as its parts, each note with the mark it explains."""
-    notes: dict[int, dict[str, str]] = {}
+    notes: list[dict[str, str]] = []
     for text in made.notes:
         match = re.fullmatch(r"\[(\w+)\] (.*)", text, re.DOTALL)
         mark, text = (match[1], match[2]) if match else ("", text)
         # The first of the notes under a mark is what the mark links to.
-        target = mark if all(note["mark"] != mark for note in notes.values()) else ""
-        notes[len(notes)] = {"mark": mark, "target": target, "text": text.replace("+-", "±")}
-    targets = {note["target"] for note in notes.values()}
-    body = [
-        {
-            "under": label.startswith(UNDER),
-            "label": label.strip(),
-            "cells": [_cell(text, targets) for text in texts],
-        }
-        for label, *texts in made.body
-    ]
-    return PageTable(made.title, made.warning, made.header, body, list(notes.values()))
+        target = mark if all(note["mark"] != mark for note in notes) else ""
+        notes.append({"mark": mark, "target": target, "text": text.replace("+-", "±")})
+    targets = {note["target"] for note in notes}
+    body = made.lines(partial(_cell, targets))
+    return PageTable(made.title, made.warning, made.header, body, notes)
 
 
-def _cell(text: str, targets: set[str]) -> Mapping[str, Any]:
+def _cell(targets: set[str], text: str) -> Mapping[str, Any]:
     """`91.2 +- 1.0 (3; 1 failed) [2]` in its parts; the text alone if it has another form."""
     plain, names = unmarked(text)
     marks = [{"name": name, "linked": name in targets} for name in names]

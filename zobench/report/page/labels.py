@@ -12,27 +12,17 @@ def labels(suite: Suite) -> dict[str, str]:
 
     Config keys are used only for settings with the same choices: optimizers differ in many keys.
     """
-    keys = _telling(suite)
-    names = _joined(suite.frame, keys)
-    answer: dict[str, str] = {}
-    for name, runs in suite.frame.groupby(names):
-        apart = suite.differences(runs)
-        for run, setting in zip(runs["id"], runs["setting"], strict=True):
-            more = [apart[setting]] if len(apart) > 1 else []
-            answer[run] = ", ".join([*([str(name)] if keys else []), *more]) or "run"
-    return answer
+    names = _joined(suite.frame, _telling(suite))
+    found = zip(suite.frame["id"], names, suite.apart(names), strict=True)
+    return {run: ", ".join(filter(None, parts)) or "run" for run, *parts in found}
 
 
 def group_keys(suite: Suite) -> list[str]:
     """Choices and config keys to group runs by: those that `labels` are made of."""
     keys = _telling(suite)
-    found: dict[str, None] = dict.fromkeys(keys)
-    for _, runs in suite.frame.groupby(_joined(suite.frame, keys)):
-        apart = suite.differences(runs)
-        if len(apart) > 1:
-            parts = [part.split("=")[0] for label in apart.values() for part in label.split(", ")]
-            found |= dict.fromkeys(part for part in parts if "." in part)
-    return list(found)
+    apart = suite.apart(_joined(suite.frame, keys))
+    found = [part.split("=")[0] for label in apart for part in label.split(", ")]
+    return list(dict.fromkeys([*keys, *(key for key in found if "." in key)]))
 
 
 def _telling(suite: Suite) -> list[str]:

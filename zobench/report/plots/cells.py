@@ -38,14 +38,10 @@ def _settings(suite: Suite, panels: pd.Series) -> pd.Series:
     Optimizers differ in many keys, so only settings of the same optimizer are compared by keys.
     """
     optimizers = suite.labels("optimizer")
-    labels: dict[str, str] = {}
-    for (_, optimizer), runs in suite.frame.groupby([panels, optimizers]):
-        differences = suite.differences(runs)
-        for run, setting in zip(runs["id"], runs["setting"], strict=True):
-            apart = [differences[setting]] if len(differences) > 1 else []
-            name = [] if apart and optimizers.nunique() == 1 else [str(optimizer)]
-            labels[run] = ", ".join([*name, *apart])
-    return suite.frame["id"].map(labels)
+    apart = suite.apart([panels, optimizers])
+    if optimizers.nunique() == 1:
+        return apart.where(apart != "", optimizers)
+    return optimizers + apart.where(apart == "", ", " + apart)
 
 
 def pick(suite: Suite, row: str, column: str, runs: pd.DataFrame, metric: str) -> Cell:
@@ -78,9 +74,10 @@ def missing(shown: Iterable[Cell]) -> str:
     return ", ".join(f"{count} {what}" for what, count in lost.items() if count)
 
 
-def selected(shown: Iterable[Cell]) -> bool:
-    """Whether dev had to select between settings."""
-    return any(cell.rivals > 1 and cell.setting for cell in shown)
+def selected(shown: Iterable[Cell]) -> str:
+    """What a caption adds where dev had to select between settings."""
+    competed = any(cell.rivals > 1 and cell.setting for cell in shown)
+    return "; dev selected between settings" if competed else ""
 
 
 def notes(shown: Iterable[Cell]) -> list[str]:

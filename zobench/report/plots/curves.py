@@ -3,19 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from zobench.errors import UserError
 from zobench.report.numbers import is_share
 from zobench.report.plots.cells import missing, notes, selected
 from zobench.report.plots.chart import Chart, Line, chart
-from zobench.report.plots.draw import Painted, draw
-from zobench.report.plots.lines import direct_names, paint_lines, panels_of, width_of
+from zobench.report.plots.lines import direct_names, draw_chart
 from zobench.report.plots.options import SPREAD, FigureOptions
 from zobench.report.runs import Suite
-
-if TYPE_CHECKING:
-    from matplotlib.figure import SubFigure
 
 AXES = {"none": (), "x": ("x",), "y": ("y",), "both": ("x", "y")}
 
@@ -27,12 +22,7 @@ def curves(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
     remarks += [note for line in shown.lines for note in _notes(line)]
     if all(line.points.empty for line in shown.lines):
         raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(remarks)}")
-
-    def paint(part: "SubFigure", panel: str, width: float) -> Painted:
-        lines = [line for line in shown.lines if line.panel == panel]
-        return paint_lines(part.add_subplot(), part, shown, lines, options.log, width)
-
-    draw(panels_of(shown), paint, caption(shown), out, width_of(shown))
+    draw_chart(shown, options.log, caption(shown), out)
     return [_summary(suite, shown), *remarks]
 
 
@@ -66,10 +56,9 @@ def on_log_axes(full: Chart, log: str) -> tuple[Chart, list[str]]:
 def caption(shown: Chart) -> str:
     """The caption: the kind of spread and the number of runs, which names at lines do not show."""
     chosen = selected(cell for line in shown.lines for cell in line.cells)
-    says = [f"{SPREAD}{'; dev selected between settings' if chosen else ''}"]
     if direct_names(shown) is None:
-        says[0] = says[0].replace(SPREAD, f"{SPREAD} (number of runs)")
-        return says[0]
+        return f"{SPREAD} (number of runs){chosen}"
+    says = [f"{SPREAD}{chosen}"]
     most = max(int(n) for line in shown.lines for n in line.points["n"])
     full = [set(ln.points["n"]) == {most} and not missing(ln.cells) for ln in shown.lines]
     odd = [ln for ln, is_full in zip(shown.lines, full, strict=True) if not is_full]

@@ -136,12 +136,13 @@ def legend(part: "SubFigure", handles: Sequence[Any], texts: list[str], width: f
     return 0.15 * lines + 0.1
 
 
-def log_axis(axes: "Axes", name: str) -> None:
-    """Make the axis, x or y, logarithmic, with plain numbers at its ticks."""
-    axes.set(**{f"{name}scale": "log"})
-    axis = {"x": axes.xaxis, "y": axes.yaxis}[name]
-    axis.set_major_formatter(partial(_log_tick, axis))
-    axis.set_minor_formatter(partial(_log_tick, axis))
+def log_axes(axes: "Axes", log: str) -> None:
+    """Make the axis x, y, both or none logarithmic, with plain numbers at its ticks."""
+    for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
+        if log in (name, "both"):
+            axes.set(**{f"{name}scale": "log"})
+            axis.set_major_formatter(partial(_log_tick, axis))
+            axis.set_minor_formatter(partial(_log_tick, axis))
 
 
 def _log_tick(axis: "Axis", value: float, _position: int | None) -> str:

@@ -1,7 +1,8 @@
 """Draw the lines of a chart into a panel: bands or error bars, and their names at their ends."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from zobench.report.plots.draw import (
     Painted,
     axis_name,
     characters,
+    draw,
     legend,
-    log_axis,
+    log_axes,
     look,
     plain,
 )
@@ -29,38 +31,45 @@ CROWD = 14  # lines above which one panel is as wide as two columns
 NAME = 16  # characters of such a name before it is broken in two
 
 
-def paint_lines(
-    axes: "Axes", part: "SubFigure", chart: Chart, lines: Sequence[Line], log: str, width: float
-) -> Painted:
-    """Draw lines and name them: at their ends if they are few and have short names, else below."""
-    for name in ("x", "y"):
-        if log in (name, "both"):
-            log_axis(axes, name)
-    numbers = numbering(chart)
-    handles = [_line(axes, chart, line, numbers[line.label], log) for line in lines]
-    turned = _categories(axes, chart, width) if chart.categories else 0.0
-    axes.set_xlabel(axis_name(chart.x))
-    axes.set_ylabel(axis_name(chart.y))
-    height = 2.1 * (1.5 if width > COLUMN else 1) + turned
-    if (names := direct_names(chart)) is None:
-        texts = [line.legend() for line in lines]
-        return Painted(height + legend(part, handles, texts, width))
-    ends = [
-        End(names[line.label], look(numbers[line.label])["color"], *_end(chart, line))
-        for line in lines
-        if line.points["mean"].notna().any()
-    ]
-    return Painted(height, label_ends(axes, ends))
+def draw_chart(
+    chart: Chart,
+    log: str,
+    caption: str,
+    out: Path,
+    mark: Callable[["Axes", str], None] | None = None,
+) -> None:
+    """Draw lines and name them: at their ends if they are few and have short names, else below.
 
+    mark: adds to the axes of a panel when its lines are there.
+    """
+    panels = list(dict.fromkeys(line.panel for line in chart.lines))
+    numbers, names = numbering(chart), direct_names(chart)
+    # Inches of a panel: a column, or two for one panel with more lines than a column holds.
+    inches = COLUMN * (2 if len(numbers) > CROWD and len(panels) == 1 else 1)
 
-def panels_of(chart: Chart) -> list[str]:
-    """The panels in their order."""
-    return list(dict.fromkeys(line.panel for line in chart.lines))
+    def paint(part: "SubFigure", panel: str, width: float) -> Painted:
+        axes = part.add_subplot()
+        lines = [line for line in chart.lines if line.panel == panel]
+        log_axes(axes, log)
+        handles = [_line(axes, chart, line, numbers[line.label], log) for line in lines]
+        turned = _categories(axes, chart, width) if chart.categories else 0.0
+        axes.set_xlabel(axis_name(chart.x))
+        axes.set_ylabel(axis_name(chart.y))
+        height, settle = 2.1 * (1.5 if width > COLUMN else 1) + turned, None
+        if names is None:
+            height += legend(part, handles, [line.legend() for line in lines], width)
+        else:
+            ends = [
+                End(names[line.label], look(numbers[line.label])["color"], *_end(chart, line))
+                for line in lines
+                if line.points["mean"].notna().any()
+            ]
+            settle = label_ends(axes, ends)
+        if mark:
+            mark(axes, panel)
+        return Painted(height, settle)
 
-
-def width_of(chart: Chart) -> float:
-    """Inches of a panel: a column, or two for one panel with more lines than a column holds."""
-    return COLUMN * (2 if len(numbering(chart)) > CROWD and len(panels_of(chart)) == 1 else 1)
+    draw(panels, paint, caption, out, inches)
 
 
 def numbering(chart: Chart) -> dict[str, int]:

@@ -23,7 +23,7 @@ from zobench.report.plots.draw import (
     Painted,
     axis_name,
     draw,
-    log_axis,
+    log_axes,
     plain,
 )
 from zobench.report.plots.labels import label_points
@@ -104,7 +104,7 @@ def pareto(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
         return Painted(width * 0.7, settle)
 
     lost = [f"{place(cell)} ({missing([cell]) or 'no number'})" for cell in without]
-    chosen = "; dev selected between settings" if selected(s.cell for s in found) else ""
+    chosen = selected(spot.cell for spot in found)
     gone = f"; not shown: {', '.join(lost)}" if lost else ""
     width = 2 * COLUMN if most >= CROWD and len(panels) == 1 else COLUMN
     draw(panels, paint, f"{SPREAD}; filled: the Pareto front{chosen}{gone}", out, width)
@@ -120,9 +120,7 @@ def pareto(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
 def _paint(axes: "Axes", mine: list[Spot], options: FigureOptions) -> Callable[[], None]:
     """Whiskers, then the front as a step line, then points; returns what places the names."""
     scale = 100 if is_share(options.y) else 1
-    for name in ("x", "y"):
-        if options.log in (name, "both"):
-            log_axis(axes, name)
+    log_axes(axes, options.log)
     boxes = []
     for spot in mine:
         x, y, dx, dy = spot.x, scale * spot.y, spot.x_std, scale * spot.y_std

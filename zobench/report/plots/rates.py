@@ -10,14 +10,13 @@ from zobench.report.numbers import is_share
 from zobench.report.plots.cells import cells, grouping, notes
 from zobench.report.plots.chart import Chart, Line, chart
 from zobench.report.plots.curves import caption, on_log_axes
-from zobench.report.plots.draw import Painted, draw, look
-from zobench.report.plots.lines import numbering, paint_lines, panels_of, width_of
+from zobench.report.plots.draw import look
+from zobench.report.plots.lines import draw_chart, numbering
 from zobench.report.plots.options import FigureOptions
 from zobench.report.runs import Suite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
 
 
 @dataclass(frozen=True)
@@ -77,20 +76,15 @@ def rates(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
         diverged(suite, options.x, options.lines),
     )
 
-    def paint(part: "SubFigure", panel: str, width: float) -> Painted:
-        axes = part.add_subplot()
-        lines = [line for line in shown.lines if line.panel == panel]
-        painted = paint_lines(axes, part, shown, lines, options.log, width)
+    def mark(axes: "Axes", panel: str) -> None:
         numbers = numbering(shown)
-        for line in lines:
-            number = numbers[line.label]
+        for line in (line for line in shown.lines if line.panel == panel):
             for x in picked[panel, line.label]:
-                _ring(axes, shown, line, number, x)
+                _ring(axes, shown, line, numbers[line.label], x)
         _crosses(axes, numbers, [d for d in lost if d.panel == panel])
-        return painted
 
     marks = "; ring: selected on dev" + ("; cross: diverged" if lost else "")
-    draw(panels_of(shown), paint, caption(shown) + marks, out, width_of(shown))
+    draw_chart(shown, options.log, caption(shown) + marks, out, mark)
     facts = f"{options.y} against {options.x}, lines by {options.lines} ({len(shown.lines)})"
     best = [f"{row}{p and f', {p}'}: {x:g}" for (p, row), xs in picked.items() for x in xs]
     remarks += [
@@ -121,20 +115,14 @@ def _crosses(axes: "Axes", numbers: dict[str, int], lost: list[DivergedRuns]) ->
     for one in lost:
         height = piles.get(one.x, 0)
         piles[one.x] = height + 1
-        axes.plot(
-            one.x,
-            0.03 + 0.05 * height,
-            "x",
-            color=look(numbers[one.label])["color"],
-            markersize=4.5,
-            markeredgewidth=1.3,
-            transform=axes.get_xaxis_transform(),
-        )
+        at, across = (one.x, 0.03 + 0.05 * height), axes.get_xaxis_transform()
+        colour = look(numbers[one.label])["color"]
+        axes.plot(*at, "x", color=colour, markersize=4.5, markeredgewidth=1.3, transform=across)
         if one.runs < one.of:
             axes.annotate(
                 f"{one.runs}/{one.of}",
-                (one.x, 0.03 + 0.05 * height),
-                xycoords=axes.get_xaxis_transform(),
+                at,
+                xycoords=across,
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",

@@ -5,6 +5,7 @@ diverged one, count as later than all others, so that a row cannot look better b
 """
 
 import math
+import statistics
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +43,7 @@ class Bar:
     @property
     def median(self) -> float:
         """Infinite where half of the runs or more never got there, NaN without any run."""
-        ranked = sorted(self.costs)
-        if not ranked:
-            return math.nan
-        return (ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2
+        return statistics.median(self.costs) if self.costs else math.nan
 
     @property
     def end(self) -> float:
@@ -123,7 +121,7 @@ def target(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
 
     panels = list(dict.fromkeys(bar.cell.column for bar in found))
     goal = f"{options.x} until {Y} was {100 * options.target:g} % or more"
-    chosen = "; dev selected between settings" if selected(bar.cell for bar in found) else ""
+    chosen = selected(bar.cell for bar in found)
     draw(
         panels,
         paint,
