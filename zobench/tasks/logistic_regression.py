@@ -1,6 +1,6 @@
 """Regularised logistic regression on LIBSVM files: a convex problem with real data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from torch.nn.functional import softplus
 
 from zobench.errors import UserError
 from zobench.tasks import libsvm
-from zobench.tasks.problem import Answer, Indices, Loaded
+from zobench.tasks.problem import Answer, ByIndices, Indices, Loaded
 
 Rows = tuple[Tensor, Tensor]  # (n, features) and labels (n,) in {-1, 1}
 
 
-class LogisticRegression:
+class LogisticRegression(ByIndices):
     """mean log(1 + exp(-y <w, x>)) + l2 |w|^2 / 2 over the training rows; a Task and a Problem.
 
     files: file name per split, `train` and `test`. features: width. sizes: rows per split, drawn by
@@ -25,8 +25,6 @@ class LogisticRegression:
     optimizers on their objective; `gap` is then its distance from the least value.
     data_dir: folder with the files; hub: or a hub data set (owner/name) that holds them.
     """
-
-    differentiable = True
 
     def __init__(
         self,
@@ -88,12 +86,6 @@ class LogisticRegression:
             if path.is_file():
                 return path
         raise UserError(f"task.data_dir={folder}: no file {name} or {name}.gz there")
-
-    def batch(self, indices: Sequence[int]) -> Indices:
-        return Indices(tuple(indices))
-
-    def weight(self, batch: Indices) -> int:
-        return len(batch.indices)
 
     def loss(self, model: Any, batch: Indices) -> Tensor:
         values, labels = self.rows["train"]
