@@ -30,10 +30,6 @@ class Grid(NamedTuple):
     options: dict[str, list[str]]
     words: list[str]
 
-    def having(self, group: str, typed: list[str]) -> list[str]:
-        """The typed options that the grid has; all of them if it does not set the group."""
-        return [option for option in typed if option in self.options.get(group, typed)]
-
     def with_only(self, group: str, options: Sequence[str]) -> "Grid":
         """The grid restricted to these options of a group."""
         words = [word for word in self.words if word.partition("=")[0] != group]
@@ -63,7 +59,8 @@ def command_lines(arguments: list[str]) -> list[list[str]]:
 
 def restricted(grids: list[Grid], group: str, typed: list[str]) -> list[Grid]:
     """The grids that have a typed option, restricted; options of no grid go to the first one."""
-    kept = [grid.having(group, typed) for grid in grids]
+    # a grid that does not set the group has all options
+    kept = [[o for o in typed if o in grid.options.get(group, typed)] for grid in grids]
     kept[0] = [
         option for option in typed if option in kept[0] or not any(option in k for k in kept)
     ]

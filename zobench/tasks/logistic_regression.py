@@ -1,6 +1,7 @@
 """Regularised logistic regression on LIBSVM files: a convex problem with real data."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from zobench.tasks.problem import Answer, ByIndices, Indices, Loaded
 Rows = tuple[Tensor, Tensor]  # (n, features) and labels (n,) in {-1, 1}
 
 
+@dataclass(kw_only=True, eq=False)
 class LogisticRegression(ByIndices):
     """mean log(1 + exp(-y <w, x>)) + l2 |w|^2 / 2 over the training rows; a Task and a Problem.
 
@@ -26,22 +28,18 @@ class LogisticRegression(ByIndices):
     data_dir: folder with the files; hub: or a hub data set (owner/name) that holds them.
     """
 
-    def __init__(
-        self,
-        *,
-        files: Mapping[str, str],
-        features: int,
-        l2: float,
-        sizes: Mapping[str, int | None],
-        data_seed: int = 0,
-        data_dir: str | None = None,
-        hub: str | None = None,
-    ) -> None:
-        if l2 <= 0.0:
-            raise UserError(f"task.l2={l2}: must be positive, or there may be no least value")
-        self.files, self.features, self.l2, self.data_seed = files, features, l2, data_seed
-        self.sizes, self.data_dir, self.hub = sizes, data_dir, hub
-        self.optimum: float | None = None
+    files: Mapping[str, str]
+    features: int
+    l2: float
+    sizes: Mapping[str, int | None]
+    data_seed: int = 0
+    data_dir: str | None = None
+    hub: str | None = None
+    optimum: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.l2 <= 0.0:
+            raise UserError(f"task.l2={self.l2}: must be positive, or there may be no least value")
 
     def prepare(self, loaded: Loaded, device: torch.device) -> "LogisticRegression":
         if getattr(loaded.model, "in_features", None) != self.features:

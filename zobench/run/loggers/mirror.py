@@ -4,6 +4,7 @@ import csv
 import gzip
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ _INIT_SECONDS, _FINISH_SECONDS = 60.0, 300.0  # time limits for the server's ans
 _EXTREMES = {"dev/loss": "min", "dev/accuracy": "max", "memory/peak_gib": "max"}
 
 
+@dataclass(kw_only=True)
 class Mirror:
     """Mirrors a run into W&B under the id in its folder; a relaunch continues it without repeats.
 
@@ -26,18 +28,11 @@ class Mirror:
     test example's answer.
     """
 
-    def __init__(
-        self,
-        *,
-        project: str,
-        entity: str | None,
-        mode: str,
-        tags: Sequence[str],
-        predictions: bool = False,
-    ) -> None:
-        self.project, self.entity, self.tags = project, entity, list(tags)
-        self.mode: Any = mode
-        self.predictions = predictions
+    project: str
+    entity: str | None
+    mode: Any
+    tags: Sequence[str]
+    predictions: bool
 
     def begin(
         self,
@@ -61,7 +56,7 @@ class Mirror:
             name=names["name"],
             group=names["group"],
             job_type=names["job_type"],
-            tags=self.tags,
+            tags=list(self.tags),
             config=wandb_config(settings, meta),
             dir=str(folder.path),
             resume="allow",
