@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 from zobench.cells import rows
-from zobench.hydra_app import jobs_in, ready, values_of
+from zobench.hydra_app import jobs_in, ready, values_in
 from zobench.paths import conf_dir
 
 _GROUPS = ("optimizer", "evaluation", "tuning", "task", "model")  # options in these select grids
@@ -42,8 +41,7 @@ def command_lines(arguments: list[str]) -> list[list[str]]:
     if given.cfg or given.help or given.hydra_help or given.info or given.shell_completion:
         return [arguments]
     ready(arguments)
-    parsed = OverridesParser.create().parse_overrides(given.overrides)
-    typed = {override.get_key_element(): values_of(override) for override in parsed}
+    typed = values_in(given.overrides)
     overlay = typed.get("experiment", [""])[-1]
     further = [name.removeprefix("grid/") for name in rows() if name.startswith(f"grid/{overlay}-")]
     if not further or "grid" in typed:
@@ -85,6 +83,5 @@ def _composed(given: argparse.Namespace, more: list[str]) -> Grid:
         "config", words, RunMode.MULTIRUN
     )
     params = {str(key): str(value) for key, value in config.hydra.sweeper.params.items()}
-    swept = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
-    options = {override.get_key_element(): values_of(override) for override in swept}
+    options = values_in([f"{key}={value}" for key, value in params.items()])
     return Grid(params, {group: options[group] for group in _GROUPS if group in options}, words)
