@@ -8,7 +8,7 @@ the same bits.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import KW_ONLY, dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -90,6 +90,7 @@ class CapturedLoss:
     loss: Loss
     engine: Engine | None
     record: Recorder
+    _: KW_ONLY
     wide: bool = True
     required: bool = False
     limit: int = MAX_GRAPHS

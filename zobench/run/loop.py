@@ -6,7 +6,7 @@ not repeated, and the rest happens as if the run had not been interrupted.
 
 import math
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -72,6 +72,7 @@ class Loop:
     folder: RunFolder
     train: Train
     steps: Steps
+    _: KW_ONLY
     eval_batch: int
     model: Any
     best: BestWeights
