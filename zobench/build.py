@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from zobench.errors import UserError
+from zobench.nested import nodes
 from zobench.targets import located, targets_in
 
 _CONTAINERS = (Sequence, list, tuple, Mapping, dict)
@@ -52,20 +53,14 @@ def _made(node: Any) -> Any:
     )
 
 
-def _refuse_interpolations(node: Any, key: str) -> None:
+def _refuse_interpolation(text: str, key: str) -> None:
     """Raise UserError for a text that OmegaConf would read as an interpolation.
 
     Settings are resolved once, when they are composed; a later interpolation was escaped, or
     written into the files of a run.
     """
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            _refuse_interpolations(value, _below(key, name))
-    elif isinstance(node, list | tuple):
-        for place, value in enumerate(node):
-            _refuse_interpolations(value, _below(key, place))
-    elif isinstance(node, str) and (found := _INTERPOLATION.search(node)):
-        shown = node[found.start() : found.start() + 40]
+    if found := _INTERPOLATION.search(text):
+        shown = text[found.start() : found.start() + 40]
         raise UserError(
             f"{key}: holds the interpolation {shown!r}, which is not resolved here; for a dollar"
             ' and a brace in a template write {{ "$" }}{'
@@ -105,25 +100,13 @@ def check(settings: Mapping[str, Any]) -> None:
     """
     for key, target in targets_in(settings):
         located(target, key)
-    for key, node in settings.items():
-        _refuse_interpolations(node, key)
-        _check(node, key)
-
-
-def _below(key: str, name: object) -> str:
-    return f"{key}.{name}" if key else str(name)
-
-
-def _check(node: Any, key: str) -> None:
-    if isinstance(node, list):
-        for place, value in enumerate(node):
-            _check(value, _below(key, place))
-    if not isinstance(node, Mapping):
-        return
-    for name, value in node.items():
-        _check(value, _below(key, name))
-    if "_target_" in node:
-        _bind(node, key)
+    for name, part in settings.items():
+        for key, node in nodes(part, name):
+            if isinstance(node, str):
+                _refuse_interpolation(node, key)
+        for key, node in nodes(part, name):
+            if isinstance(node, Mapping) and "_target_" in node:
+                _bind(node, key)
 
 
 def _bind(node: Mapping[str, Any], key: str) -> None:
@@ -164,13 +147,17 @@ def _misfit(value: Any, hint: Any, key: str) -> tuple[str, Any, Any] | None:
     """The key, value and hint of the first (nested) value that does not have its annotated type."""
     if not _fits(value, hint):
         return key, value, hint
-    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    options = typing.get_args(hint) if union else (hint,)
     found = []
-    for option in options:
+    for option in _options(hint):
         wrong = [_misfit(item, inner, f"{key}.{at}") for at, item, inner in _inside(value, option)]
         found += [next(filter(None, wrong), None)] if wrong else []
     return None if None in found or not found else found[0]
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The members of a union; of any other type, itself."""
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    return typing.get_args(hint) if union else (hint,)
 
 
 def _inside(value: Any, hint: Any) -> Iterator[tuple[object, Any, Any]]:
@@ -187,8 +174,7 @@ def _inside(value: Any, hint: Any) -> Iterator[tuple[object, Any, Any]]:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain value has the annotated type; the target checks other values."""
-    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    options = typing.get_args(hint) if union else (hint,)
+    options = _options(hint)
     if value is None:
         return bool({Any, None, type(None), object} & {*options}) or isinstance(hint, str | TypeVar)
     scalar = isinstance(value, bool | int | float | str)

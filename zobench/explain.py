@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +124,6 @@ def _not_yaml(error: Any) -> str:
 
 def _raised_in(error: BaseException) -> str:
     """The installed package whose code raised the error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return ""
-    parts = Path(trace.tb_frame.f_code.co_filename).parts
+    trace = traceback.extract_tb(error.__traceback__)
+    parts = Path(trace[-1].filename).parts if trace else ()
     return parts[parts.index("site-packages") + 1] if "site-packages" in parts else ""

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 from zobench.cells import rows
-from zobench.hydra_app import jobs_in, ready, values_of
+from zobench.hydra_app import jobs_in, ready, values_in
 from zobench.paths import conf_dir
 
 _GROUPS = ("optimizer", "evaluation", "tuning", "task", "model")  # options in these select grids
@@ -29,10 +28,6 @@ class Grid(NamedTuple):
     params: dict[str, str]
     options: dict[str, list[str]]
     words: list[str]
-
-    def having(self, group: str, typed: list[str]) -> list[str]:
-        """The typed options that the grid has; all of them if it does not set the group."""
-        return [option for option in typed if option in self.options.get(group, typed)]
 
     def with_only(self, group: str, options: Sequence[str]) -> "Grid":
         """The grid restricted to these options of a group."""
@@ -46,8 +41,7 @@ def command_lines(arguments: list[str]) -> list[list[str]]:
     if given.cfg or given.help or given.hydra_help or given.info or given.shell_completion:
         return [arguments]
     ready(arguments)
-    parsed = OverridesParser.create().parse_overrides(given.overrides)
-    typed = {override.get_key_element(): values_of(override) for override in parsed}
+    typed = values_in(given.overrides)
     overlay = typed.get("experiment", [""])[-1]
     further = [name.removeprefix("grid/") for name in rows() if name.startswith(f"grid/{overlay}-")]
     if not further or "grid" in typed:
@@ -63,7 +57,8 @@ def command_lines(arguments: list[str]) -> list[list[str]]:
 
 def restricted(grids: list[Grid], group: str, typed: list[str]) -> list[Grid]:
     """The grids that have a typed option, restricted; options of no grid go to the first one."""
-    kept = [grid.having(group, typed) for grid in grids]
+    # a grid that does not set the group has all options
+    kept = [[o for o in typed if o in grid.options.get(group, typed)] for grid in grids]
     kept[0] = [
         option for option in typed if option in kept[0] or not any(option in k for k in kept)
     ]
@@ -88,6 +83,5 @@ def _composed(given: argparse.Namespace, more: list[str]) -> Grid:
         "config", words, RunMode.MULTIRUN
     )
     params = {str(key): str(value) for key, value in config.hydra.sweeper.params.items()}
-    swept = OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()])
-    options = {override.get_key_element(): values_of(override) for override in swept}
+    options = values_in([f"{key}={value}" for key, value in params.items()])
     return Grid(params, {group: options[group] for group in _GROUPS if group in options}, words)

@@ -63,15 +63,19 @@ class LogLaunch(Callback):
 
 def jobs_in(params: Mapping[Any, Any], typed: Sequence[str]) -> int:
     """The number of jobs of a multirun; the last value of a key counts."""
+    given = [*(f"{key}={value}" for key, value in params.items()), *typed]
+    return math.prod(map(len, values_in(given).values()))
+
+
+def values_in(overrides: list[str]) -> dict[str, list[str]]:
+    """Key -> the values that Hydra overrides sweep over, or the one value."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    given = [*(f"{key}={value}" for key, value in params.items()), *typed]
-    overrides = OverridesParser.create().parse_overrides(given)
-    return math.prod({o.get_key_element(): len(values_of(o)) for o in overrides}.values())
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return {override.get_key_element(): _values_of(override) for override in parsed}
 
 
-def values_of(override: Any) -> list[str]:
-    """The values that a Hydra override sweeps over, or its one value."""
+def _values_of(override: Any) -> list[str]:
     if override.is_discrete_sweep():
         return list(override.sweep_string_iterator())
     interval = override.is_sweep_override()  # the sweeper will reject it

@@ -9,23 +9,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import MISSING, OmegaConf
 
+from zobench import settings as sections
 from zobench.budget import DEFAULT_STEPS, check_budget, steps_for
 from zobench.cells import Cells
 from zobench.errors import UserError
 from zobench.names import plain_name
 from zobench.paths import conf_dir
-from zobench.settings import (
-    Budget,
-    Checkpoint,
-    Diagnose,
-    Evaluation,
-    Plot,
-    Published,
-    Ranks,
-    Retries,
-    Table,
-    Train,
-)
 
 
 @dataclass
@@ -42,16 +31,16 @@ class Config:
     arithmetic: Any = None  # of 16-bit weights; null is exact
     optimizer: Any = MISSING
     logger: Any = MISSING
-    budget: Budget = field(default_factory=Budget)
-    train: Train = field(default_factory=Train)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    retries: Retries = field(default_factory=Retries)
-    ranks: Ranks = field(default_factory=Ranks)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    table: Table = field(default_factory=Table)
-    published: Published = field(default_factory=Published)
-    plot: Plot = field(default_factory=Plot)
-    diagnose: Diagnose = field(default_factory=Diagnose)
+    budget: sections.Budget = field(default_factory=sections.Budget)
+    train: sections.Train = field(default_factory=sections.Train)
+    checkpoint: sections.Checkpoint = field(default_factory=sections.Checkpoint)
+    retries: sections.Retries = field(default_factory=sections.Retries)
+    ranks: sections.Ranks = field(default_factory=sections.Ranks)
+    evaluation: sections.Evaluation = field(default_factory=sections.Evaluation)
+    table: sections.Table = field(default_factory=sections.Table)
+    published: sections.Published = field(default_factory=sections.Published)
+    plot: sections.Plot = field(default_factory=sections.Plot)
+    diagnose: sections.Diagnose = field(default_factory=sections.Diagnose)
     lr_factor: float = 1.0  # multiplies optimizer.lr: one grid for rows with very different rates
     seed: int = 0  # of noise and data order; the data itself has task.data_seed
     suite: str = "scratch"  # runs of one suite share a folder and a table

@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from zobench.errors import UserError
+from zobench.nested import nodes
 
 KEY = re.compile(r"((api|access|private)_?key|token|secret|password|credentials)$", re.I)
 _TOKEN = re.compile(  # of Hugging Face, W&B, GitHub, AWS, OpenAI and the like
@@ -23,8 +24,9 @@ class Secret(UserError):
 
 def refuse_secrets(settings: Mapping[str, Any]) -> None:
     """Raise Secret for a setting that looks like one."""
-    for key, text in _texts(settings, ""):
-        _refuse(key, text)
+    for key, value in nodes(settings):
+        if isinstance(value, str):
+            _refuse(key, value)
 
 
 def refuse_in_arguments(arguments: Sequence[str]) -> None:
@@ -64,17 +66,6 @@ def _refuse(key: str, text: str) -> None:
             f"{key}: looks like a secret, and settings are written to run folders; put it into the"
             " environment (WANDB_API_KEY, HF_TOKEN), or log in once (wandb login, hf auth login)"
         )
-
-
-def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from _texts(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list | tuple):
-        for place, value in enumerate(node):
-            yield from _texts(value, f"{key}.{place}")
-    elif isinstance(node, str):
-        yield key, node
 
 
 def _environment() -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from zobench.build import check
 from zobench.errors import UserError
 from zobench.names import plain_name
+from zobench.nested import nodes
 
 Node = Mapping[str, Any]  # a class (`_target_`) and its arguments
 
@@ -213,48 +214,46 @@ def _typed(section: type, given: Any, key: str) -> Any:
     return section(**given)
 
 
-def _at_least(least: int) -> tuple[Callable[[Any], bool], str]:
+_Range = tuple[Callable[[Any], bool], str]  # whether a value is allowed, and words for others
+
+
+def _at_least(least: int) -> _Range:
     return lambda value: value >= least, f"must be at least {least}"
 
 
-def _or_null(allowed: Callable[[Any], bool], words: str) -> tuple[Callable[[Any], bool], str]:
+def _or_null(allowed: Callable[[Any], bool], words: str) -> _Range:
     return lambda value: value is None or allowed(value), f"{words}, or null"
 
 
-def _above(bound: float) -> tuple[Callable[[Any], bool], str]:
+def _above(bound: float) -> _Range:
     return lambda value: value > bound, f"must be above {bound}"
 
 
-def _not_negative(value: Any) -> bool:
-    return bool(value >= 0)
+def _one_of(names: tuple[str | None, ...], words: str) -> _Range:
+    return lambda name: name in names, words
 
 
-_RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "train.final_lr": (_not_negative, "must not be negative"),
+_NOT_NEGATIVE: _Range = (lambda value: value >= 0, "must not be negative")
+_RANGES: Mapping[str, _Range] = {
+    "train.final_lr": _NOT_NEGATIVE,
     "train.batch_size": _at_least(1),
     "train.log_every": _at_least(1),
     "train.eval_every": _at_least(1),
     "evaluation.batch_size": _at_least(1),
     "train.micro_batch_size": _or_null(*_at_least(1)),
-    "train.warmup": _or_null(_not_negative, "must not be negative"),
-    "train.precision": (lambda name: name in (None, "bfloat16"), "choose bfloat16 or null"),
-    "train.select": (
-        lambda name: name in (None, "last"),
-        "choose last, or null for the best on dev",
-    ),
-    "train.nonfinite": (
-        lambda name: name in (None, "stop", "skip"),
-        "choose stop, skip, or null for stop",
-    ),
+    "train.warmup": _or_null(*_NOT_NEGATIVE),
+    "train.precision": _one_of((None, "bfloat16"), "choose bfloat16 or null"),
+    "train.select": _one_of((None, "last"), "choose last, or null for the best on dev"),
+    "train.nonfinite": _one_of((None, "stop", "skip"), "choose stop, skip, or null for stop"),
     "train.diverged_above": _or_null(*_above(1)),
     "train.patience": _or_null(*_at_least(1)),
     "train.grad_clip": _or_null(*_above(0)),
     "checkpoint.steps": _or_null(*_above(0)),
     "checkpoint.minutes": _or_null(*_above(0)),
     "ranks.check_every": _or_null(*_at_least(1)),
-    "retries.killed": (_not_negative, "must not be negative"),
-    "retries.crash": (_not_negative, "must not be negative"),
-    "retries.memory": (_not_negative, "must not be negative"),
+    "retries.killed": _NOT_NEGATIVE,
+    "retries.crash": _NOT_NEGATIVE,
+    "retries.memory": _NOT_NEGATIVE,
     "diagnose.every": _or_null(*_at_least(1)),
     "runs_per_gpu": _at_least(1),
     "threads": _or_null(*_at_least(1)),
@@ -271,20 +270,15 @@ def _check_ranges(settings: RunSettings) -> None:
     plain_name("suite", settings.suite)
 
 
-def _check_numbers(node: Any, key: str = "") -> None:
+def _check_numbers(plain: Mapping[str, Any]) -> None:
     """Raise UserError naming the key of a number that is not finite, too large, or a bad seed."""
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            _check_numbers(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
-        for place, value in enumerate(node):
-            _check_numbers(value, f"{key}.{place}")
-    elif isinstance(node, float) and not math.isfinite(node):
-        raise UserError(f"{key}={node}: must be a finite number")
-    elif isinstance(node, int) and abs(node) > _MOST:
-        raise UserError(f"{key}={node}: too large, the limit is {_MOST}")
-    elif isinstance(node, int) and key.endswith("seed") and node < 0:
-        raise UserError(f"{key}={node}: must not be negative")
+    for key, value in nodes(plain):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value}: must be a finite number")
+        if isinstance(value, int) and abs(value) > _MOST:
+            raise UserError(f"{key}={value}: too large, the limit is {_MOST}")
+        if isinstance(value, int) and key.endswith("seed") and value < 0:
+            raise UserError(f"{key}={value}: must not be negative")
 
 
 def _check_sizes(task: Mapping[str, Any]) -> None:

@@ -9,12 +9,13 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from zobench.errors import UserError
+from zobench.nested import nodes
 
 FOLDERS = "ZOBENCH_CONFIG_DIRS"  # environment variable: folders whose Python files are allowed
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -55,15 +56,10 @@ def located(target: Any, key: str) -> Any:
 
 def targets_in(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """(key of the node, target) of all nodes with a `_target_`, at any depth."""
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            if name == "_target_":
-                yield key, value
-            else:
-                yield from targets_in(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
-        for place, value in enumerate(node):
-            yield from targets_in(value, f"{key}.{place}")
+    for place, value in nodes(node, key):
+        parent, _, name = place.rpartition(".")
+        if name == "_target_":
+            yield parent, value
 
 
 def _in_admitted_folder(module: str) -> bool:

@@ -204,13 +204,13 @@ def test_a_forward_that_cannot_be_recorded_is_launched(
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     loss, model, problem, (one, two, _) = alone()
-    loss._record = fails
+    loss.record = fails
     assert torch.equal(loss(model, one), problem.loss(model, one))
     loss(model, two)
     said = "model.capture: forwards are launched one by one: operation not permitted when stream"
     assert capsys.readouterr().out == f"{said} is capturing\n"
     loss, model, _, (one, *_) = alone(required=True)
-    loss._record = fails
+    loss.record = fails
     with pytest.raises(UserError, match=r"^model\.capture=true: capturing a forward failed: op"):
         loss(model, one)
 

@@ -112,6 +112,35 @@ class Outcome(NamedTuple):
         """What a result, as result.json holds it, says."""
         return cls(result["status"], folder.path.name, result["reason"] or "")
 
+    @classmethod
+    def ended(cls, folder: RunFolder) -> "Outcome":
+        """The outcome in result.json."""
+        return cls.of(folder, folder.ended())
+
+    @classmethod
+    def existing(cls, folder: RunFolder) -> "Outcome":
+        """The outcome of a run that was finished before."""
+        outcome = cls.ended(folder)
+        return outcome._replace(status="skipped") if outcome.status == "done" else outcome
+
+    @classmethod
+    def stopped(cls, folder: RunFolder) -> "Outcome":
+        """The outcome of a run that a signal has stopped and that has saved."""
+        return cls("stopped", folder.path.name, "stopped by a signal; the next launch resumes it")
+
+    @classmethod
+    def elsewhere(
+        cls, folder: RunFolder, reason: str = "another process took it over"
+    ) -> "Outcome":
+        """The outcome of a run that another process is running."""
+        return cls("elsewhere", folder.path.name, reason)
+
+    @classmethod
+    def failed(cls, folder: RunFolder, error: BaseException) -> "Outcome":
+        """The outcome of a run that has raised an error."""
+        kind, reason = described(error)
+        return cls("failed", folder.path.name, reason, kind)
+
     @property
     def good(self) -> bool:
         return self.status in ("done", "skipped")
@@ -129,33 +158,6 @@ class Outcome(NamedTuple):
         """The row in the launch log."""
         row = {"status": self.status, "folder": self.run, "reason": self.reason}
         return row | ({"kind": self.kind} if self.kind else {})
-
-
-def ended(folder: RunFolder) -> Outcome:
-    """The outcome in result.json."""
-    return Outcome.of(folder, folder.ended())
-
-
-def existing(folder: RunFolder) -> Outcome:
-    """The outcome of a run that was finished before."""
-    outcome = ended(folder)
-    return outcome._replace(status="skipped") if outcome.status == "done" else outcome
-
-
-def stopped(folder: RunFolder) -> Outcome:
-    """The outcome of a run that a signal has stopped and that has saved."""
-    return Outcome("stopped", folder.path.name, "stopped by a signal; the next launch resumes it")
-
-
-def elsewhere(folder: RunFolder, reason: str = "another process took it over") -> Outcome:
-    """The outcome of a run that another process is running."""
-    return Outcome("elsewhere", folder.path.name, reason)
-
-
-def failed(folder: RunFolder, error: BaseException) -> Outcome:
-    """The outcome of a run that has raised an error."""
-    kind, reason = described(error)
-    return Outcome("failed", folder.path.name, reason, kind)
 
 
 def note_failure(folder: RunFolder, outcome: Outcome) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from zobench.errors import UserError
 from zobench.launch import launch_log, signals
-from zobench.launch.job import DATA, MEMORY, Job, Outcome, existing, stopped
+from zobench.launch.job import DATA, MEMORY, Job, Outcome
 from zobench.launch.process import run_jobs
 from zobench.run.folder import HALVED, RunFolder, read_json
 from zobench.run.inputs import check_unchanged
@@ -36,7 +36,7 @@ def launch(job: Job) -> None:
                 _launch(job)
         except Stopped:
             helper.requeue()
-            report(stopped(job.folder), job.folder)
+            report(Outcome.stopped(job.folder), job.folder)
 
 
 def _launch(job: Job) -> None:
@@ -45,7 +45,7 @@ def _launch(job: Job) -> None:
     try:
         if folder.result.is_file():
             check_unchanged(folder, job.settings)
-        outcome = existing(folder) if folder.finished else _attempts(job)
+        outcome = Outcome.existing(folder) if folder.finished else _attempts(job)
     except UserError as error:  # a damaged file of an earlier attempt, or changed data
         outcome = Outcome("failed", folder.path.name, str(error), DATA)
     report(outcome, folder)
@@ -103,7 +103,7 @@ def _has_result(row: Mapping[str, Any]) -> bool:
     if row["status"] != "elsewhere":
         return False
     folder = RunFolder(Path(row["log"]).parent)
-    return folder.finished and existing(folder).good
+    return folder.finished and Outcome.existing(folder).good
 
 
 class RetryCounter:

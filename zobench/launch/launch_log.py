@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,19 +82,14 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def counts(rows: Sequence[dict[str, Any]]) -> Counts:
     """Count a launch's rows; the last row of a run counts."""
     plan, *events = rows
-    last: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(events):
-        last[row["run"] or f"settings {number}"] = row
-    ended: dict[str, int] = {}
-    for row in last.values():
-        if row["status"] != "begun":
-            ended[row["status"]] = ended.get(row["status"], 0) + 1
-    running = len(last) - sum(ended.values())
+    last = {row["run"] or f"settings {number}": row for number, row in enumerate(events)}
+    ended = Counter(row["status"] for row in last.values() if row["status"] != "begun")
+    running = len(last) - ended.total()
     worked = [row["time"] for row in last.values() if row["status"] not in ("begun", "skipped")]
     left = None
     if worked:
         pace = (max(worked) - plan["time"]) / len(worked)
-        left = pace * (plan["runs"] - sum(ended.values()))
+        left = pace * (plan["runs"] - ended.total())
     return Counts(plan["runs"], ended, running, left)
 
 

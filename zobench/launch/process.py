@@ -25,19 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from zobench.errors import UserError
-from zobench.launch.job import (
-    KILLED,
-    Job,
-    Outcome,
-    elsewhere,
-    ended,
-    ended_by,
-    existing,
-    failed,
-    kernel_kills,
-    note_failure,
-    stopped,
-)
+from zobench.launch.job import KILLED, Job, Outcome, ended_by, kernel_kills, note_failure
 from zobench.launch.run_lock import LOST, Busy, claimed
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, read_json
@@ -123,9 +111,9 @@ def run_jobs(*jobs: Job) -> list[Outcome]:
 def _without_response(folder: RunFolder, status: int, memory: bool) -> Outcome:
     """The outcome of a run whose process died. memory: the kernel killed one for memory."""
     if status == LOST:
-        return elsewhere(folder)
+        return Outcome.elsewhere(folder)
     if folder.result.is_file():
-        return ended(folder)
+        return Outcome.ended(folder)
     kind, reason = KILLED, f"exited with status {status}"
     if status < 0:
         kind, reason = ended_by(-status, memory)
@@ -241,7 +229,7 @@ def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
                 if job.folder.result.is_file():
                     check_unchanged(job.folder, job.settings)
             if all(folder.finished for folder in folders):
-                return [existing(folder) for folder in folders]
+                return [Outcome.existing(folder) for folder in folders]
             for job in jobs:
                 job.begin()
             stack.enter_context(logging_to(folders[0].log))
@@ -249,15 +237,15 @@ def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
             if group is not None:
                 group.from_first(str(folders[0].path.resolve()))
             outcomes = [
-                ended(folder) if folder.result.is_file() else outcome
+                Outcome.ended(folder) if folder.result.is_file() else outcome
                 for folder, outcome in zip(folders, run_here(folders, group), strict=True)
             ]
             note_end(folders, outcomes)
             return outcomes
     except Busy as busy:
-        return [elsewhere(folder, str(busy)) for folder in folders]
+        return [Outcome.elsewhere(folder, str(busy)) for folder in folders]
     except Exception as error:  # of the folder itself: no run has begun
-        return [failed(folder, error) for folder in folders]
+        return [Outcome.failed(folder, error) for folder in folders]
 
 
 def run_here(folders: Sequence[RunFolder], group: Group | None = None) -> list[Outcome]:
@@ -270,9 +258,9 @@ def run_here(folders: Sequence[RunFolder], group: Group | None = None) -> list[O
         return [Outcome.of(f, result) for f, result in zip(folders, results, strict=True)]
     except Stopped as stop_signal:
         print(f"stopped by {stop_signal}; the next launch resumes the run", file=sys.stderr)
-        ends = [stopped(folder) for folder in folders]
+        ends = [Outcome.stopped(folder) for folder in folders]
     except Exception as error:
-        ends = [failed(folder, error) for folder in folders]
+        ends = [Outcome.failed(folder, error) for folder in folders]
         if isinstance(error, UserError) and not os.environ.get("ZOBENCH_TRACE"):
             print(f"error: {ends[0].reason}", file=sys.stderr)
         else:

@@ -8,7 +8,7 @@ the same bits.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import KW_ONLY, dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -73,6 +73,7 @@ def why_not(
     return None
 
 
+@dataclass(eq=False)
 class CapturedLoss:
     """The loss of a model on a batch, as `loss` computes it, by a CUDA graph where possible.
 
@@ -86,18 +87,16 @@ class CapturedLoss:
         limit: the number of graphs kept.
     """
 
-    def __init__(
-        self,
-        loss: Loss,
-        engine: Engine | None,
-        record: Recorder,
-        *,
-        wide: bool = True,
-        required: bool = False,
-        limit: int = MAX_GRAPHS,
-    ) -> None:
-        self._loss, self._engine, self._record, self._wide = loss, engine, record, wide
-        self._required, self._limit, self._works = required, limit, True
+    loss: Loss
+    engine: Engine | None
+    record: Recorder
+    _: KW_ONLY
+    wide: bool = True
+    required: bool = False
+    limit: int = MAX_GRAPHS
+
+    def __post_init__(self) -> None:
+        self._works = True
         self._graphs: OrderedDict[tuple[Any, ...], _Graph] = OrderedDict()
         self._tensors: list[Tensor] = []  # of the model
         self._addresses: list[int] = []  # of these tensors
@@ -105,12 +104,12 @@ class CapturedLoss:
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the loss, a scalar that later calls do not overwrite."""
-        bare = self._engine is None or self._engine.bare
+        bare = self.engine is None or self.engine.bare
         if self._works and bare and not torch.is_grad_enabled():
             graph = self._graph_of(model, batch)
             if graph is not None:
                 return graph.loss().clone()
-        return self._loss(model, batch)
+        return self.loss(model, batch)
 
     def _graph_of(self, model: nn.Module, batch: Any) -> _Graph | None:
         """The graph of the batch's shape, holding the batch; None if the capture failed."""
@@ -119,7 +118,7 @@ class CapturedLoss:
             if graph.current is batch:  # at another point of the same step
                 self._graphs.move_to_end(key)
                 return graph
-        wide = batch.widened(self._longest) if self._wide and isinstance(batch, Batch) else batch
+        wide = batch.widened(self._longest) if self.wide and isinstance(batch, Batch) else batch
         key = shape_of(wide)
         if key in self._graphs:
             graph = self._graphs[key]
@@ -128,12 +127,12 @@ class CapturedLoss:
         else:
             static = static_copy(wide)
             try:
-                loss = self._record(lambda: self._loss(model, static))
+                loss = self.record(lambda: self.loss(model, static))
             except RuntimeError as error:  # all CUDA errors, out of memory included
                 self._give_up(error)
                 return None
             graph = self._graphs[key] = _Graph(static, loss, batch)
-            if len(self._graphs) > self._limit:
+            if len(self._graphs) > self.limit:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)
         return graph
@@ -152,7 +151,7 @@ class CapturedLoss:
         self._works = False
         self._graphs.clear()
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        if self._required:
+        if self.required:
             raise UserError(f"model.capture=true: capturing a forward failed: {reason}") from error
         print_once(f"model.capture: forwards are launched one by one: {reason}")
 

@@ -38,21 +38,18 @@ def shares_of(batch: Any) -> list[tuple[float, Any]]:
     return batch.shares if isinstance(batch, Parts) else [(1.0, batch)]
 
 
+@dataclass(eq=False)
 class CountedLoss:
     """A loss function that counts forwards and tokens; a batch in parts is one forward.
 
     precision: of autocast; None computes in the precision of the weights.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        loss: Callable[[Any, Any], Tensor],
-        precision: torch.dtype | None = None,
-    ) -> None:
-        self._model, self._loss, self._precision = model, loss, precision
-        self.forwards = 0
-        self.tokens = 0
+    model: Any
+    loss: Callable[[Any, Any], Tensor]
+    precision: torch.dtype | None = None
+    forwards: int = 0
+    tokens: int = 0
 
     def __call__(self, batch: AnyBatch, points: int = 1) -> Tensor:
         """The loss of the whole batch, counted as one forward per point."""
@@ -70,11 +67,11 @@ class CountedLoss:
 
     def part(self, batch: Any) -> Tensor:
         """The loss of a batch that is not in parts, uncounted."""
-        if self._precision is None:
-            return self._loss(self._model, batch)
-        device = next(self._model.parameters()).device.type
-        with torch.autocast(device, self._precision, cache_enabled=torch.is_grad_enabled()):
-            return self._loss(self._model, batch)
+        if self.precision is None:
+            return self.loss(self.model, batch)
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, self.precision, cache_enabled=torch.is_grad_enabled()):
+            return self.loss(self.model, batch)
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:

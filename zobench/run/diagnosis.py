@@ -5,6 +5,7 @@ step as without the diagnosis: only the gradient is added.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -88,21 +89,18 @@ class Diagnosis:
             setattr(self, name, value)
 
 
+@dataclass(eq=False)
 class _Watched(Rule):
     """A rule that compares a slot's directions with the gradient before it moves the slot."""
 
-    def __init__(
-        self,
-        rule: Rule,
-        gradient: Mapping[int, Tensor | None],
-        mean_direction: Callable[[Slot], Direction | None],
-    ) -> None:
-        self.rule, self.gradient, self.mean_direction = rule, gradient, mean_direction
-        self.square = 0.0  # of the gradient
-        self.moved = 0
-        self.directions: dict[Key, list[float]] = {}  # <z, g>, |z|^2
-        self.estimate = [0.0, 0.0]
-        self.mean: list[float] | None = None
+    rule: Rule
+    gradient: Mapping[int, Tensor | None]
+    mean_direction: Callable[[Slot], Direction | None]
+    square: float = 0.0  # of the gradient
+    moved: int = 0
+    directions: dict[Key, list[float]] = field(default_factory=dict)  # <z, g>, |z|^2
+    estimate: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    mean: list[float] | None = None
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
         self.rule.begin_step(grad, step=step)

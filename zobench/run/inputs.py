@@ -31,8 +31,8 @@ _LIBRARIES = ("zobench.", "torch.", "transformers.")  # meta.json has their vers
 _SETTLED = 2 * 10**9  # ns: a younger file may change again within one tick of its time stamp
 _STAMPS = ("size", "mtime_ns", "ctime_ns", "inode")  # equal stamps: the same file, as in git
 
-# by setting and name: stamps, whether the file was settled, and sha256
-Inputs = dict[str, dict[str, dict[str, Any]]]
+Files = dict[str, dict[str, Any]]  # by name: stamps, whether the file was settled, and sha256
+Inputs = dict[str, Files]  # by setting
 
 
 class InputFiles:
@@ -84,7 +84,7 @@ def check_unchanged(
     known = _known(folder)
     changed = False
     for key in (key for key in parts if key in known):
-        now: dict[str, dict[str, Any]] = {}
+        now: Files = {}
         for name, path in _files_now(key, settings).items():
             before, stamps = known[key].get(name), _stamps(path)
             if before is None or not _trusted(before, stamps):
@@ -161,13 +161,7 @@ def _task(node: str) -> Any:
     return build(json.loads(node), "task")
 
 
-def _compare(
-    folder: RunFolder,
-    settings: RunSettings,
-    key: str,
-    known: Mapping[str, Mapping[str, Any]],
-    now: Mapping[str, Mapping[str, Any]],
-) -> None:
+def _compare(folder: RunFolder, settings: RunSettings, key: str, known: Files, now: Files) -> None:
     part, _, setting = key.partition(".")
     value = getattr(settings, part).get(setting) if setting else None
     named = f"{key}={value}" if isinstance(value, str) else key

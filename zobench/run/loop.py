@@ -6,6 +6,7 @@ not repeated, and the rest happens as if the run had not been interrupted.
 
 import math
 from collections.abc import Generator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -61,43 +62,38 @@ def complete(work: RunCoroutine) -> dict[str, Any]:
             resume, value = work.throw, error  # type: ignore[assignment]
 
 
+@dataclass(eq=False)
 class Loop:
     """Trains a model; writes metrics, ledger and best weights to the run folder.
 
     checkpoints: None if the ledger suffices. diagnosis: None without `diagnose.every`.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        train: Train,
-        steps: Steps,
-        *,
-        eval_batch: int,
-        model: Any,
-        best: BestWeights,
-        metrics_log: MetricsLog,
-        meter: Meter,
-        progress: RunProgress,
-        checkpoints: Checkpoints | None,
-        diagnosis: Diagnosis | None,
-        stop: Stop | Agreed,
-    ) -> None:
-        self.folder, self.model, self.problem = folder, model, steps.problem
-        self.fence = fence_of(folder.path)
-        self.steps, self.optimizer = steps, steps.optimizer
-        self.train, self.eval_batch = train, eval_batch
-        self.budget, self.meter = steps.budget, meter
-        self.metrics_log, self.progress = metrics_log, progress
-        self.best, self.checkpoints, self.diagnosis, self.stop = best, checkpoints, diagnosis, stop
+    folder: RunFolder
+    train: Train
+    steps: Steps
+    _: KW_ONLY
+    eval_batch: int
+    model: Any
+    best: BestWeights
+    metrics_log: MetricsLog
+    meter: Meter
+    progress: RunProgress
+    checkpoints: Checkpoints | None
+    diagnosis: Diagnosis | None
+    stop: Stop | Agreed
+    final: dict[str, float] = field(default_factory=dict, init=False)
+    train_loss: float | None = field(default=None, init=False)
+    losses: list[float] = field(default_factory=list, init=False)  # since the last line of metrics
+    steps_taken: int = field(default=0, init=False)
+    timed_steps: int = field(default=0, init=False)  # without the diagnosed ones
+
+    def __post_init__(self) -> None:
+        steps, self.fence = self.steps, fence_of(self.folder.path)
+        self.problem, self.optimizer, self.budget = steps.problem, steps.optimizer, steps.budget
         self.drift = DriftSeries(self.optimizer)
-        self.skips = Skips(train.nonfinite)
-        self.patience = Patience(train.patience)
-        self.final: dict[str, float] = {}
-        self.train_loss: float | None = None
-        self.losses: list[float] = []  # since the last line of metrics.jsonl
-        self.steps_taken = 0
-        self.timed_steps = 0  # without the diagnosed ones
+        self.skips = Skips(self.train.nonfinite)
+        self.patience = Patience(self.train.patience)
 
     def work(self) -> RunCoroutine:
         """Train, select on dev, report on test."""

@@ -40,7 +40,7 @@ class Meter:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             self._seconds[name] = self.seconds(name)
-            self._note_peak(name)
+            self._note_peak(name, self._peak())
             self._open = None
 
     def seconds(self, name: str) -> float:
@@ -54,19 +54,17 @@ class Meter:
         """Start from the seconds and peaks of an earlier attempt."""
         self.restored += seconds - self._seconds.get(name, 0.0)
         self._seconds[name] = seconds
-        before = self.peaks.setdefault(name, {})
-        for key, value in (peaks or {}).items():
-            before[key] = max(before.get(key, 0.0), value)
+        self._note_peak(name, peaks or {})
 
     def peak_gib(self, name: str) -> float:
         """Peak GiB of the phase so far, also inside it; 0 if it never began."""
         if self._open is not None and self._open[0] == name:
-            self._note_peak(name)
+            self._note_peak(name, self._peak())
         return self.peaks.get(name, {}).get("peak_gib", 0.0)
 
-    def _note_peak(self, name: str) -> None:
+    def _note_peak(self, name: str, peaks: Mapping[str, float]) -> None:
         before = self.peaks.setdefault(name, {})
-        for key, value in self._peak().items():
+        for key, value in peaks.items():
             before[key] = max(before.get(key, 0.0), value)
 
     def _reset(self) -> None:

@@ -30,7 +30,7 @@ from zobench.run.progress import BudgetClock, RunProgress
 from zobench.run.ranks.agreed import Agreed, WeightsDiffer, check_alike, check_ranks
 from zobench.run.ranks.follower import SharedBestWeights, cut_back, own_folder
 from zobench.run.ranks.group import Group
-from zobench.run.ranks.shards import shared
+from zobench.run.ranks.shards import SharedProblem
 from zobench.run.resume import resume_point_of, why_not_replayed
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop
@@ -133,7 +133,7 @@ def train_and_test(
     if group is not None:
         every, trained = settings.ranks.check_every, made.trainable
         agreed = Agreed(group, stop, meter, trained, every, settings.seed)
-        made = made._replace(problem=shared(problem, agreed, made.model, optimizer))
+        made = made._replace(problem=SharedProblem(problem, agreed, made.model, optimizer))
     clock = BudgetClock(budget, agreed or meter)
     checkpoints = _checkpoints(folder, settings.checkpoint, optimizer)
     resume = resume_point_of(folder, settings.seed, optimizer, checkpoints)

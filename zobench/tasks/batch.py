@@ -112,9 +112,14 @@ class Batch:
 
 
 def collate(
-    examples: Sequence[Encoded], pad_id: int, max_length: int, *, alone: bool = False
+    examples: Sequence[Encoded],
+    pad_id: int,
+    max_length: int,
+    *,
+    alone: bool = False,
+    pad_to: int = _PAD_TO,
 ) -> Batch:
-    """One batch; equal contexts of an example become one row, padded to a multiple of 8.
+    """One batch; equal contexts of an example become one row, padded to a multiple of `pad_to`.
 
     alone: padded to the longest row only; see `Batch.alone`.
     """
@@ -132,7 +137,7 @@ def collate(
             owner.append(number)
             target.append(candidate.target)
     longest = max(len(row.context) for row in rows)
-    width = longest if alone else min(max_length, -(-longest // _PAD_TO) * _PAD_TO)
+    width = longest if alone else min(max_length, -(-longest // pad_to) * pad_to)
     depth = max(map(len, target))
     places = torch.tensor(list(read))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +19,11 @@ from zobench.tasks.labels import Labels
 from zobench.tasks.losses import loss_named
 from zobench.tasks.prior import check_start
 from zobench.tasks.problem import Loaded
-from zobench.tasks.source import Source, digests_of, files_of
+from zobench.tasks.source import FromSource, Source
 from zobench.tasks.templates import Expression, Template
 
 
-class ChoiceTask:
+class ChoiceTask(FromSource):
     """Classification by the likelihood of a text, as data.
 
     prompt: Jinja2 template over a row's columns, which ends where the choice begins. choices: one
@@ -149,23 +148,9 @@ class ChoiceTask:
         gold = self.labels.index(row, self.label)
         return tuple(choice(row) for choice in self.choices), (gold,)
 
-    def input_files(self) -> Sequence[Path]:
-        """The files that `load` reads."""
-        return files_of(self.source, self.data_dir)
-
-    def row_digests(self) -> Mapping[str, str]:
-        """Hashes of rows that `load` has read from the hub."""
-        return digests_of(self.source)
-
     def load(self, interface: Interface = Interface.CAUSAL) -> Splits[Example]:
         """Read, draw and render the three splits for a model of this interface."""
-        return self._rendered(self.source.rows(self.data_dir), interface)
-
-    def _rendered(
-        self, pools: Mapping[str, Sequence[Row]], interface: Interface
-    ) -> Splits[Example]:
-        render, drawn = self._renderer(interface), self.draw(pools)
-        return Splits(*([render(row) for row in rows] for rows in vars(drawn).values()))
+        return self.draw(self.source.rows(self.data_dir)).each(self._renderer(interface))
 
     def _renderer(self, interface: Interface) -> Callable[[Row], Example]:
         return {
@@ -179,7 +164,8 @@ class ChoiceTask:
         encoder = Encoder(loaded, self.max_length, self.truncation)
         self._check(encoder)
         pools = self.source.rows(self.data_dir)
-        splits = vars(self._rendered(pools, encoder.interface))
+        render = self._renderer(encoder.interface)
+        splits = vars(self.draw(pools).each(render))
         encoded = {split: [encoder(e) for e in examples] for split, examples in splits.items()}
         if self.each is None:
             check_distinct(splits["train"][0], encoded["train"][0])
@@ -189,13 +175,13 @@ class ChoiceTask:
         }
         eval_examples = {split: encoded[split] for split in ("dev", "test")}
         if self.demonstrations or self.calibrated:
-            whole = Rendered(pools["train"], self._renderer(encoder.interface))
+            whole = Rendered(pools["train"], render)
             for split, train in (("dev", splits["train"]), ("test", whole)):
                 eval_examples[split] = self._prompted(splits[split], train, encoder)
         notes = repeated_texts(splits)
         if self.each is None:
             notes = missing_classes(splits, self.labels.texts) + notes
-        return ChoiceProblem(loss_examples, eval_examples, self.loss, encoder, device, notes)
+        return ChoiceProblem(loss_examples, eval_examples, self.loss, encoder, device, notes=notes)
 
     def _check(self, encoder: Encoder) -> None:
         self.loss.check(encoder.interface)

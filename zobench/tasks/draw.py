@@ -1,19 +1,11 @@
 """Which rows a task uses: seeded subsets, as MeZO draws them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from zobench.errors import UserError
 from zobench.tasks.example import Row, Splits
-
-
-def check_sizes(sizes: Mapping[str, Any]) -> None:
-    """Raise UserError unless train, dev and test are all given, each a whole number from 1 up."""
-    whole = all(isinstance(size, int) and size >= 1 for size in sizes.values())
-    if set(sizes) != {"train", "dev", "test"} or not whole:
-        raise UserError("task.sizes: give train, dev and test, each a whole number from 1 up")
 
 
 class Draw:
@@ -26,7 +18,9 @@ class Draw:
     """
 
     def __init__(self, sizes: Mapping[str, int], seed: int, *, shuffled: bool = True) -> None:
-        check_sizes(sizes)
+        whole = all(isinstance(size, int) and size >= 1 for size in sizes.values())
+        if set(sizes) != {"train", "dev", "test"} or not whole:
+            raise UserError("task.sizes: give train, dev and test, each a whole number from 1 up")
         if not 0 <= seed < 2**32:
             raise UserError(f"task.data_seed={seed}: choose one from 0 to 2**32 - 1")
         self.sizes, self.seed, self.shuffled = sizes, seed, shuffled

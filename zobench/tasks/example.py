@@ -1,10 +1,11 @@
 """The rendered examples of a task, in three splits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 E = TypeVar("E")
+F = TypeVar("F")
 
 
 class Row(NamedTuple):
@@ -39,3 +40,7 @@ class Splits(Generic[E]):
     train: Sequence[E]
     dev: Sequence[E]
     test: Sequence[E]
+
+    def each(self, function: Callable[[E], F]) -> "Splits[F]":
+        """The splits of the function's values."""
+        return Splits(*([function(item) for item in some] for some in vars(self).values()))

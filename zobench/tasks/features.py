@@ -69,11 +69,8 @@ def _read(model: Any, head: nn.Module, problem: ChoiceProblem, batch: Batch) -> 
     """
     seen: list[Tensor] = []
     # before what scoring itself hooks to the head, hence on its whole input
-    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
+    with head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
         problem.encoder.scores(model, batch)
-    finally:
-        handle.remove()
     (given,) = seen
     picked = batch.picked[:, 0]
     row = batch.read_row[picked].to(given.device)

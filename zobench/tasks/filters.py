@@ -89,15 +89,11 @@ def _format(text: Any, *args: Any, **kwargs: Any) -> str:
 
 def _tojson(value: Any, indent: int | None = None) -> str:
     """Plain JSON, letters as they are; dates and decimals as texts."""
-
-    def text(other: Any) -> str:
-        return str(written(other))
-
     return json.dumps(
         value,
         ensure_ascii=False,
         allow_nan=False,
         sort_keys=True,
         indent=indent,
-        default=text,
+        default=lambda other: str(written(other)),
     )

@@ -1,6 +1,6 @@
 """Irregularities of drawn splits: classes without rows, texts of dev or test that train has."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from zobench.tasks.example import Example
 from zobench.tasks.shown import listed, nfc
@@ -20,17 +20,11 @@ def missing_classes(splits: Mapping[str, Sequence[Example]], labels: Sequence[st
 def repeated_texts(splits: Mapping[str, Sequence[Example]]) -> list[str]:
     """One note if rows of dev or test read as rows of train do."""
     known = set(map(_text, splits["train"]))
-    counts = {split: _count(known, splits[split]) for split in ("dev", "test")}
-    found = [
-        f"{count:,} of {len(splits[split]):,} texts of {split}"
-        for split, count in counts.items()
-        if count
-    ]
+    found = []
+    for split in ("dev", "test"):
+        if count := sum(_text(example) in known for example in splits[split]):
+            found.append(f"{count:,} of {len(splits[split]):,} texts of {split}")
     return [f"{' and '.join(found)} stand in train, too"] if found else []
-
-
-def _count(known: set[tuple[str, ...]], examples: Iterable[Example]) -> int:
-    return sum(_text(example) in known for example in examples)
 
 
 def _text(example: Example) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,18 +15,18 @@ from zobench.tasks.evaluation import evaluating
 from zobench.tasks.example import Example, Row, Splits
 from zobench.tasks.findings import repeated_texts
 from zobench.tasks.generation_problem import GenerationProblem, Metric, Prompt
-from zobench.tasks.in_context import Examples, Rendered, check_demonstrations, with_demonstrations
+from zobench.tasks.in_context import Rendered, check_demonstrations, with_demonstrations
 from zobench.tasks.losses import AnswerLoss, SequenceLoss
 from zobench.tasks.metrics import METRICS
 from zobench.tasks.problem import Loaded
-from zobench.tasks.source import Source, digests_of, files_of
+from zobench.tasks.source import FromSource, Source
 from zobench.tasks.templates import Expression, Template, refuse_escapes
 from zobench.tasks.writing import Writer
 
 _LOSSES = {"answer": AnswerLoss, "sequence": SequenceLoss}
 
 
-class GenerationTask:
+class GenerationTask(FromSource):
     """Question answering by greedy generation, as data.
 
     prompt: Jinja2 template over a row's columns. answers: expression for a text or a list of texts
@@ -93,23 +92,9 @@ class GenerationTask:
             raise UserError(f"{row.where}: task.answers: there is none")
         return Example(self.prompt(row), (self.target(row),), 0, row.where), answers
 
-    def input_files(self) -> Sequence[Path]:
-        """The files that `load` reads."""
-        return files_of(self.source, self.data_dir)
-
-    def row_digests(self) -> Mapping[str, str]:
-        """Hashes of rows that `load` has read from the hub."""
-        return digests_of(self.source)
-
     def load(self) -> Splits[tuple[Example, tuple[str, ...]]]:
         """Read, draw and render the three splits."""
-        return self._rendered(self.source.rows(self.data_dir))
-
-    def _rendered(
-        self, pools: Mapping[str, Sequence[Row]]
-    ) -> Splits[tuple[Example, tuple[str, ...]]]:
-        drawn = self.draw(pools)
-        return Splits(*([self.render(row) for row in rows] for rows in vars(drawn).values()))
+        return self.draw(self.source.rows(self.data_dir)).each(self.render)
 
     def prepare(self, loaded: Loaded, device: torch.device) -> GenerationProblem:
         """Load, render and tokenise all splits; raises UserError for a row that does not fit."""
@@ -124,34 +109,29 @@ class GenerationTask:
             )
         objective = _LOSSES.get(self.loss, AnswerLoss)()
         pools = self.source.rows(self.data_dir)
-        splits = vars(self._rendered(pools))
-        taught: Examples = [example for example, _ in splits["train"]]
+        rendered = self.draw(pools).each(self.render)
+        splits = rendered.each(lambda pair: pair[0])
+        answers = vars(rendered.each(lambda pair: pair[1]))
         whole = Rendered(pools["train"], lambda row: self.render(row)[0])
         loss_examples, prompts = {}, {}
-        for split, pairs in splits.items():
-            examples = [example for example, _ in pairs]
-            loss_examples[split] = [
-                objective.loss_example(encoder(example)) for example in examples
-            ]
+        for split, examples in vars(splits).items():
+            loss_examples[split] = [objective.loss_example(encoder(e)) for e in examples]
             shots = 0 if split == "train" else self.demonstrations
-            train = whole if split == "test" else taught
+            train = whole if split == "test" else splits.train
             shown = with_demonstrations(examples, train, shots, self.draw.seed)
-            both = zip(shown, pairs, strict=True)
-            prompts[split] = [Prompt(encoder.prompt(e, room), known) for e, (_, known) in both]
+            both = zip(shown, answers[split], strict=True)
+            prompts[split] = [Prompt(encoder.prompt(e, room), right) for e, right in both]
         encoder.probe_padding([e for some in loss_examples.values() for e in some], device)
         writer = self._writer(
             encoder, [p.tokens for some in prompts.values() for p in some], device
         )
-        bare = {
-            split: [replace(example, choices=()) for example, _ in pairs]
-            for split, pairs in splits.items()
-        }
-        notes = repeated_texts(bare)
+        bare = splits.each(lambda example: replace(example, choices=()))
         metric = Metric(self.metric, METRICS[self.metric], self.extract)
         judge = METRICS.get(self.loss)
         loss_metric = None if judge is None else Metric(self.loss, judge, self.extract)
         return GenerationProblem(
-            loss_examples, prompts, objective, encoder, writer, metric, loss_metric, device, notes
+            *(loss_examples, prompts, objective, encoder, device, writer, metric, loss_metric),
+            notes=repeated_texts(vars(bare)),
         )
 
     def _writer(

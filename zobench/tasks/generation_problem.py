@@ -1,20 +1,17 @@
-"""A generation task prepared for one model: encoded splits, their loss, generated answers."""
+"""A generation task prepared for one model: prompts, generated answers, their scores."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zobench.tasks.batch import Batch
-from zobench.tasks.encoder import Encoder
-from zobench.tasks.encoding import Encoded
-from zobench.tasks.evaluation import MapFn, evaluating, in_batches, in_data_order
-from zobench.tasks.losses import Loss, mean_loss
+from zobench.tasks.evaluation import MapFn
 from zobench.tasks.problem import Answer
+from zobench.tasks.text_problem import TextProblem
 from zobench.tasks.writing import Writer
 
 
@@ -61,31 +58,25 @@ class PromptBatch:
 
 
 @dataclass(frozen=True)
-class GenerationProblem:
-    """Encoded examples and prompts per split; a Problem.
+class GenerationProblem(TextProblem):
+    """Prompts whose generated answers a metric scores.
 
-    objective: the loss over `loss_examples`. loss_metric: instead of it, a metric whose negative
-    mean over generations of `prompts` is the loss. metric: what dev and test report. notes:
-    irregularities of the rows.
+    metric: what dev and test report. loss_metric: instead of the objective, a metric whose negative
+    mean over generations of `eval_examples` is the loss.
     """
 
-    loss_examples: Mapping[str, Sequence[Encoded]]
     eval_examples: Mapping[str, Sequence[Prompt]]
-    objective: Loss
-    encoder: Encoder
     writer: Writer
     metric: Metric
     loss_metric: Metric | None
-    device: torch.device
-    notes: Sequence[str] = ()
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        return {split: len(examples) for split, examples in self.loss_examples.items()}
 
     @property
     def differentiable(self) -> bool:
         return self.loss_metric is None
+
+    @property
+    def score_name(self) -> str:
+        return self.metric.name
 
     def batch(self, indices: Sequence[int]) -> Batch | PromptBatch:
         if self.loss_metric is not None:
@@ -93,56 +84,33 @@ class GenerationProblem:
             return PromptBatch(prompts, sum(prompt.length for prompt in prompts))
         return self._batch([self.loss_examples["train"][i] for i in indices])
 
-    def length(self, index: int) -> int:
-        return self.loss_examples["train"][index].length
-
-    def loss(self, model: Any, batch: Batch | PromptBatch) -> Tensor:
-        return self.loss_of(self.outputs(model, batch), batch)
-
     def outputs(self, model: Any, batch: Batch | PromptBatch) -> Tensor:
         if isinstance(batch, Batch):
-            return self.objective.outputs(model, batch, self.encoder.scores)
+            return super().outputs(model, batch)
         assert self.loss_metric is not None
         answers = self._generate(model, self.loss_metric, batch.prompts)
         return torch.tensor([answer.score for answer in answers], dtype=torch.float64)
 
     def loss_of(self, outputs: Tensor, batch: Batch | PromptBatch) -> Tensor:
         if isinstance(batch, Batch):
-            return self.objective.of(outputs, batch)
+            return super().loss_of(outputs, batch)
         return torch.tensor(-sum(outputs.tolist()) / len(outputs))
 
     def weight(self, batch: Batch | PromptBatch) -> int:
-        return self.objective.weight(batch) if isinstance(batch, Batch) else len(batch.prompts)
+        return super().weight(batch) if isinstance(batch, Batch) else len(batch.prompts)
 
-    def evaluate(
-        self,
-        model: Any,
-        split: str,
-        batch_size: int,
-        answers: list[Answer] | None = None,
-        map_fn: MapFn = map,
-    ) -> dict[str, float]:
-        """`loss`, the metric under its name, and `accuracy`, which is the same number.
+    def _answered(
+        self, model: Any, at_once: int, examples: Sequence[Prompt]
+    ) -> tuple[None, list[Answer]]:
+        del at_once
+        return None, self._generate(model, self.metric, examples)
 
-        Tables and selection read `accuracy` of every task.
-        """
-        prompts = self.eval_examples[split]
-        with evaluating(model):
-            generate = partial(self._generate, model, self.metric)
-            each = map_fn(generate, in_batches(prompts, batch_size))
-            found = [answer for some in each for answer in some]
-            score = sum(answer.score for answer in found) / len(found)
-            if self.loss_metric is None:
-                loss_examples = in_batches(self.loss_examples[split], batch_size)
-                loss = mean_loss(self, model, loss_examples, self._batch, map_fn)
-            else:
-                loss = -score
-        if answers is not None:
-            answers += in_data_order(prompts, found)
-        return {"loss": loss, self.metric.name: score, "accuracy": score}
-
-    def _batch(self, examples: Sequence[Encoded]) -> Batch:
-        return self.encoder.batch(examples, self.device)
+    def _loss_of_split(
+        self, model: Any, split: str, batch_size: int, map_fn: MapFn, score: float
+    ) -> float:
+        if self.loss_metric is not None:
+            return -score
+        return super()._loss_of_split(model, split, batch_size, map_fn, score)
 
     def _generate(self, model: Any, metric: Metric, prompts: Sequence[Prompt]) -> list[Answer]:
         """The generated texts with their scores by the metric."""

@@ -8,7 +8,7 @@ dev examples in context: as ours come from the training split, they get those dr
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from functools import cache
 
 import numpy as np
 
@@ -25,28 +25,21 @@ def check_demonstrations(count: int) -> None:
         raise UserError(f"task.demonstrations={count}: must not be negative")
 
 
-class Examples(Protocol):
-    """A list of examples, or a sequence that makes them one by one."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, place: int, /) -> Example: ...
-
-
 class Rendered:
     """Examples of all rows, each rendered when it is first shown."""
 
     def __init__(self, rows: Sequence[Row], render: Callable[[Row], Example]) -> None:
-        self._rows, self._render = rows, render
-        self._known: dict[int, Example] = {}
+        self._rows = rows
+        self._at = cache(lambda place: render(rows[place]))
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, place: int, /) -> Example:
-        if place not in self._known:
-            self._known[place] = self._render(self._rows[place])
-        return self._known[place]
+    def __getitem__(self, place: int) -> Example:
+        return self._at(place)
+
+
+Examples = Sequence[Example] | Rendered
 
 
 def with_demonstrations(

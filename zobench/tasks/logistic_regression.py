@@ -1,6 +1,7 @@
 """Regularised logistic regression on LIBSVM files: a convex problem with real data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from torch.nn.functional import softplus
 
 from zobench.errors import UserError
 from zobench.tasks import libsvm
-from zobench.tasks.problem import Answer, Indices, Loaded
+from zobench.tasks.problem import Answer, ByIndices, Indices, Loaded
 
 Rows = tuple[Tensor, Tensor]  # (n, features) and labels (n,) in {-1, 1}
 
 
-class LogisticRegression:
+@dataclass(kw_only=True, eq=False)
+class LogisticRegression(ByIndices):
     """mean log(1 + exp(-y <w, x>)) + l2 |w|^2 / 2 over the training rows; a Task and a Problem.
 
     files: file name per split, `train` and `test`. features: width. sizes: rows per split, drawn by
@@ -26,24 +28,18 @@ class LogisticRegression:
     data_dir: folder with the files; hub: or a hub data set (owner/name) that holds them.
     """
 
-    differentiable = True
+    files: Mapping[str, str]
+    features: int
+    l2: float
+    sizes: Mapping[str, int | None]
+    data_seed: int = 0
+    data_dir: str | None = None
+    hub: str | None = None
+    optimum: float | None = field(default=None, init=False)
 
-    def __init__(
-        self,
-        *,
-        files: Mapping[str, str],
-        features: int,
-        l2: float,
-        sizes: Mapping[str, int | None],
-        data_seed: int = 0,
-        data_dir: str | None = None,
-        hub: str | None = None,
-    ) -> None:
-        if l2 <= 0.0:
-            raise UserError(f"task.l2={l2}: must be positive, or there may be no least value")
-        self.files, self.features, self.l2, self.data_seed = files, features, l2, data_seed
-        self.sizes, self.data_dir, self.hub = sizes, data_dir, hub
-        self.optimum: float | None = None
+    def __post_init__(self) -> None:
+        if self.l2 <= 0.0:
+            raise UserError(f"task.l2={self.l2}: must be positive, or there may be no least value")
 
     def prepare(self, loaded: Loaded, device: torch.device) -> "LogisticRegression":
         if getattr(loaded.model, "in_features", None) != self.features:
@@ -88,12 +84,6 @@ class LogisticRegression:
             if path.is_file():
                 return path
         raise UserError(f"task.data_dir={folder}: no file {name} or {name}.gz there")
-
-    def batch(self, indices: Sequence[int]) -> Indices:
-        return Indices(tuple(indices))
-
-    def weight(self, batch: Indices) -> int:
-        return len(batch.indices)
 
     def loss(self, model: Any, batch: Indices) -> Tensor:
         values, labels = self.rows["train"]

@@ -1,7 +1,7 @@
 """The losses of tasks with choices."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,34 +11,9 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Candidate, Encoded
-from zobench.tasks.evaluation import MapFn
 from zobench.tasks.scoring import target_log_p
 
 Scores = Callable[[Any, Batch], Tensor]
-
-
-class Loss(Protocol):
-    """A loss, and the part of an example that it needs."""
-
-    differentiable: bool
-
-    def check(self, interface: Interface) -> None:
-        """Raise UserError for a kind of model that has no such loss."""
-
-    def loss_example(self, example: Encoded) -> Encoded:
-        """The candidates that must be evaluated for the loss."""
-
-    def weight(self, batch: Batch) -> int:
-        """The number of terms whose mean is the batch's loss."""
-
-    def value(self, scores: Tensor, gold: Tensor) -> Tensor | None:
-        """The loss by the scores of all choices, or None where it does not follow from them."""
-
-    def outputs(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
-        """The model's outputs that the loss needs, one row per example, float32."""
-
-    def of(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean loss of a batch of loss examples by the outputs for each, a float32 scalar."""
 
 
 class ChoiceLoss:
@@ -47,21 +22,26 @@ class ChoiceLoss:
     differentiable = True
 
     def check(self, interface: Interface) -> None:
-        """Every model scores choices."""
+        """Raise UserError for a kind of model that has no such loss; every one scores choices."""
 
     def loss_example(self, example: Encoded) -> Encoded:
+        """The candidates that must be evaluated for the loss."""
         return example
 
     def weight(self, batch: Batch) -> int:
+        """The number of terms whose mean is the batch's loss."""
         return len(batch.gold)
 
     def value(self, scores: Tensor, gold: Tensor) -> Tensor:
+        """The loss by the scores of all choices."""
         return cross_entropy(scores, gold.to(scores.device))
 
     def outputs(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
+        """The model's outputs that the loss needs, one row per example, float32."""
         return scores(model, batch)
 
     def of(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of a batch of loss examples by the outputs for each, a float32 scalar."""
         return self.value(outputs, batch.gold)
 
 
@@ -118,35 +98,9 @@ class NegativeAccuracy(ChoiceLoss):
         return -(scores.argmax(1) == gold.to(scores.device)).float().mean()
 
 
-class Weighed(Protocol):
-    """The part of a problem that its mean loss needs."""
+Loss = ChoiceLoss | AnswerLoss
 
-    def loss(self, model: Any, batch: Any) -> Tensor: ...
-
-    def weight(self, batch: Any) -> float: ...
-
-
-def mean_loss(
-    problem: Weighed,
-    model: Any,
-    groups: Iterable[Sequence[Encoded]],
-    batch_of: Callable[[Sequence[Encoded]], Any],
-    map_fn: MapFn = map,
-) -> float:
-    """The loss of all examples as if they were one batch: groups are weighted by `weight`."""
-
-    def weighed(examples: Sequence[Encoded]) -> tuple[float, float]:
-        batch = batch_of(examples)
-        return problem.weight(batch), float(problem.loss(model, batch))
-
-    total = weights = 0.0
-    for weight, loss in map_fn(weighed, groups):
-        total += weight * loss
-        weights += weight
-    return total / weights
-
-
-LOSSES: dict[str, type[Loss]] = {
+LOSSES: dict[str, type[ChoiceLoss] | type[AnswerLoss]] = {
     "choice": ChoiceLoss,
     "answer": AnswerLoss,
     "sequence": SequenceLoss,

@@ -6,14 +6,13 @@ heads that read the last position, and models that are no decoders are found by 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zobench.errors import UserError
-from zobench.tasks.batch import Batch, collate
+from zobench.tasks.batch import collate
 from zobench.tasks.encoding import Candidate, Encoded
 from zobench.tasks.evaluation import evaluating
 from zobench.tasks.scoring import target_log_p
@@ -53,28 +52,11 @@ def padding_is_hidden(
     width = min(most, max(width, short + 1))  # at least one token of padding
     with evaluating(model), in_a_sentence(model):
         alone = scores(model, collate(pair[:1], padding[0], width, alone=True).to(device))
-        padded = [scores(model, _padded(pair, pad, width).to(device))[:1] for pad in padding]
+        batches = (collate(pair, pad, width, pad_to=width) for pad in padding)
+        padded = [scores(model, batch.to(device))[:1] for batch in batches]
     padded = [found[:, : alone.shape[1]] for found in padded]
     equal = [same(found, alone, dtype_of(model)) for found in padded]
     return all(equal) and same(padded[0], padded[1], torch.float32)
-
-
-def _padded(examples: Sequence[Encoded], pad: int, width: int) -> Batch:
-    """A batch with rows of `width` tokens."""
-    batch = collate(examples, pad, width, alone=True)
-    missing = width - batch.input_ids.shape[1]
-    types = batch.token_types
-
-    def wider(rows: Tensor, value: int) -> Tensor:
-        return torch.nn.functional.pad(rows, (0, missing), value=value)
-
-    return replace(
-        batch,
-        input_ids=wider(batch.input_ids, pad),
-        attention_mask=wider(batch.attention_mask, 0),
-        token_types=None if types is None else wider(types, 0),
-        alone=False,
-    )
 
 
 def check_left_to_right(model: Any, context: Sequence[int], device: torch.device) -> None:

@@ -84,11 +84,8 @@ class ByLength(Protocol):
         """Tokens of the longest row that this training example puts into a batch."""
 
 
-class Divisible(Protocol):
+class Divisible(AnyBatch, Protocol):
     """A batch that can be cut into its examples."""
-
-    @property
-    def tokens(self) -> int: ...
 
     @property
     def examples(self) -> int: ...
@@ -134,3 +131,15 @@ class Indices:
 
     indices: tuple[int, ...]
     tokens: int = 0
+
+
+class ByIndices:
+    """A problem without text, whose batches are Indices."""
+
+    differentiable = True
+
+    def batch(self, indices: Sequence[int]) -> Indices:
+        return Indices(tuple(indices))
+
+    def weight(self, batch: Indices) -> int:
+        return len(batch.indices)

@@ -9,21 +9,19 @@ import torch
 from torch import Tensor
 
 from zobench.errors import UserError
-from zobench.tasks.function import check_point
-from zobench.tasks.problem import Answer, Indices, Loaded
+from zobench.tasks.function import OfAPoint
+from zobench.tasks.problem import Indices
 from zobench.tasks.spectrum import Curvature
 
 
-class Quadratic:
-    """A quadratic over the tensors of a point; a Task and its own Problem.
+class Quadratic(OfAPoint):
+    """A quadratic over the tensors of a point.
 
     shapes, start, data_seed: of the point. spectrum: makes the curvatures from shapes, condition
     (largest over smallest, the largest being 1) and data_seed. noise: standard deviation, per
     coordinate, of an example's gradient around the true one; dev and test are f without noise.
     examples: training examples that differ in their noise.
     """
-
-    differentiable = True
 
     def __init__(
         self,
@@ -46,26 +44,15 @@ class Quadratic:
         self.noise, self.data_seed, self._shapes = noise, data_seed, list(map(tuple, shapes))
         self.sizes = {"train": examples, "dev": 1, "test": 1}
 
-    def prepare(self, loaded: Loaded, device: torch.device) -> "Quadratic":
-        del device
-        check_point(loaded)
-        return self
-
-    def batch(self, indices: Sequence[int]) -> Indices:
-        return Indices(tuple(indices))
-
-    def weight(self, batch: Indices) -> int:
-        return len(batch.indices)
-
     def loss(self, model: Any, batch: Indices) -> Tensor:
-        value = self._exact(model)
+        value = self.value(model)
         if not self.noise:
             return value
         for shift, x in zip(self._shifts(batch.indices), model.tensors, strict=True):
             value = value + (x * torch.from_numpy(shift).to(x)).sum()
         return value
 
-    def _exact(self, model: Any) -> Tensor:
+    def value(self, model: Any) -> Tensor:
         pairs = zip(self.curvatures, model.tensors, strict=True)
         terms = [0.5 * (x * curvature(x)).sum() for curvature, x in pairs]
         return torch.stack(terms).sum()
@@ -75,10 +62,3 @@ class Quadratic:
         sources = [np.random.default_rng([self.data_seed, 2, index]) for index in indices]
         draws = [[r.standard_normal(s) for r in sources] for s in self._shapes]
         return [self.noise * np.mean(draw, axis=0) for draw in draws]
-
-    @torch.no_grad()
-    def evaluate(
-        self, model: Any, split: str, batch_size: int, answers: list[Answer] | None = None
-    ) -> dict[str, float]:
-        del split, batch_size, answers
-        return {"loss": float(self._exact(model))}

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -65,12 +65,8 @@ def _read_only(model: Any, places: Places) -> Iterator[list[bool]]:
         cut.append(True)
         return (places.of(inputs[0]).unsqueeze(0), *inputs[1:])
 
-    handle = head.register_forward_pre_hook(select) if head is not None else None
-    try:
+    with nullcontext() if head is None else head.register_forward_pre_hook(select):
         yield cut
-    finally:
-        if handle is not None:
-            handle.remove()
 
 
 def log_p_at(model: Any, places: Places, logits_of: Callable[[], Tensor]) -> Tensor:
@@ -169,13 +165,15 @@ def _class_logits(model: Any, batch: Batch) -> Tensor:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
 
     decodes = model.config.model_type in DECODERS
-    head, seen = class_head(model) if decodes else None, []
-    handle = head.register_forward_hook(lambda *call: seen.append(call[2])) if head else None
-    try:
+    head = class_head(model) if decodes else None
+    seen: list[Tensor] = []
+
+    def note(module: Any, inputs: Any, output: Tensor) -> None:
+        del module, inputs
+        seen.append(output)
+
+    with nullcontext() if head is None else head.register_forward_hook(note):
         logits = forward(model, batch)
-    finally:
-        if handle is not None:
-            handle.remove()
     if not seen or seen[-1].dim() != logits.dim() + 1:
         return logits
     width = batch.input_ids.shape[1]

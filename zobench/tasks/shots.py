@@ -32,11 +32,8 @@ def shot_files(place: Path, shots: str) -> dict[str, Path]:
 
 def _test(place: Path, folder: Path) -> Path:
     beside = sorted(p for p in place.iterdir() if p.is_dir() and p.name != "original")
-    for other in (folder, *beside):
-        path = files.in_folder(other, _TEST)
-        if path is not None:
-            return path
-    path = files.in_folder(place / "original", _ORIGINAL)
+    found = (files.in_folder(other, _TEST) for other in (folder, *beside))
+    path = next(filter(None, found), None) or files.in_folder(place / "original", _ORIGINAL)
     if path is None:
         raise UserError(
             f"task.data_dir={place}: no test file in {folder.name} or a folder beside it;"

@@ -17,16 +17,18 @@ class Source(Protocol):
         """
 
 
-def files_of(source: Any, data_dir: str | None) -> Sequence[Path]:
-    """The files that `rows` would read now; none of a source that does not say.
+class FromSource:
+    """A task whose rows come from a source, which may say what it reads."""
 
-    Raises UserError, as `rows` does, where they are not there.
-    """
-    find = getattr(source, "input_files", None)
-    return () if find is None else find(data_dir)
+    source: Any
+    data_dir: str | None
 
+    def input_files(self) -> Sequence[Path]:
+        """The files that the source would read now; UserError where they are not there."""
+        find = getattr(self.source, "input_files", None)
+        return () if find is None else find(self.data_dir)
 
-def digests_of(source: Any) -> Mapping[str, str]:
-    """By split, a hash of the rows that the source has got from elsewhere than files."""
-    known: Mapping[str, str] = getattr(source, "row_digests", {})
-    return known
+    def row_digests(self) -> Mapping[str, str]:
+        """By split, a hash of the rows that the source has got from elsewhere than files."""
+        known: Mapping[str, str] = getattr(self.source, "row_digests", {})
+        return known

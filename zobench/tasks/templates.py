@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 import jinja2.meta
@@ -14,6 +14,8 @@ from zobench.tasks.example import Row
 from zobench.tasks.language import HELPERS, environment, helpers
 from zobench.tasks.shown import brief, listed, quoted
 from zobench.tasks.written import written
+
+T = TypeVar("T")
 
 _ESCAPE = re.compile(r"\\[nrt]")
 _CONSTANTS = ("none", "true", "false", "None", "True", "False")
@@ -45,8 +47,7 @@ class Template:
         def text(values: Mapping[str, Any]) -> str:
             return _whole(self._render(values))
 
-        made: str = _applied(text, row, self.key, self._names, more)
-        return made
+        return _applied(text, row, self.key, self._names, more)
 
 
 class Expression:
@@ -67,8 +68,7 @@ class Expression:
             several = not isinstance(value, WORDS) and _is_list(value)
             return tuple(_whole(str(written(item))) for item in (value if several else [value]))
 
-        texts: tuple[str, ...] = self._applied(found, row, {})
-        return texts
+        return self._applied(found, row, {})
 
     def items(self, row: Row) -> list[Any]:
         """The items of a list; UserError names a row without one."""
@@ -78,8 +78,7 @@ class Expression:
                 raise UserError(f"{brief(self.text)} is {called(value)}, expected a list")
             return list(value)
 
-        items: list[Any] = self._applied(found, row, {})
-        return items
+        return self._applied(found, row, {})
 
     def holds(self, row: Row, **more: Any) -> bool:
         """Whether it does; UserError for a row where it is neither true nor false."""
@@ -89,11 +88,10 @@ class Expression:
                 raise UserError(f"{brief(self.text)} is {called(value)}, expected true or false")
             return bool(value)
 
-        value: bool = self._applied(found, row, more)
-        return value
+        return self._applied(found, row, more)
 
-    def _applied(self, read: Callable[[Any], Any], row: Row, more: Mapping[str, Any]) -> Any:
-        def value(values: Mapping[str, Any]) -> Any:
+    def _applied(self, read: Callable[[Any], T], row: Row, more: Mapping[str, Any]) -> T:
+        def value(values: Mapping[str, Any]) -> T:
             found = self._value(values)
             if isinstance(found, jinja2.Undefined):
                 str(found)  # raises: it knows what is missing
@@ -166,12 +164,12 @@ def _by_name(name: str) -> str:
 
 
 def _applied(
-    function: Callable[..., Any],
+    function: Callable[[Mapping[str, Any]], T],
     row: Row,
     key: str,
     names: Iterable[str],
     more: Mapping[str, Any],
-) -> Any:
+) -> T:
     if word := next((name for name in names if name in _CONSTANTS and name in row.values), None):
         raise UserError(
             f"{row.where}: {key}: {word} is a word of templates, not the column{_by_name(word)}"

@@ -51,20 +51,11 @@ def bounded(*widths: Any) -> None:
         raise jinja2.TemplateRuntimeError(f"a width of {large[0]:.0e} is more than {MOST:,}")
 
 
-class _WrittenValues(Mapping[str, Any]):
+class _WrittenValues(dict[str, Any]):
     """The values of a mapping, each of which is a text, a number or a date where it is read."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-
     def __getitem__(self, key: str) -> Any:
-        return written(self._values[key])
-
-    def __iter__(self) -> Any:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
+        return written(super().__getitem__(key))
 
 
 def percent(text: str, values: Any) -> str:

@@ -5,23 +5,20 @@ from typing import Any, Protocol
 
 from zobench.run.folder import RunFolder
 
+Plain = Mapping[str, Any]  # settings, meta.json and result.json
+Row = Mapping[str, float | None]  # a line of metrics.jsonl
+
 
 class Logger(Protocol):
     """Receives a run's beginning, metric rows and end from the runner."""
 
-    def begin(
-        self,
-        folder: RunFolder,
-        settings: Mapping[str, Any],
-        meta: Mapping[str, Any],
-        rows: Sequence[Mapping[str, float | None]],
-    ) -> None:
+    def begin(self, folder: RunFolder, settings: Plain, meta: Plain, rows: Sequence[Row]) -> None:
         """The run starts or resumes; `rows` are the metrics of earlier attempts."""
 
-    def log(self, row: Mapping[str, float | None]) -> None:
+    def log(self, row: Row) -> None:
         """One line of metrics.jsonl."""
 
-    def end(self, result: Mapping[str, Any]) -> None:
+    def end(self, result: Plain) -> None:
         """The run ends with this result."""
 
     def abort(self) -> None:
@@ -36,15 +33,15 @@ class DeferredLogger:
 
     def __init__(self, logger: Logger) -> None:
         self.logger = logger
-        self._rows: list[Mapping[str, float | None]] = []
+        self._rows: list[Row] = []
 
     def begin(self, *run: Any) -> None:
         self._begun = run
 
-    def log(self, row: Mapping[str, float | None]) -> None:
+    def log(self, row: Row) -> None:
         self._rows.append(row)
 
-    def end(self, result: Mapping[str, Any]) -> None:
+    def end(self, result: Plain) -> None:
         self.logger.begin(*self._begun)
         try:
             for row in self._rows:

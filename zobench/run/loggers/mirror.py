@@ -4,11 +4,13 @@ import csv
 import gzip
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder
+from zobench.run.loggers.base import Plain, Row
 from zobench.run.loggers.wandb_config import id_of, names_of, wandb_config
 
 _AXES = ("step", "cost/forwards", "cost/tokens", "time/train_s")
@@ -16,6 +18,7 @@ _INIT_SECONDS, _FINISH_SECONDS = 60.0, 300.0  # time limits for the server's ans
 _EXTREMES = {"dev/loss": "min", "dev/accuracy": "max", "memory/peak_gib": "max"}
 
 
+@dataclass(kw_only=True)
 class Mirror:
     """Mirrors a run into W&B under the id in its folder; a relaunch continues it without repeats.
 
@@ -26,42 +29,28 @@ class Mirror:
     test example's answer.
     """
 
-    def __init__(
-        self,
-        *,
-        project: str,
-        entity: str | None,
-        mode: str,
-        tags: Sequence[str],
-        predictions: bool = False,
-    ) -> None:
-        self.project, self.entity, self.tags = project, entity, list(tags)
-        self.mode: Any = mode
-        self.predictions = predictions
+    project: str
+    entity: str | None
+    mode: Any
+    tags: Sequence[str]
+    predictions: bool
 
-    def begin(
-        self,
-        folder: RunFolder,
-        settings: Mapping[str, Any],
-        meta: Mapping[str, Any],
-        rows: Sequence[Mapping[str, float | None]],
-    ) -> None:
+    def begin(self, folder: RunFolder, settings: Plain, meta: Plain, rows: Sequence[Row]) -> None:
         import wandb
 
         # Files of an earlier attempt may be incomplete; `rows` are sent again unless the server
         # has them.
         fence_of(folder.path).remove(folder.path / "wandb")
 
-        self._folder, names = folder, names_of(meta)
+        self._folder = folder
+        names: Any = names_of(meta)  # arguments of wandb.init
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
             mode=self.mode,
             id=id_of(folder, meta),
-            name=names["name"],
-            group=names["group"],
-            job_type=names["job_type"],
-            tags=self.tags,
+            **names,
+            tags=list(self.tags),
             config=wandb_config(settings, meta),
             dir=str(folder.path),
             resume="allow",
@@ -82,13 +71,13 @@ class Mirror:
         for row in rows:
             self.log(row)
 
-    def log(self, row: Mapping[str, float | None]) -> None:
+    def log(self, row: Row) -> None:
         if self._to_skip > 0:
             self._to_skip -= 1
             return
         self._run.log({k: math.nan if v is None else v for k, v in row.items()})
 
-    def end(self, result: Mapping[str, Any]) -> None:
+    def end(self, result: Plain) -> None:
         if self.predictions and self._folder.predictions.is_file():
             self._run.log({"predictions": _table(self._folder.predictions)})
         for part, values in result.items():

@@ -3,12 +3,12 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zobench.environment import reason_of, refused
 from zobench.run.folder import RunFolder
-from zobench.run.loggers.base import Logger
+from zobench.run.loggers.base import Logger, Plain, Row
 from zobench.run.loggers.mirror import Mirror
 from zobench.run.loggers.none import NoLogger
 from zobench.run.loggers.wandb_config import check_place, tags_of
@@ -45,15 +45,9 @@ class WandbLogger:
         self._options["predictions"] = predictions
         self._mirror: Logger = NoLogger()
         self._now = "offline"
-        self._rows: list[Mapping[str, float | None]] = []
+        self._rows: list[Row] = []
 
-    def begin(
-        self,
-        folder: RunFolder,
-        settings: Mapping[str, Any],
-        meta: Mapping[str, Any],
-        rows: Sequence[Mapping[str, float | None]],
-    ) -> None:
+    def begin(self, folder: RunFolder, settings: Plain, meta: Plain, rows: Sequence[Row]) -> None:
         self._about, self._rows = (folder, settings, meta), list(rows)
         self._options["tags"], left_out = tags_of(meta["choices"], self.tags)
         for message in left_out:
@@ -66,11 +60,11 @@ class WandbLogger:
         except Exception as error:
             self._fall_back(mode, error)
 
-    def log(self, row: Mapping[str, float | None]) -> None:
+    def log(self, row: Row) -> None:
         self._rows.append(row)
         self._try(lambda mirror: mirror.log(row))
 
-    def end(self, result: Mapping[str, Any]) -> None:
+    def end(self, result: Plain) -> None:
         if self._try(lambda mirror: mirror.end(result)):
             self._try(lambda mirror: mirror.end(result))  # its replacement
 

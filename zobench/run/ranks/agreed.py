@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class WeightsDiffer(UserError):
         self.agreed = agreed
 
 
+@dataclass(eq=False)
 class Agreed:
     """Replaces a run's Stop and, for a budget in seconds, its Meter.
 
@@ -39,22 +41,18 @@ class Agreed:
     are compared at evaluations, before checkpoints and every `ranks.check_every` steps.
     """
 
-    def __init__(
-        self,
-        group: Group,
-        stop: Stop,
-        meter: Meter,
-        trained: Sequence[tuple[str, Tensor]],
-        check_every: int | None,
-        seed: int,
-    ) -> None:
-        self.group, self._stop, self._meter = group, stop, meter
-        self._weights = [tensor for _, tensor in trained]
-        self._every, self._seed = check_every, seed
-        self._name: str | None = None
-        self._seconds = 0.0
-        self._compared = 0
-        stop.hold()
+    group: Group
+    stop: Stop
+    meter: Meter
+    trained: Sequence[tuple[str, Tensor]]
+    check_every: int | None
+    seed: int
+    _name: str | None = field(default=None, init=False)
+    _seconds: float = field(default=0.0, init=False)
+    _compared: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.stop.hold()
 
     @property
     def requested(self) -> bool:
@@ -76,16 +74,16 @@ class Agreed:
 
         Raises WeightsDiffer on all ranks if the weights are compared and differ.
         """
-        microseconds = round(1e6 * self._meter.seconds("train"))
-        rows = self.group.words([_number(self._stop.name), microseconds, due])
+        microseconds = round(1e6 * self.meter.seconds("train"))
+        rows = self.group.words([_number(self.stop.name), microseconds, due])
         self._note_signals([number for number, *_ in rows])
         self._seconds = rows[0][1] / 1e6
         due = any(is_due for *_, is_due in rows)
-        regularly = self._every is not None and step % self._every == 0
+        regularly = self.check_every is not None and step % self.check_every == 0
         if regularly or due or compare:
             self._compare(step)
         if not self.group.first:
-            seed_dropout(self._seed, step, self.group.rank)
+            seed_dropout(self.seed, step, self.group.rank)
         return due
 
     def map_over_ranks(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -94,7 +92,7 @@ class Agreed:
         size = self.group.size
         for start in range(0, len(inputs), size):
             own = inputs[start + self.group.rank : start + self.group.rank + 1]
-            answer = (_number(self._stop.name), [function(item) for item in own])
+            answer = (_number(self.stop.name), [function(item) for item in own])
             answers = self.group.all(answer)
             self._note_signals([number for number, _ in answers])
             self._raise_if_stopped()
@@ -104,7 +102,8 @@ class Agreed:
     def _compare(self, step: int) -> None:
         if step == self._compared > 0:
             return
-        hashes = [value for (value,) in self.group.words([fingerprint(self._weights) - _SIGN])]
+        own = fingerprint(tensor for _, tensor in self.trained)
+        hashes = [value for (value,) in self.group.words([own - _SIGN])]
         odd = [rank for rank, value in enumerate(hashes) if value != hashes[0]]
         if odd:
             raise WeightsDiffer(

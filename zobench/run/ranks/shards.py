@@ -38,27 +38,22 @@ class Shard:
         return self.whole.tokens
 
 
-def shared(
-    problem: Problem, agreed: Agreed, model: Any, optimizer: torch.optim.Optimizer
-) -> "SharedProblem":
-    """The problem, shared by all ranks, as the optimizer needs it."""
-    first_order = not isinstance(optimizer, ZOOptimizer | ZeroShot)
-    return SharedProblem(problem, agreed, model, first_order=first_order)
-
-
 class SharedProblem:
     """A Problem whose batches and evaluations are split over the ranks.
 
     A problem without examples (a function of a point) is evaluated by each rank alone.
-    first_order: training needs gradients, which are averaged over the ranks; otherwise a gradient
-    is a diagnosis, which every rank computes on the whole batch.
+    Gradients are averaged over the ranks if the optimizer needs them; otherwise a gradient is a
+    diagnosis, which every rank computes on the whole batch.
     """
 
-    def __init__(self, problem: Problem, agreed: Agreed, model: Any, *, first_order: bool) -> None:
+    def __init__(
+        self, problem: Problem, agreed: Agreed, model: Any, optimizer: torch.optim.Optimizer
+    ) -> None:
         self.problem, self.agreed = problem, agreed
         self.sizes: Mapping[str, int] = problem.sizes
         self._by_example = problem if isinstance(problem, ByExample) else None
         self._trained = None
+        first_order = not isinstance(optimizer, ZOOptimizer | ZeroShot)
         if first_order and self._by_example is not None:
             self._trained = parallel(_Loss(model, self._shared), agreed.group)
 
