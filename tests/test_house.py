@@ -124,7 +124,6 @@ def test_the_global_random_state_has_one_reader() -> None:
     allowed = {
         "run/base_model.py",
         "models/pretrain.py",
-        "bench/memory.py",
         "seeded.py",
     }
     for path in FILES:

@@ -1,4 +1,4 @@
-"""PublishedNumbers numbers: the rows of `published.csv` that correspond to a run of ours."""
+"""Published numbers: the rows of `published.csv` that correspond to a run of ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

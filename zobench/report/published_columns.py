@@ -1,4 +1,4 @@
-"""PublishedNumbers numbers next to ours, their source, and the difference: two columns per cell."""
+"""Published numbers next to ours, their source, and the difference: two columns per cell."""
 
 import math
 import re
