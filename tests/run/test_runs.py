@@ -160,7 +160,7 @@ def test_dev_selects_and_test_only_reports(
         return {"loss": next(losses, 99.0), "accuracy": 0.5}
 
     monkeypatch.setattr(ChoiceProblem, "evaluate", scripted)
-    result = run(prepare("optimizer.lr=1e-3"))
+    result = run(prepare("optimizer.lr=1e-3", "budget.steps=12"))
     assert (result["best_step"], result["dev"]["loss"]) == (4, 0.2)
     assert result["final"]["loss"] == 0.7
     tested = seen[-1]
