@@ -33,19 +33,21 @@ def option_of(path: Path) -> str:
     return f"{path.parent.name}={path.stem}"
 
 
+NEEDS = {
+    "model=hf": ["model.path=x"],
+    "model=point": ["task=quadratic"],
+    "model=linear": ["task=a9a"],
+    "task=custom": ["task.prompt=x", "task.choices=[a,b]", "task.labels=[0,1]"],
+    "task=custom_answer": ["task.prompt=x", "task.answers=y", "task.target=z"],
+    "estimator=recursive": ["optimizer=acc_zom"],  # for its rule's beta
+}
+
+
 @pytest.mark.parametrize("path", FILES, ids=option_of)
 def test_every_option_composes_and_binds(compose: Compose, path: Path) -> None:
     """Its keys and types are those of the code that it configures."""
-    needs = {
-        "model=hf": ["model.path=x"],
-        "model=point": ["task=quadratic"],
-        "model=linear": ["task=a9a"],
-        "task=custom": ["task.prompt=x", "task.choices=[a,b]", "task.labels=[0,1]"],
-        "task=custom_answer": ["task.prompt=x", "task.answers=y", "task.target=z"],
-        "estimator=recursive": ["optimizer=acc_zom"],  # for its rule's beta
-    }
     option = option_of(path)
-    settings = compose(option, *needs.get(option, ()))
+    settings = compose(option, *NEEDS.get(option, ()))
     check(settings)
     RunSettings.of(settings)
 
@@ -58,14 +60,11 @@ PARTS = [
 
 @pytest.fixture(scope="module")
 def parts(compose: Compose) -> dict[str, tuple[str, Any]]:
-    """The settings of every part, by option, as a row with momentum has them."""
-    row = "optimizer=mezo_momentum"
+    """The group and the settings of every part, by option."""
+    groups = {option_of(path): path.parent.name for path in PARTS}
     return {
-        option_of(path): (
-            path.parent.name,
-            compose(row, option_of(path))["optimizer"][path.parent.name],
-        )
-        for path in PARTS
+        option: (group, compose(option, *NEEDS.get(option, ()))["optimizer"][group])
+        for option, group in groups.items()
     }
 
 

@@ -28,8 +28,6 @@ ROWS = [
     "mezo",
     "conmezo",
     "ldsd_sgd",
-    "ldsd_adamm",
-    "ldsd_jaguar",
     "loren",
     "curvzo",
     "mezo_svrg",
