@@ -17,23 +17,16 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.hydra_files import read_once
 from tests.paper_tables import commands
+from tests.test_conf import NEEDS
+from zobench.hydra_app import values_in
 from zobench.paths import conf_dir
 from zobench.schema import register, resolved
 from zobench.settings import identity
 from zobench.why import leaves
 
-NEEDS = {
-    "model=hf": ["model.path=x"],
-    "model=point": ["task=quadratic"],
-    "model=linear": ["task=a9a"],
-    "task=custom": ["task.prompt=x", "task.choices=[a,b]", "task.labels=[0,1]"],
-    "task=custom_answer": ["task.prompt=x", "task.answers=y", "task.target=z"],
-    "estimator=recursive": ["optimizer=acc_zom"],
-}
 GROUPS = (
     *("model", "tuning", "task", "optimizer", "rule", "sampler", "estimator", "arithmetic"),
     *("logger", "data", "protocol", "scale"),
@@ -70,12 +63,7 @@ def jobs(*words: str) -> list[tuple[str, ...]]:
     """Of the grid of an overlay: the first run, the last, and one for each option."""
     config = hydra.compose("config", [*words], return_hydra_config=True)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    choices = []
-    for override in OverridesParser.create().parse_overrides(params):
-        key = override.get_key_element()
-        swept = override.is_sweep_override()
-        values = list(override.sweep_string_iterator()) if swept else [override.value()]
-        choices.append([f"{key}={value}" for value in values])
+    choices = [[f"{key}={value}" for value in own] for key, own in values_in(params).items()]
     first, last = [tuple(choice[place] for choice in choices) for place in (0, -1)]
     found = [first, last]
     for place, choice in enumerate(choices):

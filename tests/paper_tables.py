@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from zobench.cells import rows
+from zobench.hydra_app import values_in
 from zobench.paths import conf_dir
 
 # tables of memory and time have no data, hence no shots, seeds or fixtures
@@ -51,7 +52,6 @@ class Grid:
     def of(cls, *overrides: str) -> "Grid":
         """What `zobench OVERRIDES` would sweep over."""
         import hydra
-        from hydra.core.override_parser.overrides_parser import OverridesParser
 
         from zobench.schema import register
 
@@ -60,16 +60,8 @@ class Grid:
             config = hydra.compose("config", [*overrides], return_hydra_config=True)
         assert str(config.hydra.mode) == "RunMode.MULTIRUN", overrides
         params = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
-        choices = []
-        for override in OverridesParser.create().parse_overrides(params):
-            key = override.get_key_element()
-            values = (
-                list(override.sweep_string_iterator())
-                if override.is_sweep_override()
-                else [override.get_value_element_as_str()]
-            )
-            choices.append(tuple(f"{key}={value}" for value in values))
-        return cls(tuple(choices))
+        swept = values_in(params).items()
+        return cls(tuple(tuple(f"{key}={value}" for value in own) for key, own in swept))
 
     def __len__(self) -> int:
         return math.prod(map(len, self.choices))

@@ -38,7 +38,7 @@ class Train:
     checkpointing: bool | None = None  # recompute activations, by back-propagation only
     select: str | None = None  # last: test the last weights; null: those with the lowest dev loss
     nonfinite: str | None = None  # skip: leave out steps whose loss is not finite; stop, null: end
-    diverged_above: float | None = None  # end at a training loss so many times the first line's
+    diverged_above: float | None = None  # end above this multiple of the first logged loss
     patience: int | None = None  # end after this many evaluations without a lower loss on dev
     log_every: int = 20  # steps per line of metrics.jsonl
     eval_every: int = 200  # steps between evaluations of dev

@@ -81,9 +81,12 @@ def test_a_loaded_model_computes_so_where_the_cpu_has_no_instructions(
     assert torch.equal(logits(False, torch.float32)[0], logits(True, torch.float32)[0])
 
 
-def test_float32_needs_none() -> None:
-    """It is what the others are computed in."""
+def test_float32_needs_none_and_16_bits_need_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds of torch without oneDNN have not even the operators that tell."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
     assert has_instructions(torch.float32)
+    assert not any(has_instructions(dtype) for dtype in HALF)
 
 
 def test_a_forward_that_accelerate_has_replaced_stays() -> None:

@@ -55,10 +55,14 @@ def _widened(value: Any) -> Any:
 
 def has_instructions(dtype: torch.dtype) -> bool:
     """Whether this CPU multiplies matrices of that type as fast as float32's."""
-    ours = torch.ops.mkldnn
+    if dtype not in (torch.bfloat16, torch.float16):
+        return True
+    if not torch.backends.mkldnn.is_available():  # as in builds for macOS
+        return False
+    onednn = torch.ops.mkldnn
     if dtype == torch.bfloat16:
-        return bool(ours._is_mkldnn_bf16_supported())
-    return dtype != torch.float16 or bool(ours._is_mkldnn_fp16_supported())
+        return bool(onednn._is_mkldnn_bf16_supported())
+    return bool(onednn._is_mkldnn_fp16_supported())
 
 
 def multiply_in_float32(model: Any) -> None:

@@ -92,7 +92,7 @@ class RunFolder:
         return self.typed_settings(meta.get(HALVED, 0))
 
     def typed_settings(self, halved: int = 0) -> RunSettings:
-        """The typed settings, with batches halved so many times; UserError if damaged."""
+        """The typed settings; UserError if damaged. halved: how often batches are halved."""
         settings = self.settings()
         try:
             json.dumps(settings, default=str)  # fails if a YAML alias makes them recursive

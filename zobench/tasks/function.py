@@ -1,5 +1,6 @@
 """Minimising a function of a point: no data, dev and test are the function itself."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -10,14 +11,14 @@ from zobench.errors import UserError
 from zobench.tasks.problem import Answer, ByIndices, Indices, Loaded
 
 
-class OfAPoint(ByIndices):
+class OfAPoint(ByIndices, ABC):
     """A function of the tensors of a point; a Task and its own Problem."""
 
     sizes: dict[str, int]
 
+    @abstractmethod
     def value(self, model: Any) -> Tensor:
         """The function at the point."""
-        raise NotImplementedError
 
     def prepare(self, loaded: Loaded, device: torch.device) -> Self:
         """The task itself; raises UserError for a model that is not a point."""

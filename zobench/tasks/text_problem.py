@@ -1,5 +1,6 @@
 """A task of texts prepared for one model: what choices and generated answers have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ from zobench.tasks.problem import Answer
 
 
 @dataclass(frozen=True)
-class TextProblem:
+class TextProblem(ABC):
     """Encoded examples per split, and how to make a batch of some of them; a Problem.
 
     loss_examples: candidates that the loss needs, of all splits; eval_examples: what is answered,
@@ -93,11 +94,11 @@ class TextProblem:
     def _batch(self, examples: Sequence[Encoded]) -> Batch:
         return self.encoder.batch(examples, self.device)
 
+    @abstractmethod
     def _answered(
         self, model: Any, at_once: int, examples: Sequence[Any]
     ) -> tuple[float | None, list[Answer]]:
         """The sum of a batch's losses, if it follows from its answers, and the answers."""
-        raise NotImplementedError
 
     def _loss_of_split(
         self, model: Any, split: str, batch_size: int, map_fn: MapFn, score: float
