@@ -1,6 +1,7 @@
 """16-bit products on a CPU without instructions for them: right to the last rounding."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from torch.nn import functional
 from zobench.models import language_model
 from zobench.models.half_precision import ProductsInFloat32, has_instructions, multiply_in_float32
 from zobench.models.language_model import load
+from zobench.tuning.lora import lora
+from zobench.tuning.prefix import prefix
+from zobench.tuning.prompt import prompt
 
 HALF = [torch.bfloat16, torch.float16]
 PRODUCTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
@@ -87,6 +91,21 @@ def test_float32_needs_none_and_16_bits_need_onednn(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.ops, "mkldnn", None)
     assert has_instructions(torch.float32)
     assert not any(has_instructions(dtype) for dtype in HALF)
+
+
+@pytest.mark.parametrize("tune", [lora, prefix, prompt])
+def test_a_model_that_computes_so_is_read_and_generates_as_others(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, tune: Any
+) -> None:
+    """Transformers and peft look up the names of the arguments of `forward`."""
+    monkeypatch.setattr(language_model, "has_instructions", lambda _: False)
+    model = load(path=str(tiny_folder), dtype="float16").model
+    assert inspect.signature(model.forward) == inspect.signature(type(model).forward.__get__(model))
+    tuned = tune(model, seed=0)
+    ids = torch.arange(4, 9)[None]
+    settings = {"max_new_tokens": 2, "min_new_tokens": 2, "do_sample": False}
+    written = tuned.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+    assert written.shape == (1, 7)
 
 
 def test_a_forward_that_accelerate_has_replaced_stays() -> None:

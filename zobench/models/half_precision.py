@@ -5,6 +5,7 @@ Converted to float32, multiplied and rounded once, the result is what such instr
 sums are in float32, too, but for their order.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any
@@ -70,10 +71,13 @@ def multiply_in_float32(model: Any) -> None:
 
     Not of one that accelerate spreads over devices, which replaces `forward` itself.
     """
-    if "forward" not in vars(model):
-        model.forward = MethodType(_in_float32, model)  # of a copy in the model's copy
+    if "forward" in vars(model):
+        return
+    of_class = type(model).forward
 
+    @functools.wraps(of_class)  # transformers and peft read the names of its arguments
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with ProductsInFloat32():
+            return of_class(self, *args, **kwargs)
 
-def _in_float32(model: Any, *args: Any, **kwargs: Any) -> Any:
-    with ProductsInFloat32():
-        return type(model).forward(model, *args, **kwargs)
+    model.forward = MethodType(forward, model)  # of a copy in the model's copy
