@@ -50,6 +50,29 @@ def test_a_product_is_that_of_float32_rounded_once(name: str, dtype: torch.dtype
     torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-3)
 
 
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_with_weights_follow_one_another(name: str, mode: Any) -> None:
+    """Their memory is shared: also of two weights in one product, of smaller and larger ones."""
+    source = torch.Generator().manual_seed(0)
+    products = ProductsInFloat32()
+    for rows, inner, columns in [(3, 5, 4), (7, 64, 9), (64, 64, 64), (2, 3, 1)]:
+        shapes = [(rows, inner), (inner, columns), (columns,)]
+        made = [torch.randn(s, generator=source).to(HALF[0]) for s in shapes]
+        a, b, bias = map(torch.nn.Parameter, made)
+        expected = PRODUCTS[name](*(x.detach().float() for x in made)).to(HALF[0])
+        with products, mode():
+            found = PRODUCTS[name](a, b, bias)
+            assert torch.equal(found, expected)
+            assert torch.equal(PRODUCTS[name](made[0], b, bias), expected)
+            PRODUCTS[name](a + 1, b, bias)
+        if found.requires_grad:
+            found.float().sum().backward()  # by the weights as they were
+            ones = torch.ones_like(expected).float()
+            assert a.grad is not None
+            assert torch.equal(a.grad, (ones @ b.detach().float().T).to(HALF[0]))
+
+
 @pytest.mark.parametrize("dtype", HALF)
 def test_a_loaded_model_computes_so_where_the_cpu_has_no_instructions(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype

@@ -6,6 +6,7 @@ sums are in float32, too, but for their order.
 """
 
 import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any
@@ -27,7 +28,15 @@ _PRODUCTS = {
 
 
 class ProductsInFloat32(TorchFunctionMode):
-    """Within it, products of 16-bit matrices on the CPU are computed in float32 and rounded."""
+    """Within it, products of 16-bit matrices on the CPU are computed in float32 and rounded.
+
+    Without a graph the weight of a product is widened into memory that the next one takes over: new
+    memory of that size would come from the system each time, page by page.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory = _Memory()
 
     def __torch_function__(
         self,
@@ -40,9 +49,29 @@ class ProductsInFloat32(TorchFunctionMode):
         named = kwargs or {}
         if function not in _PRODUCTS or not _half_on_cpu(args[0]):
             return function(*args, **named)
-        wide = (_widened(value) for value in args)
-        product = function(*wide, **{key: _widened(value) for key, value in named.items()})
+        weight = None if torch.is_grad_enabled() else _largest_parameter([*args, *named.values()])
+
+        def widened(value: Any) -> Any:
+            if value is weight and weight is not None:
+                return self._memory.widened(weight)
+            return value.float() if _half_on_cpu(value) else value
+
+        wide = [widened(value) for value in args]
+        product = function(*wide, **{key: widened(value) for key, value in named.items()})
         return product.to(args[0].dtype)
+
+
+class _Memory(threading.local):
+    """Room for one tensor in float32, in each thread."""
+
+    def __init__(self) -> None:
+        self.room = torch.empty(0)
+
+    def widened(self, weight: Tensor) -> Tensor:
+        if self.room.numel() < weight.numel():
+            with torch.inference_mode(False):
+                self.room = torch.empty(weight.numel())
+        return self.room[: weight.numel()].view(weight.shape).copy_(weight)
 
 
 def _half_on_cpu(value: Any) -> bool:
@@ -50,8 +79,9 @@ def _half_on_cpu(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype in half and value.device.type == "cpu"
 
 
-def _widened(value: Any) -> Any:
-    return value.float() if _half_on_cpu(value) else value
+def _largest_parameter(values: Sequence[Any]) -> Tensor | None:
+    own = [v for v in values if isinstance(v, torch.nn.Parameter) and _half_on_cpu(v)]
+    return max(own, key=Tensor.numel, default=None)
 
 
 def has_instructions(dtype: torch.dtype) -> bool:
@@ -73,11 +103,11 @@ def multiply_in_float32(model: Any) -> None:
     """
     if "forward" in vars(model):
         return
-    of_class = type(model).forward
+    of_class, products = type(model).forward, ProductsInFloat32()
 
     @functools.wraps(of_class)  # transformers and peft read the names of its arguments
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with ProductsInFloat32():
+        with products:
             return of_class(self, *args, **kwargs)
 
     model.forward = MethodType(forward, model)  # of a copy in the model's copy
