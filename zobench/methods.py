@@ -19,7 +19,6 @@ from zobench.errors import UserError
 from zobench.paths import conf_dir
 from zobench.schema import composed
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.samplers.base import Steady
 from zobench.zo.space import Slot
 
 _BEGIN, _END = "<!-- zobench methods: begin -->", "<!-- zobench methods: end -->"
@@ -104,7 +103,7 @@ def measure(row: str) -> Measured:
     small = layers(4, 16, 16)
     optimizer = optimizer_of(row, small)
     slots = optimizer.engine.slots
-    optimizer.engine.sampler.steady = Steady.NEVER  # else a plan moves all slots, uncounted
+    optimizer.engine.plan.by_slot = True  # tables move all slots at once, uncounted
     touched = [0]
     for slot in slots:
         slot.edit = _counting(slot, slot.edit, touched)  # type: ignore[method-assign]

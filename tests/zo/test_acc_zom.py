@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.recursive import Recursive
 from zobench.zo.estimators.two_sided import TwoSided
@@ -73,7 +74,7 @@ def z_of(optimizer: ZOOptimizer, step: int, query: int = 0) -> State:
     """The step's direction, dense."""
     out = {}
     for slot in optimizer.engine.slots:
-        z = Gaussian().direction(slot, Key(0, step, query)).draw(0, slot.numel, CPU)
+        z = Drawn.normal(Key(0, step, query), slot.id).draw(0, slot.numel, CPU)
         out[slot.name] = z.double().view(slot.parameter.shape)
     return out
 

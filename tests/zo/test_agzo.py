@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zobench.models.language_model import load
-from zobench.zo.directions import Dense, Direction
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.three_point import ThreePoint
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.low_rank import LowRank
+from zobench.zo.moves import Direction
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.activation_basis import ActivationBasis
@@ -147,7 +148,7 @@ def test_directions_lie_in_the_main_subspace_of_the_inputs(
         z = direction.draw(0, slot.numel, CPU).view(slot.parameter.shape)
         rows = z.T if isinstance(net, Conv1D) else z
         torch.testing.assert_close(rows @ a @ a.T, rows, rtol=0, atol=1e-12)
-        noise = Dense.normal((0, 0, query), slot.id).draw(0, OUTPUTS * rank, CPU).double()
+        noise = Drawn.normal((0, 0, query), slot.id).draw(0, OUTPUTS * rank, CPU).double()
         core = noise.view(rank, OUTPUTS).T if isinstance(net, Conv1D) else noise.view(-1, rank)
         torch.testing.assert_close(rows @ a, core, rtol=0, atol=1e-12)
 
@@ -159,7 +160,7 @@ def test_every_iteration_multiplies_by_the_inputs_once_more(iterations: int) -> 
     optimizer = optimizer_of(net, 2, iterations=iterations)
     optimizer.step(square(net, x))
     slot = slots_of(optimizer)["weight"]
-    start = Dense.normal((0, 0, 0), slot.id, number=15).draw(0, 2 * INPUTS, CPU).double()
+    start = Drawn.normal((0, 0, 0), slot.id, number=15).draw(0, 2 * INPUTS, CPU).double()
     h = x.reshape(-1, INPUTS)
     q = torch.linalg.qr(torch.linalg.matrix_power(h.T @ h, iterations) @ start.view(INPUTS, 2))[0]
     a = slot.buffers["activation_basis"]
@@ -193,7 +194,7 @@ def test_full_rank_is_isotropic(layer: Callable[[], nn.Module], rank: int) -> No
     assert a.shape == (INPUTS, INPUTS)
     torch.testing.assert_close(a @ a.T, torch.eye(INPUTS, dtype=a.dtype), rtol=0, atol=1e-12)
     z = direction_of(optimizer, slot).draw(0, slot.numel, CPU)
-    core = Dense.normal((0, 0, 0), slot.id).draw(0, slot.numel, CPU).double()
+    core = Drawn.normal((0, 0, 0), slot.id).draw(0, slot.numel, CPU).double()
     assert float(z.square().sum()) == pytest.approx(float(core.square().sum()), rel=1e-12)
 
 
@@ -212,7 +213,7 @@ def test_embeddings_and_tied_heads_and_unreached_layers_are_gaussian(first: bool
             if name == "layer.weight":
                 assert isinstance(z, LowRank)
             else:
-                assert z == Dense.normal((0, optimizer.steps - 1, 0), slot.id)
+                assert z == Drawn.normal((0, optimizer.steps - 1, 0), slot.id)
                 assert not slot.buffers
 
 
@@ -294,7 +295,7 @@ def test_it_works_on_the_shipped_model() -> None:
     for name, slot in slots_of(optimizer).items():
         z = direction_of(optimizer, slot)
         if name not in seen:
-            assert z == Dense.normal((0, 0, 0), slot.id)
+            assert z == Drawn.normal((0, 0, 0), slot.id)
             continue
         assert isinstance(z, LowRank)
         drawn, h = z.draw(0, slot.numel, CPU).view(slot.parameter.shape), seen[name].double()

@@ -16,7 +16,6 @@ from zobench.models.loaded import LoadedModel
 from zobench.schema import composed
 from zobench.zo import batched_points
 from zobench.zo.batched_points import stacked
-from zobench.zo.displacement import InPlace
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.best_of_k import BestOfK
@@ -32,7 +31,7 @@ from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key, Request
 from zobench.zo.ledger import Record
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.planner import Planner
+from zobench.zo.plan import Plan
 from zobench.zo.rounding import NEAREST
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.sgd import SGD
@@ -134,8 +133,7 @@ def test_a_copy_is_where_the_walk_goes_from_clean_weights(dtype: torch.dtype) ->
         net.load_state_dict(clean.state_dict())
         for slot in engine.slots:
             slot.rounding = NEAREST
-        displacement = InPlace(engine.slots, engine.sampler, Planner(engine.slots, engine.sampler))
-        with displacement.evaluating(Request(point)):
+        with Plan(engine.slots, engine.sampler).evaluating(Request(point)):
             pass  # the weights stay there
         for slot, stack in zip(engine.slots, copies, strict=True):
             assert stack is not None and torch.equal(stack[number], slot.parameter)

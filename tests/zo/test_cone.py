@@ -1,9 +1,10 @@
 """ConMeZO's direction law: the paper's formulas, the saving form, the limit theta = pi/2."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.passes import fused
-from zobench.zo.passes.move import Move
+from zobench.zo.passes.tables import Tables
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.samplers.cone import Cone
@@ -231,15 +232,16 @@ def test_a_step_draws_the_noise_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = optimizer_of(parameters, Cone(steps=10))
     optimizer.step(partial(bowl, parameters))
     draws = 0
-    real = fused.run_numba
+    real = fused.run
 
-    def counted(moves: Sequence[Move]) -> None:
+    def counted(tables: Tables) -> None:
         nonlocal draws
-        recipes = [term.direction.recipe for move in moves for term in move.terms]
-        draws += sum(recipe is not None and recipe.stream is not None for recipe in recipes)
-        real(moves)
+        terms, scales = tables.terms, ("first", "second")
+        used = np.logical_or(*(terms[scale] != 0.0 for scale in scales))
+        draws += int((used & (terms["law"] >= 0)).sum())
+        real(tables)
 
-    monkeypatch.setattr(fused, "run_numba", counted)
+    monkeypatch.setattr(fused, "run", counted)
     optimizer.step(partial(bowl, parameters))
     assert draws == 2 * len(parameters)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.two_sided import TwoSided
@@ -246,7 +247,7 @@ def test_vectors_have_their_own_rule_and_rate(make: Callable[..., Rule]) -> None
         before = slot.flat.clone()
         optimizer.step(partial(loss_of, optimizer))
         assert optimizer.record is not None and not slot.buffers
-        z = Gaussian().direction(slot, Key(0, 0, 0)).draw(0, 5, CPU).double()
+        z = Drawn.normal(Key(0, 0, 0), slot.id).draw(0, 5, CPU).double()
         close(slot.flat - before, -factor * LR * optimizer.record.coefficients[0] * z)
         ends.append(slot.flat)
     assert not torch.equal(*ends)

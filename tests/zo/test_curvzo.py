@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
@@ -181,7 +182,7 @@ def test_a_step_applies_the_estimate_that_was_analysed() -> None:
         assert optimizer.record is not None
         delta = 0.0
         for b, slot in enumerate(slots):
-            z = Gaussian().direction(slot, Key(0, step, 0)).draw(0, slot.numel, CPU).double()
+            z = Drawn.normal(Key(0, step, 0), slot.id).draw(0, slot.numel, CPU).double()
             delta += float(z @ GRADIENT.split(SIZES)[b]) * sampler.drawn[b]
             move = -0.1 * optimizer.record.coefficients[0] * z / sampler.pi[b] * sampler.drawn[b]
             torch.testing.assert_close(slot.flat - before[b], move, rtol=1e-6, atol=1e-9)
@@ -213,7 +214,7 @@ def test_the_scores_follow_the_stated_recursion(variant: str, per_element: bool)
     energy, pi = {}, sampler.pi
     for b, slot in enumerate(optimizer.engine.slots):
         if sampler.drawn[b]:
-            z = Gaussian().direction(slot, Key(0, 0, 0)).draw(0, slot.numel, CPU).double()
+            z = Drawn.normal(Key(0, 0, 0), slot.id).draw(0, slot.numel, CPU).double()
             energy[b] = float(z @ z)
     for b in range(len(SIZES)):
         expected = 0.01

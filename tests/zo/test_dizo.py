@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.estimators.greedy import Greedy
@@ -105,7 +106,7 @@ def z_of(optimizer: ZOOptimizer) -> State:
     """The first step's Gaussian direction, dense."""
     out = {}
     for slot in optimizer.engine.slots:
-        z = Gaussian().direction(slot, Key(0, 0, 0)).draw(0, slot.numel, CPU)
+        z = Drawn.normal(Key(0, 0, 0), slot.id).draw(0, slot.numel, CPU)
         out[slot.name] = z.double().view(slot.parameter.shape)
     return out
 

@@ -19,7 +19,7 @@ from zobench.methods import rows
 from zobench.models.language_model import load
 from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.batched_points import stacked
-from zobench.zo.displacement import InPlace
+from zobench.zo.directions import Drawn
 from zobench.zo.drift_meter import DriftMeter
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.two_sided import TwoSided
@@ -27,7 +27,7 @@ from zobench.zo.feedback import Key
 from zobench.zo.ledger import Record
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.passes import fused
-from zobench.zo.planner import Planner
+from zobench.zo.plan import Plan
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import ReplayClass
 from zobench.zo.samplers.gaussian import Gaussian
@@ -160,7 +160,7 @@ def cosine(dtype: torch.dtype, arithmetic: Arithmetic | None) -> float:
         losses = iter((size * EPS, -size * EPS))
         optimizer.step(lambda: next(losses))  # noqa: B023
         assert optimizer.record is not None
-        z = Gaussian().direction(slot, Key(0, step, 0)).draw(0, 64 * 64, slot.flat.device)
+        z = Drawn.normal(Key(0, step, 0), slot.id).draw(0, 64 * 64, slot.flat.device)
         intended -= 1e-6 * optimizer.record.coefficients[0] * z.double()
     return float(torch.cosine_similarity(whole(slot).double() - start, intended, dim=0))
 
@@ -190,7 +190,7 @@ def test_two_bytes_a_parameter_and_no_copy(row: str, dtype: torch.dtype) -> None
             return loss_of(net)
 
         optimizer.step(loss, loss)
-        assert isinstance(optimizer.engine.displacement, InPlace)
+        assert optimizer.engine.displacement is optimizer.engine.plan
         buffers = (b for slot in optimizer.engine.slots for b in slot.buffers.values())
         held.append(sum(b.nbytes for b in buffers))
     assert held[0] - held[1] == 2 * sum(slot.numel for slot in optimizer.engine.slots)
@@ -245,8 +245,7 @@ def by(way: str) -> Iterator[None]:
     """Passes planned for all slots, planned slot by slot, or carried out in torch."""
     with pytest.MonkeyPatch.context() as patch:
         if way != "together":
-            patch.setattr(Planner, "displace", lambda *_: False)
-            patch.setattr(Planner, "update", lambda *_: False)
+            patch.setattr(Plan, "by_slot", True)
         if way == "torch":
             patch.setattr(fused, "able", lambda _: False)
         yield

@@ -10,12 +10,14 @@ from torch.autograd import forward_ad
 from torch.nn.functional import cross_entropy
 
 from zobench.models.language_model import load
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
+from zobench.zo.moves import Term
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes.move import Term, apply_moves
+from zobench.zo.passes.apply import apply_moves
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.samplers.block_cycle import BlockCycle
@@ -170,7 +172,7 @@ def test_weights_keep_their_bits_while_it_evaluates(dtype: torch.dtype) -> None:
     steps = optimizer_of(twin)
     assert optimizer.record is not None
     for slot in steps.engine.slots:
-        z = Gaussian().direction(slot, Key(0, 0, 0))
+        z = Drawn.normal((0, 0, 0), slot.id)
         apply_moves([slot.move([Term(z, 0.0, -LR * optimizer.record.coefficients[0])])])
     for p, q in zip(net.parameters(), twin.parameters(), strict=True):
         assert torch.equal(p.detach(), q.detach())

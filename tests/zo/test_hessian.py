@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.three_point import ThreePoint
 from zobench.zo.estimators.two_sided import TwoSided
@@ -65,8 +66,7 @@ def optimizer_of(
 def noise_of(slots: list[Slot], step: int) -> State:
     """The step's u, shaped as the weights."""
     return {
-        s.name: Gaussian()
-        .direction(s, Key(0, step, 0))
+        s.name: Drawn.normal(Key(0, step, 0), s.id)
         .draw(0, s.numel, CPU)
         .double()
         .view(s.parameter.shape)

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zobench.zo.directions import Direction
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.best_of_k import BestOfK
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
+from zobench.zo.moves import Direction
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sign_momentum import SignMomentum
 from zobench.zo.samplers.gaussian import Gaussian
@@ -129,7 +130,7 @@ def test_the_step_is_the_published_one() -> None:
         touched |= drawn(sampler)
         for slot in optimizer.engine.slots:
             n = [
-                Gaussian().direction(slot, Key(0, step, k)).draw(0, slot.numel, CPU).double()
+                Drawn.normal(Key(0, step, k), slot.id).draw(0, slot.numel, CPU).double()
                 for k in range(4)
             ]
             if slot.name in drawn(sampler):

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.zo.directions import z_of
 from zobench.zo import noise
+from zobench.zo.directions import Drawn
 from zobench.zo.engine import Engine
 from zobench.zo.estimators.best_of_k import BestOfK
 from zobench.zo.feedback import GRAD, POLICY, Key, Step
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.adamm import AdaMM
 from zobench.zo.rules.sgd import SGD
-from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.learned_mean import LearnedMean
 
 CPU = torch.device("cpu")
@@ -146,7 +147,7 @@ def alignment(d: int, draws: int, kappa: float, angle: float) -> tuple[float, fl
     mu = torch.zeros(d)
     mu[:2] = 2.0 * kappa * torch.tensor([math.cos(angle), math.sin(angle)])
     slot.buffer("learned_mean").copy_(mu.repeat(draws))
-    v = sampler.direction(slot, Key(0, 0, 0)).draw(0, slot.numel, CPU).view(draws, d).double()
+    v = z_of(sampler, slot, Key(0, 0, 0)).draw(0, slot.numel, CPU).view(draws, d).double()
     cosines = v[:, 0].square() / v.square().sum(1)
     return float(cosines.mean()), float(cosines.std()) / draws**0.5
 
@@ -211,7 +212,7 @@ def test_a_step_of_every_control_is_the_stated_one(choice: str) -> None:
         points, optimizer, start, mu = step_of(choice, seed)
         record, [slot] = optimizer.record, optimizer.engine.slots
         assert record is not None
-        noises = [Gaussian().direction(slot, Key(seed, 0, k)).draw(0, 32, CPU) for k in range(5)]
+        noises = [Drawn.normal(Key(seed, 0, k), slot.id).draw(0, 32, CPU) for k in range(5)]
         v = [mu + 1.5 * n for n in noises]
         losses = record.losses[:5]
         ranked = sorted(range(5), key=losses.__getitem__)
@@ -258,7 +259,7 @@ def test_every_candidate_is_left_again() -> None:
         optimizer.step(loss)
         assert len(points) == 6
         for k, point in enumerate(points[:5]):
-            v = mu + Gaussian().direction(slot, Key(0, step, k)).draw(0, slot.numel, CPU)
+            v = mu + Drawn.normal(Key(0, step, k), slot.id).draw(0, slot.numel, CPU)
             torch.testing.assert_close(point, before + 1e-3 * v, rtol=0, atol=1e-6)
     largest = clean.abs() + 5e-3
     unit = torch.nextafter(largest, torch.tensor(math.inf)) - largest
@@ -292,7 +293,7 @@ def test_without_learning_the_directions_are_mezos() -> None:
     [slot] = engine.slots
     assert not slot.buffer("learned_mean").any()
     key = Key(0, 3, 2)
-    gaussian = Gaussian().direction(slot, key).draw(0, 300, CPU)
+    gaussian = Drawn.normal(key, slot.id).draw(0, 300, CPU)
     direction = engine.sampler.direction(slot, key)
     assert direction is not None
     assert torch.equal(direction.draw(0, 300, CPU), gaussian)
@@ -305,7 +306,7 @@ def test_sigma_scales_the_noise_around_the_mean() -> None:
     optimizer = ldsd(parameter, 0, 0.0)
     [slot] = optimizer.engine.slots
     slot.buffer("learned_mean").fill_(0.5)
-    v = sampler.direction(slot, Key(0, 0, 0)).draw(10, 200, CPU)
+    v = z_of(sampler, slot, Key(0, 0, 0)).draw(10, 200, CPU)
     n = noise.draw(noise.Law.NORMAL16, noise.Stream(noise.mix(0, 0, 0), slot.id), 10, 200, CPU)
     torch.testing.assert_close(v, 0.5 + 2.0 * n)
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.zo.directions import z_of
 from zobench.zo import noise
-from zobench.zo.directions import Dense
 from zobench.zo.estimators.rloo import RLOO
 from zobench.zo.feedback import GRAD, POLICY, Key, Step
 from zobench.zo.optimizer import ZOOptimizer
@@ -83,7 +83,7 @@ def test_directions_are_the_root_of_the_inverse_times_noise(form: str, root: str
         torch.testing.assert_close(covariance @ h, torch.eye(len(acting), dtype=torch.float64))
         scale = math.sqrt(RHO) if form == "tiled" else 1.0
         expected = scale * (u @ matrix.T).flatten()
-        direction = sampler.direction(slot, KEY)
+        direction = z_of(sampler, slot, KEY)
         torch.testing.assert_close(direction.draw(0, slot.numel, CPU), expected)
         torch.testing.assert_close(direction.draw(3, slot.numel - 5, CPU), expected[3:-2])
 
@@ -97,9 +97,12 @@ def test_the_covariance_is_the_inverse_of_h(
     slots = optimizer_of(sampler).engine.slots
     axis = {noise.mix(0, 0, i): i for i in range(max(slot.numel for slot in slots))}
 
-    def unit(dense: Dense, start: int, count: int, device: torch.device) -> Tensor:
+    def unit(
+        law: noise.Law, stream: noise.Stream, start: int, count: int, device: torch.device
+    ) -> Tensor:
+        del law
         out = torch.zeros(count, dtype=torch.float64, device=device)
-        if 0 <= (place := axis[dense.stream.key] - start) < count:
+        if 0 <= (place := axis[stream.key] - start) < count:
             out[place] = 1.0
         return out
 
@@ -109,14 +112,22 @@ def test_the_covariance_is_the_inverse_of_h(
         inverse = torch.linalg.inv(h).contiguous() * (RHO if form == "tiled" else 1.0)
         expected = torch.kron(torch.eye(len(u), dtype=torch.float64), inverse)
         with monkeypatch.context() as patch:
-            patch.setattr(Dense, "draw", unit)
+            patch.setattr(noise, "draw", unit)
             sampler.begin_step(0)
             z = [
-                sampler.direction(slot, Key(0, 0, i)).draw(0, slot.numel, CPU)
+                z_of(sampler, slot, Key(0, 0, i)).draw(0, slot.numel, CPU)
                 for i in range(slot.numel)
             ]
         matrix = torch.stack(z)
         torch.testing.assert_close(matrix.T @ matrix, expected, rtol=1e-12, atol=1e-12)
+
+
+def score_of(sampler: RankOneCurvature, slot: Slot, key: Key) -> Tensor:
+    """grad_a log p of a direction (`tiled`: times sqrt(rho))."""
+    [vectors] = sampler._vectors
+    place, (outer, energy) = vectors.places[slot.id], sampler.score_sums(slot, {key: 1.0})
+    inner = vectors.inner[place] + vectors.energy[place] * energy
+    return vectors.score[place] * (outer - inner * slot.buffers["curvature"])
 
 
 def log_density(a: Tensor, z: Tensor) -> Tensor:
@@ -143,7 +154,7 @@ def test_the_score_is_the_gradient_of_the_log_density(form: str, root: str) -> N
         numeric = torch.stack([log_density(a + 1e-20j * e, z).imag / 1e-20 for e in units])
         if form == "tiled":
             numeric *= math.sqrt(RHO)
-        score = sampler.score(slot, {KEY: 1.0})
+        score = score_of(sampler, slot, KEY)
         assert score.dtype == torch.float64
         assert float((score - numeric).norm()) < 1e-12 * float(numeric.norm())
 
@@ -264,7 +275,7 @@ def test_the_vector_moves_by_all_scores_under_the_law_that_was_evaluated(form: s
     for mine, theirs in zip(optimizer.engine.slots, copy.engine.slots, strict=True):
         expected = theirs.buffers["curvature"].double()
         for k, c in enumerate(optimizer.record.coefficients):
-            expected = expected - 50.0 * 1e-6 * (c * 1e-3) * twin.score(theirs, {Key(0, 0, k): 1.0})
+            expected = expected - 50.0 * 1e-6 * (c * 1e-3) * score_of(twin, theirs, Key(0, 0, k))
         torch.testing.assert_close(mine.buffers["curvature"].double(), expected)
 
 
@@ -282,7 +293,7 @@ def test_controls() -> None:
     for slot in optimizer.engine.slots:
         stream = noise.Stream(noise.mix(*KEY), slot.id)
         u = noise.draw(noise.Law.NORMAL16, stream, 0, slot.numel, CPU)
-        assert torch.equal(plain.direction(slot, KEY).draw(0, slot.numel, CPU), u)
+        assert torch.equal(z_of(plain, slot, KEY).draw(0, slot.numel, CPU), u)
         assert list(slot.buffers) == ["curvature"]
     widths = [slot.buffers["curvature"].numel() for slot in optimizer.engine.slots]
     assert widths == [7, 11, 6]
@@ -406,7 +417,7 @@ def test_the_score_taken_in_the_update_is_the_score(
         return [slot.buffers["curvature"] for slot in optimizer.engine.slots]
 
     one, two = trained(1), trained(2)
-    monkeypatch.setattr(RankOneCurvature, "with_row_sums", Sampler.with_row_sums)
+    monkeypatch.setattr(RankOneCurvature, "sums", Sampler.sums)
     apart = trained(2)
     for a, b, c in zip(one, two, apart, strict=True):
         assert torch.equal(a, b)

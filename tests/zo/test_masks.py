@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.masked import pack, unpack
@@ -205,7 +206,7 @@ def test_the_random_mask_is_independent_of_z(make: Callable[[], RandomMask]) -> 
     optimizer = optimizer_of(parameters, make())
     [slot] = optimizer.engine.slots
     z = drawn(optimizer, 0)["w"]
-    u = Gaussian().direction(slot, Key(0, 0, 0)).draw(0, n, CPU)
+    u = Drawn.normal(Key(0, 0, 0), slot.id).draw(0, n, CPU)
     kept = z[z != 0].double()
     assert torch.equal(z[z != 0], u[z != 0])
     assert abs(float(kept.mean())) < 5 / len(kept) ** 0.5

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zobench.zo.directions import Dense, Multiple
+from zobench.zo.directions import Drawn, stored
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
@@ -30,15 +30,15 @@ def plain(matrix: Tensor, iterations: int = 5) -> Tensor:
 class HalfRows(Sampler):
     """The Gaussian direction on every other row, the even ones in even steps; zero elsewhere."""
 
-    def direction(self, slot: Slot, key: Key) -> Multiple:
+    def direction(self, slot: Slot, key: Key) -> Drawn:
         z = (
-            Dense.normal(key, slot.id)
+            Drawn.normal(key, slot.id)
             .draw(0, slot.numel, CPU)
             .double()
             .view(len(slot.flat) // 5, 5)
         )
         z[(key.step + 1) % 2 :: 2] = 0.0
-        return Multiple(z.view(-1), 1.0)
+        return stored(z.view(-1))
 
 
 def optimizer_of(sampler: Sampler, rule: NewtonSchulz, *shape: int) -> ZOOptimizer:

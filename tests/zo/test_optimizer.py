@@ -17,7 +17,7 @@ from zobench.build import build
 from zobench.methods import rows
 from zobench.models.language_model import load
 from zobench.schema import composed
-from zobench.zo.directions import Direction
+from zobench.zo.directions import Drawn
 from zobench.zo.engine import Diverged, Engine
 from zobench.zo.estimators.best_of_k import BestOfK
 from zobench.zo.estimators.forward_gradient import ForwardGradient
@@ -27,8 +27,9 @@ from zobench.zo.estimators.svrg import SVRG
 from zobench.zo.estimators.three_point import ThreePoint
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import GRAD, MOVE, PLAIN, Feedback, Key
+from zobench.zo.moves import Direction, Term
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes.move import Term, apply_moves
+from zobench.zo.passes.apply import apply_moves
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.base import Rule
 from zobench.zo.rules.momentum import Momentum
@@ -416,8 +417,8 @@ class Spy(Gaussian):
         super().begin_step(step)
         self.seen: dict[tuple[str, Key], list[Tensor]] = {}
 
-    def direction(self, slot: Slot, key: Key) -> "Recorded":  # type: ignore[override]
-        return Recorded(super().direction(slot, key), self.seen.setdefault((slot.name, key), []))
+    def direction(self, slot: Slot, key: Key) -> "Recorded":
+        return Recorded(Drawn.normal(key, slot.id), self.seen.setdefault((slot.name, key), []))
 
 
 class Recorded(Direction):
@@ -659,7 +660,7 @@ def test_adam_and_momentum_equal_torchs_on_the_same_estimate() -> None:
             optimizer.step(partial(loss_of, net))
             assert optimizer.record is not None
             for slot in optimizer.engine.slots:
-                z = Gaussian().direction(slot, Key(0, step, 0))
+                z = Drawn.normal((0, step, 0), slot.id)
                 drawn = z.draw(0, slot.numel, torch.device("cpu"))
                 grad = drawn.view(slot.parameter.shape) * optimizer.record.coefficients[0]
                 trained[slot.name].grad = grad

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.probing import Probing
 from zobench.zo.estimators.two_sided import TwoSided
@@ -50,7 +51,7 @@ def loss_of(optimizer: ZOOptimizer) -> float:
 
 
 def gaussian(slot: Slot, key: Key) -> Tensor:
-    return Gaussian().direction(slot, key).draw(0, slot.numel, CPU).double()
+    return Drawn.normal(key, slot.id).draw(0, slot.numel, CPU).double()
 
 
 def probed(optimizer: ZOOptimizer, slot: Slot) -> Tensor:
@@ -96,7 +97,7 @@ def test_the_share_along_the_spectrum_is_the_target(delta: float) -> None:
         core = u.T @ z @ v
         torch.testing.assert_close(u @ core @ v.T, z)
         products.append(float((s.diag() * core).sum() / s.norm()))
-        noise = Gaussian().direction(slot, key).draw(0, 9, CPU).double().view(3, 3)
+        noise = Drawn.normal(key, slot.id).draw(0, 9, CPU).double().view(3, 3)
         rest = core - noise
         along = (s @ rest.diagonal()) / s.square().sum()
         torch.testing.assert_close(rest, along * s.diag())

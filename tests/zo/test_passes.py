@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from zobench.zo import noise
-from zobench.zo.directions import Around, Dense, Direction, Multiple
+from zobench.zo.directions import Drawn, stored
+from zobench.zo.moves import Direction, Move, Recipe, StateUpdate, Term
 from zobench.zo.noise import Law, Stream
-from zobench.zo.passes import drawing, fused, move
-from zobench.zo.passes.move import Move, StateUpdate, Term
+from zobench.zo.passes import apply, drawing, fused
 from zobench.zo.rounding import NEAREST, Mode, Rounding
 from zobench.zo.rules.adam import Moments
 from zobench.zo.rules.momentum import HeavyBall
-from zobench.zo.samplers.rank_one_curvature import Shaped
 
 HALVES = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float32, *HALVES)
@@ -31,16 +30,16 @@ def numbers(count: int, seed: int = 0, scale: float = 0.03) -> Tensor:
 
 def shaped(row: int = COLS) -> Direction:
     a = numbers(row, 5)
-    return Shaped(Dense(Stream(8, 1), Law.NORMAL16), a, 0.7 * a, 1.5, None)
+    return Drawn(Recipe(row=(a, 0.7 * a), row_scale=1.5), Stream(8, 1))
 
 
 DIRECTIONS: dict[str, Callable[[int], Direction]] = {
-    "normal16": lambda _: Dense(Stream(3, 1), Law.NORMAL16, 2.0),
-    "rademacher": lambda _: Dense(Stream(4, 1), Law.RADEMACHER),
-    "normal": lambda _: Dense(Stream(5, 1), Law.NORMAL),
-    "stored": lambda n: Multiple(numbers(n, 1), 0.3),
-    "stored in 16 bits": lambda n: Multiple(numbers(n, 1).bfloat16(), 0.3),
-    "around a mean": lambda n: Around(numbers(n, 2), Dense(Stream(6, 1), Law.NORMAL16, 0.5)),
+    "normal16": lambda _: Drawn(Recipe(Law.NORMAL16, 2.0), Stream(3, 1)),
+    "rademacher": lambda _: Drawn(Recipe(Law.RADEMACHER), Stream(4, 1)),
+    "normal": lambda _: Drawn(Recipe(Law.NORMAL), Stream(5, 1)),
+    "stored": lambda n: stored(numbers(n, 1), 0.3),
+    "stored in 16 bits": lambda n: stored(numbers(n, 1).bfloat16(), 0.3),
+    "around a mean": lambda n: Drawn(Recipe(vector=numbers(n, 2), sigma=0.5), Stream(6, 1)),
     "rows": lambda _: shaped(),
 }
 
@@ -50,7 +49,7 @@ def both(make: Callable[[], Move]) -> tuple[Tensor, Tensor]:
     one, other = make(), make()
     assert fused.able(one)
     fused.run_numba([one])
-    move._alone(other)
+    apply._alone(other)
     return (one.out if one.out is not None else one.target), (
         other.out if other.out is not None else other.target
     )
@@ -96,7 +95,7 @@ def test_one_pass_over_many_tensors_is_a_pass_over_each() -> None:
                 Move(numbers(n * COLS).to(dtype), COLS, [Term(make(n * COLS), 1e-3, 1e-4)])
                 for n, dtype, make in itertools.product((1, 70, 300), DTYPES, DIRECTIONS.values())
             ]
-            move.apply_moves(moves)
+            apply.apply_moves(moves)
         finally:
             torch.set_num_threads(usual)
         ends.append([one.target for one in moves])
@@ -119,12 +118,13 @@ def test_rules_with_state_are_the_same_fused(dtype: torch.dtype) -> None:
 
     for state_update in (heavy, adam):
         ends = []
-        for way in (lambda m: fused.run_numba([m]), move._alone):
+        for way in (lambda m: fused.run_numba([m]), apply._alone):
             weights = numbers(count).to(dtype)
             state = [torch.zeros(count), torch.zeros(count)]
             for step in range(3):
                 terms = [
-                    Term(Dense(Stream(step, q), Law.NORMAL16), 1e-3, 0.1 + q) for q in range(2)
+                    Term(Drawn(Recipe(Law.NORMAL16), Stream(step, q)), 1e-3, 0.1 + q)
+                    for q in range(2)
                 ]
                 way(Move(weights, 1, terms, state_update=state_update(step, state)))
             ends.append([weights.float(), *state])
@@ -171,11 +171,11 @@ def kept(count: int, mode: Mode) -> Rounding:
 def test_roundings_are_the_same_fused(dtype: torch.dtype, mode: Mode) -> None:
     """Weights and remainders after some small moves have the same bits in torch and fused."""
     ends = []
-    for way in (lambda m: fused.run_numba([m]), move._alone):
+    for way in (lambda m: fused.run_numba([m]), apply._alone):
         weights = numbers(5000).to(dtype)
         rounding = kept(5000, mode)
         for step in range(5):
-            terms = [Term(Dense(Stream(step, 1), Law.NORMAL16), 0.0, 1e-6)]
+            terms = [Term(Drawn(Recipe(Law.NORMAL16), Stream(step, 1)), 0.0, 1e-6)]
             way(Move(weights, 1, terms, rounding=rounding))
         left = rounding.remainder
         ends.append((weights.view(torch.int16), weights if left is None else left))
@@ -189,7 +189,7 @@ def test_a_remainder_loses_nothing(dtype: torch.dtype) -> None:
     exact, rounding = weights.float(), kept(4000, Mode.REMAINDER)
     start = weights.double()
     for step in range(1000):
-        terms = [Term(Dense(Stream(step, 1), Law.NORMAL16), 0.0, 1e-8)]
+        terms = [Term(Drawn(Recipe(Law.NORMAL16), Stream(step, 1)), 0.0, 1e-8)]
         fused.run_numba([Move(weights, 1, terms, rounding=rounding)])
         fused.run_numba([Move(exact, 1, terms)])
     here = rounding.widen(weights, slice(0, 4000)).double() - start
@@ -205,18 +205,18 @@ def test_stochastic_rounding_is_right_on_average(dtype: torch.dtype) -> None:
     """The mean of many roundings is the number, and each is one of its two neighbours."""
     value = torch.tensor([0.0300123, -1.00007, 3.1e-6, 1.9990234375])
     many = value.repeat_interleave(40_000)
-    stored = torch.empty(len(many), dtype=dtype)
+    rounded = torch.empty(len(many), dtype=dtype)
     for chance in (0, 1):
-        stored.copy_(many)
-        gap = many - stored.float()
+        rounded.copy_(many)
+        gap = many - rounded.float()
         rounding = kept(len(many), Mode.STOCHASTIC)
-        terms = [Term(Multiple(gap, 1.0), 1.0)]
-        fused.run_numba([Move(stored, 1, terms, rounding=rounding)])
-        means = stored.double().view(4, -1).mean(1)
-        spread = stored.double().view(4, -1).std(1)
+        terms = [Term(stored(gap, 1.0), 1.0)]
+        fused.run_numba([Move(rounded, 1, terms, rounding=rounding)])
+        means = rounded.double().view(4, -1).mean(1)
+        spread = rounded.double().view(4, -1).std(1)
         error = (means - value.double()).abs()
         assert (error <= 4 * spread / 200 + 2.0**-16 * spread + 1e-12).all(), chance
-        assert all(len(part.unique()) <= 2 for part in stored.view(4, -1))
+        assert all(len(part.unique()) <= 2 for part in rounded.view(4, -1))
 
 
 def test_rows_asked_for_are_all_that_is_drawn() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.conservative import Conservative
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
@@ -68,7 +69,7 @@ class Bench:
 
     def direction(self, key: Key) -> Tensor:
         slots = self.optimizer.engine.slots
-        parts = [Gaussian().direction(slot, key).draw(0, slot.numel, CPU) for slot in slots]
+        parts = [Drawn.normal(key, slot.id).draw(0, slot.numel, CPU) for slot in slots]
         return torch.cat(parts).double()
 
 

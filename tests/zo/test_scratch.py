@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zobench.models.language_model import load
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.directions import Drawn
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.projected import Projected
 from zobench.zo.estimators.two_sided import TwoSided
@@ -84,7 +85,7 @@ def moved(model: nn.Module, scale: float) -> nn.Module:
     twin = copy.deepcopy(model).float()
     slots = optimizer_of(twin).engine.slots
     for slot in slots:
-        z = Gaussian().direction(slot, KEY).draw(0, slot.numel, slot.flat.device)
+        z = Drawn.normal(KEY, slot.id).draw(0, slot.numel, slot.flat.device)
         slot.flat.add_(z * scale)
         half = next(model.parameters()).dtype
         slot.flat.copy_(slot.flat.to(half).float() if slot.parameter.dim() > 1 else slot.flat)
@@ -169,7 +170,7 @@ def test_a_vector_near_one_moves(dtype: torch.dtype) -> None:
         out = norm(torch.ones(2, 256, dtype=dtype))
     assert out.dtype is dtype
     slot = next(s for s in optimizer.engine.slots if s.name == "weight")
-    z = Gaussian().direction(slot, KEY).draw(0, 256, slot.flat.device)
+    z = Drawn.normal(KEY, slot.id).draw(0, 256, slot.flat.device)
     assert torch.equal(seen[0], 1.0 + EPS * z)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.low_rank import LowRank
@@ -55,7 +56,7 @@ def drawn(sampler: Sampler, slot: Slot, key: Key) -> Tensor:
 
 def coordinates(key: Key, slot: Slot, *shape: int) -> Tensor:
     """The plain Gaussian of the key, which is every keyed law's coordinates."""
-    return Gaussian().direction(slot, key).draw(0, math.prod(shape), CPU).double().view(shape)
+    return Drawn.normal(key, slot.id).draw(0, math.prod(shape), CPU).double().view(shape)
 
 
 @pytest.mark.parametrize("name", [*KEYED, *FIXED])

@@ -23,10 +23,10 @@ from zobench.paths import PACKAGE_DIR
 from zobench.run.meter import Meter
 from zobench.run.steps import step_of
 from zobench.schema import composed
-from zobench.zo.feedback import Key
+from zobench.zo.directions import Drawn
+from zobench.zo.moves import Move, Term
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes.move import Move, Term, apply_moves
-from zobench.zo.samplers.gaussian import Gaussian
+from zobench.zo.passes.apply import apply_moves
 from zobench.zo.space import Slot
 
 Row = dict[str, Any]
@@ -201,6 +201,5 @@ def _published(model: str, batch: int) -> float | None:
 def _z(slot: Slot) -> torch.Tensor:
     """The pass's own z of step 0 on the slot."""
     z = torch.zeros(slot.numel, device=slot.parameter.device)
-    direction = Gaussian().direction(slot, Key(0, 0, 0))
-    apply_moves([Move(z, 1, [Term(direction, 1.0)])])
+    apply_moves([Move(z, 1, [Term(Drawn.normal((0, 0, 0), slot.id), 1.0)])])
     return z.cpu()

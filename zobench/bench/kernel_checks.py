@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from zobench.zo import noise
-from zobench.zo.directions import Around, Dense, Direction, Multiple
+from zobench.zo.directions import Drawn, stored
+from zobench.zo.moves import Direction, Move, Recipe, StateUpdate, Term
 from zobench.zo.noise import Law, Stream, oracle
 from zobench.zo.passes import fused, gpu
-from zobench.zo.passes.move import Move, StateUpdate, Term
 from zobench.zo.rounding import NEAREST, Mode, Rounding
 from zobench.zo.rules.adam import Moments
 from zobench.zo.rules.momentum import HeavyBall
-from zobench.zo.samplers.rank_one_curvature import Shaped
 
 CPU = torch.device("cpu")
 HALVES = (torch.bfloat16, torch.float16)
@@ -72,7 +71,7 @@ def exact_bits(device: torch.device) -> None:
         for number, (dtype, mode, law, size) in enumerate(cases):
             room = numbers(size + 3, where, number).to(dtype)
             terms = [
-                Term(Dense(Stream(noise.mix(7, 0, q), number), law, 1.0 + q), 1e-3, -2e-3)
+                Term(Drawn(Recipe(law, 1.0 + q), Stream(noise.mix(7, 0, q), number)), 1e-3, -2e-3)
                 for q in range(2)
             ]
             target = room[number % 2 * 3 :][:size]
@@ -89,7 +88,7 @@ def small_updates(device: torch.device) -> None:
         for where, carry in ((CPU, fused.run_numba), (device, gpu.run_triton)):
             weights, kept = numbers(2000, where).to(dtype), rounded(mode, 2000, where)
             for step in range(4):
-                terms = [Term(Dense(Stream(step, 1), Law.NORMAL16), 0.0, 1e-6)]
+                terms = [Term(Drawn(Recipe(Law.NORMAL16), Stream(step, 1)), 0.0, 1e-6)]
                 carry([Move(weights, 1, terms, rounding=kept)])
             left = kept.remainder
             ends.append([weights.cpu(), *([] if left is None else [left.cpu()])])
@@ -118,7 +117,7 @@ def normal_law(device: torch.device) -> None:
     """`normal` is the oracle's to 1e-6."""
     stream, count = Stream(noise.mix(1, 2, 3), 4), 50_001
     z = torch.zeros(count, device=device)
-    gpu.run_triton([Move(z, 1, [Term(Dense(stream, Law.NORMAL), 1.0)])])
+    gpu.run_triton([Move(z, 1, [Term(Drawn(Recipe(Law.NORMAL), stream), 1.0)])])
     error = (z.cpu() - oracle.draw(Law.NORMAL, stream, 0, count, CPU)).abs().max()
     assert float(error) <= 1e-6, float(error)
 
@@ -128,9 +127,9 @@ def stored_vectors(device: torch.device) -> None:
 
     def make(where: torch.device) -> Iterator[Move]:
         for vector, target in itertools.product(DTYPES, DTYPES):
-            stored = numbers(1500, where, 3).to(vector)
-            around = Around(stored, Dense(Stream(6, 1), Law.NORMAL16, 0.5))
-            terms = [Term(Multiple(stored, 0.3), 1e-2, -2e-2), Term(around, 0.0, 1e-2)]
+            kept = numbers(1500, where, 3).to(vector)
+            around = Drawn(Recipe(vector=kept, sigma=0.5), Stream(6, 1))
+            terms = [Term(stored(kept, 0.3), 1e-2, -2e-2), Term(around, 0.0, 1e-2)]
             yield Move(numbers(1500, where).to(target), 1, terms)
 
     compare(make, device)
@@ -142,8 +141,8 @@ def rows(device: torch.device) -> None:
     def make(where: torch.device) -> Iterator[Move]:
         for width, height in ((300, 7), (1500, 3), (1, 5), (2048, 1)):
             a = numbers(width, where, 5)
-            z: Direction = Shaped(Dense(Stream(8, width), Law.NORMAL16), a, 0.7 * a, 1.5, None)
-            plain = Dense(Stream(9, width), Law.RADEMACHER)
+            z: Direction = Drawn(Recipe(row=(a, 0.7 * a), row_scale=1.5), Stream(8, width))
+            plain = Drawn(Recipe(Law.RADEMACHER), Stream(9, width))
             terms = [Term(z, 1e-3, -2e-3), Term(plain, 1e-3), Term(z, 5e-4)]
             yield Move(numbers(width * height, where), width, terms)
 
@@ -162,7 +161,7 @@ def rules(device: torch.device) -> None:
             weights = numbers(1100, where).to(dtype)
             states = [torch.zeros(1100, device=where) for _ in range(2)]
             for step in range(3):
-                z = [Dense(Stream(step, q), Law.NORMAL16) for q in range(2)]
+                z = [Drawn(Recipe(Law.NORMAL16), Stream(step, q)) for q in range(2)]
                 terms = [Term(one, 1e-3, 0.1 + q) for q, one in enumerate(z)]
                 carry([Move(weights, 1, terms, state_update=state_update(*states, step))])
             ends.append([x.float().cpu() for x in (weights, *states)])
@@ -180,7 +179,7 @@ def elsewhere(device: torch.device) -> None:
             kept = rounded(Mode.REMAINDER, 50 * 96, where)
             assert kept.remainder is not None
             kept.remainder.add_((torch.arange(50 * 96, device=where) % 999 - 500).short())
-            terms = [Term(Dense(Stream(2, 1), Law.NORMAL16), 1e-3)]
+            terms = [Term(Drawn(Recipe(Law.NORMAL16), Stream(2, 1)), 1e-3)]
             target = numbers(50 * 96, where).to(dtype)
             place = torch.zeros(50 * 96, dtype=out, device=where)
             picked = needed if out is torch.float32 else None
@@ -210,9 +209,9 @@ def one_launch(device: torch.device) -> None:
     def make(where: torch.device) -> Iterator[Move]:
         for number in range(400):
             size = 1 + 37 * number % 1100
-            drawn = Dense(Stream(5, number), Law.RADEMACHER)
-            stored = Multiple(numbers(size, where, number), 0.5)
-            term = Term(stored if number % 9 else drawn, 1e-3, -2e-3)
+            drawn = Drawn(Recipe(Law.RADEMACHER), Stream(5, number))
+            kept = stored(numbers(size, where, number), 0.5)
+            term = Term(kept if number % 9 else drawn, 1e-3, -2e-3)
             yield Move(numbers(size, where), 1, [term])
 
     triton_kernel.triton_pass = Counted()

@@ -58,16 +58,21 @@ def _pieces(weights: torch.nn.Parameter) -> dict[str, tuple[Callable[[], object]
         "rademacher": Rademacher(),
         "normal": Gaussian(law="normal"),
     }
-    steps = {law: free_step([("weights", weights)], sampler) for law, sampler in laws.items()}
+    steps = {
+        law: free_step(free_optimizer([("weights", weights)], sampler))
+        for law, sampler in laws.items()
+    }
     return {TORCH: (with_torch, 1)} | {law: (step, PASSES) for law, step in steps.items()}
 
 
-def free_step(
+def free_optimizer(
     named: Iterable[tuple[str, torch.nn.Parameter]], sampler: Sampler
-) -> Callable[[], object]:
-    """A two-sided step whose loss costs nothing."""
-    optimizer = ZOOptimizer(
-        named, lr=1e-9, eps=1e-3, sampler=sampler, estimator=TwoSided(), rule=SGD()
-    )
-    engine = optimizer.engine  # the two losses differ: an update of nothing might be skipped
+) -> ZOOptimizer:
+    """Plain descent on two evaluations a step."""
+    return ZOOptimizer(named, lr=1e-9, eps=1e-3, sampler=sampler, estimator=TwoSided(), rule=SGD())
+
+
+def free_step(optimizer: ZOOptimizer) -> Callable[[], object]:
+    """A step whose loss costs nothing."""
+    engine = optimizer.engine  # the losses differ: an update of nothing might be skipped
     return lambda: optimizer.step(lambda: float(engine.forwards % 2))

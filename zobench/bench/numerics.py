@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from zobench.bench.plain import PlainMeZO
 from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.two_sided import TwoSided
-from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.gaussian import Gaussian
@@ -65,7 +65,7 @@ def ours(dtype: torch.dtype, arithmetic: dict[str, str], scale: float) -> Kept:
     for step, size in enumerate(sizes(scale)):
         losses = iter((size * EPS, -size * EPS))
         optimizer.step(partial(next, losses))
-        z = Gaussian().direction(slot, Key(0, step, 0)).draw(0, SIDE * SIDE, slot.flat.device)
+        z = Drawn.normal((0, step, 0), slot.id).draw(0, SIDE * SIDE, slot.flat.device)
         intended -= LR * size * z.double()
     end = slot.rounding.widen(slot.flat, slice(0, SIDE * SIDE)).double()
     return kept(start, end, intended)

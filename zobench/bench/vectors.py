@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.seeded import seeded
+from zobench.zo.directions import Drawn
 from zobench.zo.engine import Engine
 from zobench.zo.feedback import Key, Request
 from zobench.zo.samplers.gaussian import Gaussian
@@ -125,7 +126,7 @@ def seen(kind: str, dtype: torch.dtype, *, loaded: bool, vectors: bool) -> Drift
                     losses.append(loss_of(model))
                 slopes[:, number] += sign * torch.tensor(losses).double() / (2 * EPS)
                 shift = torch.cat([slot.flat.float() for slot in small]) - before
-    z = [Gaussian().direction(s, key).draw(0, s.numel, s.flat.device) for s in small]
+    z = [Drawn.normal(key, s.id).draw(0, s.numel, s.flat.device) for s in small]
     along = torch.cosine_similarity(-shift, torch.cat(z), dim=0)
     right = torch.cosine_similarity(slopes[:1], slopes[1:], dim=1).tolist()
     return Drifts(float((shift != 0).float().mean()), float(along), *right)

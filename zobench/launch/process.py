@@ -37,6 +37,7 @@ from zobench.run.together import run_together
 from zobench.secret import Redacted
 from zobench.settings import RunSettings
 from zobench.targets import located, targets_in
+from zobench.zo.part import PartError
 
 FORKS = sys.platform == "linux"  # other systems' libraries start threads, which a fork breaks
 
@@ -259,7 +260,8 @@ def run_here(folders: Sequence[RunFolder], group: Group | None = None) -> list[O
     except Stopped as stop_signal:
         print(f"stopped by {stop_signal}; the next launch resumes the run", file=sys.stderr)
         ends = [Outcome.stopped(folder) for folder in folders]
-    except Exception as error:
+    except Exception as raised:
+        error = UserError(f"optimizer: {raised}") if isinstance(raised, PartError) else raised
         ends = [Outcome.failed(folder, error) for folder in folders]
         if isinstance(error, UserError) and not os.environ.get("ZOBENCH_TRACE"):
             print(f"error: {ends[0].reason}", file=sys.stderr)

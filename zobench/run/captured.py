@@ -18,7 +18,6 @@ from zobench.errors import UserError
 from zobench.run.notes import print_once
 from zobench.tasks.batch import Batch
 from zobench.tasks.positions import longest_text
-from zobench.zo.displacement import InPlace
 from zobench.zo.engine import Engine
 from zobench.zo.optimizer import ZOOptimizer
 
@@ -61,7 +60,7 @@ def why_not(
             return "optimizer.graph=true captures whole steps"
         if optimizer.engine.pack > 1:
             return "optimizer.pack evaluates several points at once, on copies of what is trained"
-        if not isinstance(optimizer.engine.displacement, InPlace):
+        if optimizer.engine.displacement is not optimizer.engine.plan:
             return "arithmetic=stochastic displaces each module's weights while the model computes"
     elif optimizer is not None:
         return "only losses of a zeroth-order optimizer are captured"

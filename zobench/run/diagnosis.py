@@ -4,7 +4,7 @@ Many papers claim better alignment with the gradient; this measures it. A diagno
 step as without the diagnosis: only the gradient is added.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from zobench.run.metrics_log import value_of
-from zobench.zo.directions import Direction
-from zobench.zo.feedback import GRAD, PLAIN, DrawnTerm, Key
+from zobench.zo.feedback import PLAIN, Key
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes.move import Move
-from zobench.zo.rules.base import Rule
+from zobench.zo.rules.base import BlockChange, Change, Kind, Rule, SlotChange
+from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
 
@@ -58,7 +57,7 @@ class Diagnosis:
         self.forwards += 1
         gradient = dict(zip((slot.id for slot in slots), found, strict=True))
         sampler, rule = self.optimizer.engine.sampler, self.optimizer.rule
-        watched = _Watched(rule, gradient, sampler.mean_direction)
+        watched = _Watched(rule, gradient, sampler)
         self.optimizer.rule = watched
         try:
             value = take_step()
@@ -91,11 +90,11 @@ class Diagnosis:
 
 @dataclass(eq=False)
 class _Watched(Rule):
-    """A rule that compares a slot's directions with the gradient before it moves the slot."""
+    """A rule that compares the step's directions with the gradient before anything moves."""
 
     rule: Rule
     gradient: Mapping[int, Tensor | None]
-    mean_direction: Callable[[Slot], Direction | None]
+    sampler: Sampler
     square: float = 0.0  # of the gradient
     moved: int = 0
     directions: dict[Key, list[float]] = field(default_factory=dict)  # <z, g>, |z|^2
@@ -103,17 +102,26 @@ class _Watched(Rule):
     mean: list[float] | None = None
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
+        for slot in self.sampler.slots:
+            self._compare(slot, grad)
         self.rule.begin_step(grad, step=step)
+
+    def state_bytes(self, slot: Slot) -> int:
+        return self.rule.state_bytes(slot)
 
     def past_keys(self) -> Iterable[Key]:
         return self.rule.past_keys()
 
-    def update(
-        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
-    ) -> Move | None:
-        terms = [term for term in drawn if GRAD in term.coefficients]
-        whole = self.gradient[slot.id]
-        mean = self.mean_direction(slot)
+    def change(
+        self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int
+    ) -> Change | BlockChange | SlotChange | None:
+        return self.rule.change(grad, kind, lr=lr, step=step)
+
+    def _compare(self, slot: Slot, grad: Mapping[Key, float]) -> None:
+        found = {key: self.sampler.direction(slot, key) for key in grad}
+        drawn = {key: direction for key, direction in found.items() if direction is not None}
+        whole, weight = self.gradient[slot.id], self.sampler.weight(slot)
+        mean = self.sampler.mean_direction(slot)
         for start, stop in slot.spans():
             device = slot.parameter.device
             g = torch.zeros(stop - start, dtype=torch.float64, device=device)
@@ -121,16 +129,15 @@ class _Watched(Rule):
                 g += whole.reshape(-1)[start:stop]
             self.square += float(g @ g)
             estimate = torch.zeros_like(g)
-            for term in terms:
-                z = term.direction.draw(start, stop - start, device).double()
-                _add(self.directions.setdefault(term.key, [0.0, 0.0]), z, g)
-                estimate.add_(z, alpha=term.grad)
+            for key, direction in drawn.items():
+                z = direction.draw(start, stop - start, device).double()
+                _add(self.directions.setdefault(key, [0.0, 0.0]), z, g)
+                estimate.add_(z, alpha=grad[key] * weight)
             _add(self.estimate, estimate, g)
             if mean is not None:
                 self.mean = self.mean or [0.0, 0.0]
                 _add(self.mean, mean.draw(start, stop - start, device).double(), g)
-        self.moved += slot.numel if terms else 0
-        return self.rule.update(slot, drawn, lr=lr, step=step)
+        self.moved += slot.numel if drawn else 0
 
     def findings(self, size: int) -> dict[str, float]:
         along, square = self.estimate

@@ -9,15 +9,16 @@ displaces copies, for weights without remainders.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 
 from zobench.zo import noise
-from zobench.zo.displacement import Displacement, InPlace
-from zobench.zo.planner import Planner
+from zobench.zo.feedback import Request
+from zobench.zo.plan import Plan
 from zobench.zo.rounding import Mode, Rounding
-from zobench.zo.samplers.base import Sampler
 from zobench.zo.scratch import Scratch
 from zobench.zo.space import Slot
 
@@ -27,6 +28,22 @@ _ROUNDING = 21  # stream number of the noise that rounds
 
 # The default rounding of each value of `walk`.
 _USUAL = {"auto": Mode.REMAINDER, "inplace": Mode.NEAREST, "scratch": Mode.STOCHASTIC}
+
+
+class Displacement(Protocol):
+    """Moves the weights to the points at which the loss is evaluated: a `Plan`, or `Scratch`.
+
+    hint: another reason than training for a NaN as a run's first loss, which is added to the
+    message.
+    """
+
+    hint: str
+
+    def evaluating(self, request: Request) -> AbstractContextManager[None]:
+        """A context in which the model computes with w + sum of scale * z(key)."""
+
+    def leave(self) -> None:
+        """Back to the clean weights, without an update."""
 
 
 class Arithmetic:
@@ -60,13 +77,12 @@ class Arithmetic:
             )
         self._walk = walk
 
-    def begin(self, slots: Sequence[Slot], sampler: Sampler, planner: Planner) -> Displacement:
+    def begin(self, slots: Sequence[Slot], plan: Plan) -> Displacement:
         """Choose the displacement of these slots; 16-bit ones get the buffers of their rounding.
 
         Args:
             slots: The trainable tensors.
-            sampler: Draws the directions.
-            planner: Plans the passes over all slots at once.
+            plan: Moves the weights in place.
 
         Returns:
             The displacement.
@@ -77,7 +93,7 @@ class Arithmetic:
         for slot in half if self._mode is Mode.REMAINDER else ():
             slot.rounding = Rounding(self._mode, slot.buffer(REMAINDER, torch.int16))
         self._dithered = half if self._mode is Mode.STOCHASTIC else []
-        return Scratch(slots, sampler, planner) if scratch else InPlace(slots, sampler, planner)
+        return Scratch(plan) if scratch else plan
 
     def begin_update(self, seed: int, step: int) -> None:
         """Take new noise for the rounding of this step's update.

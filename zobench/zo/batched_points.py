@@ -18,7 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from zobench.zo.feedback import Point
-from zobench.zo.passes.move import Move, Term, apply_moves
+from zobench.zo.moves import Move, Term
+from zobench.zo.passes.apply import apply_moves
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 

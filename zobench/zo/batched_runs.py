@@ -19,8 +19,9 @@ from zobench.zo.batched_points import BatchedPoints, copying
 from zobench.zo.engine import Diverged
 from zobench.zo.feedback import Request
 from zobench.zo.forward_mode import loss_and_slope
+from zobench.zo.moves import Move
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes.move import Move, apply_moves
+from zobench.zo.passes.apply import apply_moves
 from zobench.zo.samplers.base import ReplayClass
 from zobench.zo.space import slots_of
 

@@ -1,175 +1,110 @@
-"""Lazy directions: what a sampler returns for one slot; drawn again wherever it is needed."""
+"""Directions that a recipe describes: what most samplers return for one slot."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from zobench.zo import noise
+from zobench.zo.moves import Direction, Recipe
+from zobench.zo.passes import fused
 
 
-class Recipe(NamedTuple):
-    """A direction as a fused pass draws it: z = scale * (vector + sigma * noise).
+@dataclass(frozen=True)
+class Drawn(Direction):
+    """A recipe with its noise: kernels draw it from `recipe`, torch by the methods here.
 
     Attributes:
-        stream: Of the noise; None is none.
-        law: Of the noise.
-        scale: Factor of the whole.
-        vector: Stored, of the slot's size; None is 0.
-        sigma: Factor of the noise.
-        row: (a, pull), float32 vectors of a row's length: every row u of the noise becomes
-            row_scale * (u - <u, a> pull).
-        row_scale: Factor of each row.
+        form: The law of the slot.
+        stream: Names the noise: key, slot and stream number.
     """
 
-    stream: noise.Stream | None
-    law: noise.Law = noise.Law.NORMAL16
-    scale: float = 1.0
-    vector: Tensor | None = None
-    sigma: float = 1.0
-    row: tuple[Tensor, Tensor] | None = None
-    row_scale: float = 1.0
+    form: Recipe
+    stream: noise.Stream
 
-    @property
-    def width(self) -> int:
-        return 1 if self.row is None else self.row[0].numel()
-
-
-class Direction(ABC):
-    """The part of z that belongs to one slot, addressed as a flat vector."""
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """How a fused pass draws it; None where only torch does."""
-        return None
-
-    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        """out = (out + first * z) + second * z in place, z = z[start : start + len(out)].
+    @classmethod
+    def of(cls, form: Recipe, key: tuple[int, int, int], slot: int) -> "Drawn":
+        """The direction of that name.
 
         Args:
-            out: A flat float block of the slot; both sums are rounded.
-            start: Where the block begins in the slot.
-            first: Scale of the first sum.
-            second: Scale of the second.
-        """
-        z = self.draw(start, out.numel(), out.device).to(out.dtype)
-        out.add_(z * first)
-        if second:
-            out.add_(z.mul_(second))
-
-    @abstractmethod
-    def draw(self, start: int, count: int, device: torch.device) -> Tensor:
-        """A part of z as a vector.
-
-        Args:
-            start: First element.
-            count: Number of elements.
-            device: Where the vector is made.
+            form: The law of the slot.
+            key: (seed, step, query).
+            slot: The slot's id.
 
         Returns:
-            z[start : start + count]; float32, or float64 where state is float64.
+            The direction.
         """
-
-
-@dataclass(frozen=True)
-class Multiple(Direction):
-    """factor * a stored vector of the slot's size.
-
-    Attributes:
-        vector: One element per weight.
-        factor: A number.
-    """
-
-    vector: Tensor
-    factor: float
-
-    @property
-    def recipe(self) -> Recipe | None:
-        if self.vector.dtype.itemsize > 4:
-            return None
-        return Recipe(None, scale=self.factor, vector=self.vector)
-
-    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        part = self.vector[start : start + out.numel()]
-        out.add_(part, alpha=first * self.factor)
-        if second:
-            out.add_(part, alpha=second * self.factor)
-
-    def draw(self, start: int, count: int, device: torch.device) -> Tensor:
-        del device  # the vector's own
-        part = self.vector[start : start + count]
-        return (part if part.dtype.itemsize >= 4 else part.float()) * self.factor
-
-
-@dataclass(frozen=True)
-class Dense(Direction):
-    """factor * noise over every element of the slot.
-
-    Attributes:
-        stream: Names the noise: key, slot and stream number.
-        law: `normal16`, `normal` or `rademacher`.
-        factor: A number.
-    """
-
-    stream: noise.Stream
-    law: noise.Law
-    factor: float = 1.0
-
-    @property
-    def recipe(self) -> Recipe:
-        return Recipe(self.stream, self.law, self.factor)
+        return cls(form, noise.Stream(noise.mix(*key), slot, form.number))
 
     @classmethod
     def normal(
-        cls, key: tuple[int, int, int], slot: int, factor: float = 1.0, number: int = 0
-    ) -> "Dense":
-        """`normal16` noise named by key, slot and stream number.
+        cls, key: tuple[int, int, int], slot: int, scale: float = 1.0, number: int = 0
+    ) -> "Drawn":
+        """scale * `normal16` noise.
 
         Args:
             key: (seed, step, query).
             slot: The slot's id.
-            factor: Factor of the noise.
+            scale: Factor of the noise.
             number: Other numbers give noise that is independent of this one.
 
         Returns:
             The direction.
         """
-        stream = noise.Stream(noise.mix(*key), slot, number)
-        return cls(stream, noise.Law.NORMAL16, factor)
-
-    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
-        first, second = first * self.factor, second * self.factor
-        noise.add(out, self.law, self.stream, start, first, second)
-
-    def draw(self, start: int, count: int, device: torch.device) -> Tensor:
-        z = noise.draw(self.law, self.stream, start, count, device)
-        return z if self.factor == 1.0 else z.mul_(self.factor)
-
-
-@dataclass(frozen=True)
-class Around(Direction):
-    """A stored mean plus noise.
-
-    Attributes:
-        mean: One element per weight.
-        noise: Dense noise.
-    """
-
-    mean: Tensor
-    noise: Dense
+        return cls.of(Recipe(scale=scale, number=number), key, slot)
 
     @property
-    def recipe(self) -> Recipe | None:
-        if self.mean.dtype.itemsize > 4:
-            return None
-        noise = self.noise
-        return Recipe(noise.stream, noise.law, vector=self.mean, sigma=noise.factor)
+    def recipe(self) -> Recipe | None:  # type: ignore[override]
+        return self.form if self.form.in_float32 else None
+
+    def add_to(self, out: Tensor, start: int, first: float, second: float = 0.0) -> None:
+        form = self.form
+        if form.row is not None or (form.law is not None and form.vector is not None):
+            super().add_to(out, start, first, second)
+            return
+        first, second = first * form.scale, second * form.scale
+        if form.law is not None:
+            noise.add(out, form.law, self.stream, start, first, second)
+            return
+        part = self._plain(start, out.numel(), out.device)
+        out.add_(part, alpha=first)
+        if second:
+            out.add_(part, alpha=second)
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
-        del device  # the mean's own
-        mean = self.mean[start : start + count]
-        out = mean.to(torch.promote_types(mean.dtype, torch.float32), copy=True)
-        self.noise.add_to(out, start, 1.0)
+        form = self.form
+        z = self._rows(start, count, device) if form.row else self._plain(start, count, device)
+        if form.law is None:
+            return z * form.scale  # what is stored stays as it is
+        return z if form.scale == 1.0 else z.mul_(form.scale)
+
+    def _plain(self, start: int, count: int, device: torch.device) -> Tensor:
+        """vector + sigma * noise, in float32 at least; without noise a part of the vector."""
+        form = self.form
+        if form.vector is None:
+            assert form.law is not None, "a recipe has noise, or a vector, or both"
+            return noise.draw(form.law, self.stream, start, count, device)
+        part = form.vector[start : start + count]
+        wide = part if part.dtype.itemsize >= 4 else part.float()
+        if form.law is None:
+            return wide
+        out = wide.clone() if wide is part else wide
+        noise.add(out, form.law, self.stream, start, form.sigma)
         return out
+
+    def _rows(self, start: int, count: int, device: torch.device) -> Tensor:
+        """The same with every row changed as `Recipe.row` says."""
+        assert self.form.row is not None
+        (a, pull), width = self.form.row, self.form.width
+        first, last = start // width * width, -(-(start + count) // width) * width
+        if self.recipe is not None and device.type == "cpu":  # the bits of the fused pass
+            flat = fused.drawn(self.form, self.stream, first, last - first)
+        else:
+            rows = self._plain(first, last - first, device).to(a.dtype).view(-1, width)
+            flat = rows.addr_(rows @ a, pull, alpha=-1.0).mul_(self.form.row_scale).view(-1)
+        return flat[start - first :][:count]
+
+
+def stored(vector: Tensor, scale: float = 1.0) -> Drawn:
+    """scale * a vector of the slot's size, as a direction."""
+    return Drawn.of(Recipe(None, scale, vector=vector), (0, 0, 0), 0)

@@ -6,12 +6,10 @@ from contextlib import closing, nullcontext
 from typing import TypeVar
 
 from zobench.zo.arithmetic import Arithmetic
-from zobench.zo.displacement import InPlace
 from zobench.zo.drift_meter import DriftMeter
 from zobench.zo.estimators.base import Ask, Estimator
-from zobench.zo.feedback import GRAD, PLAIN, DrawnTerm, Feedback, Request, Step
-from zobench.zo.passes.move import apply_moves
-from zobench.zo.planner import Planner, Update
+from zobench.zo.feedback import GRAD, PLAIN, Feedback, Request, Step
+from zobench.zo.plan import Plan, Update
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.scalars import Scalar, current_scalars
@@ -76,11 +74,11 @@ class Engine:
         self.forwards = 0
         self.losses: list[float] = []
         self.arithmetic = arithmetic or Arithmetic()
-        self.planner = Planner(slots, sampler)
-        self.displacement = self.arithmetic.begin(slots, sampler, self.planner)
+        self.plan = Plan(slots, sampler)
+        self.displacement = self.arithmetic.begin(slots, self.plan)
         half = [slot for slot in slots if slot.parameter.dtype.itemsize < 4]
         alone = [slot for slot in half if slot.rounding.remainder is None]
-        self.drift = DriftMeter(alone) if alone and isinstance(self.displacement, InPlace) else None
+        self.drift = DriftMeter(alone) if alone and self.displacement is self.plan else None
         sampler.bind(slots, seed)
 
     def evaluation(
@@ -107,6 +105,7 @@ class Engine:
             Diverged: A loss is not finite.
         """
         self.sampler.begin_step(step)
+        self.plan.begin_step()
         self.losses = []
         asks = estimator.estimate(Step(self.seed, step, eps, lr, self.sampler.layers))
         try:
@@ -145,7 +144,7 @@ class Engine:
         onlooker = self.sampler.watch() if watched else nullcontext()
         alone = self.pack == 1 and along is None and isinstance(onlooker, nullcontext)
         with there, onlooker:
-            self.bare = alone and isinstance(self.displacement, InPlace)
+            self.bare = alone and self.displacement is self.plan
             try:
                 values = yield requests
             finally:
@@ -162,8 +161,6 @@ class Engine:
     def update(self, feedback: Feedback, rule: Rule, *, step: int, lr: float) -> None:
         """Restore the weights and apply the feedback, one pass; then let the sampler learn.
 
-        The moves of all slots are applied together, the rule's before the sampler's.
-
         Args:
             feedback: What `evaluation` returned.
             rule: How the estimate moves the weights.
@@ -172,29 +169,13 @@ class Engine:
         """
         self.arithmetic.begin_update(self.seed, step)
         rule.begin_step(feedback.channels.get(GRAD, {}), step=step)
-        estimated = [key for channel in feedback.channels.values() for key in channel]
-        keys = [*dict.fromkeys([*self.displacement.at, *estimated, *rule.past_keys()])]
-        update = Update(rule, feedback, self.displacement.at, keys, lr, step)
         if self.drift is not None and PLAIN in rule.gives and current_scalars() is None:
+            estimated = [key for channel in feedback.channels.values() for key in channel]
+            keys = dict.fromkeys([*self.plan.at, *estimated])
             for slot in self.drift.slots:
-                drawn = self.sampler.released_update(slot, update.drawn_terms(slot, self.sampler))
-                self.drift.follow(slot, drawn, lr)
-        seen = [] if self.planner.update(update) else self._one_by_one(update)
+                drawn = self.plan.drawn_terms(slot, feedback, keys)
+                self.drift.follow(slot, self.sampler.released_update(slot, drawn), lr)
+        taking, sums = self.plan.update(Update(rule, feedback, lr, step))
         self.arithmetic.end_update()
-        self.displacement.at = {}
-        moves = [self.sampler.observe(slot, drawn) for slot, drawn in seen]
-        apply_moves(move for move in moves if move)
+        self.sampler.observe(taking, feedback.channels, sums)
         self.sampler.end_step()
-
-    def _one_by_one(self, update: Update) -> list[tuple[Slot, list[DrawnTerm]]]:
-        """Plan the update slot by slot; returns the terms that the sampler may learn from."""
-        seen, moves = [], []
-        for slot in self.slots:
-            drawn = update.drawn_terms(slot, self.sampler)
-            slot.restore()
-            drawn = self.sampler.released_update(slot, drawn)
-            if move := update.move(slot, drawn):
-                moves.append(self.sampler.with_row_sums(slot, move, drawn))
-            seen.append((slot, drawn))
-        apply_moves(moves)
-        return seen

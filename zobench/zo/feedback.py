@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from zobench.zo.directions import Direction
+from zobench.zo.moves import Direction
 
 # Feedback channels: coefficients of directions, from the estimator.
 GRAD = "grad"  # what most rules read: estimate = sum of coefficient * z
@@ -39,6 +39,10 @@ class Key(NamedTuple):
 
 
 Point = Mapping[Key, float]  # displacement from the clean weights: sum of scale * z(key)
+
+
+# Coefficients of directions, by channel and key.
+Channels = Mapping[str, Mapping[Key, float]]
 
 
 class Request(NamedTuple):
@@ -98,7 +102,7 @@ class Feedback:
     """
 
     loss: float
-    channels: Mapping[str, Mapping[Key, float]] = field(default_factory=dict)
+    channels: Channels = field(default_factory=dict)
 
     def drawn_term(
         self, key: Key, direction: Direction, at: Point, weight: float = 1.0

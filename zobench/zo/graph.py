@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from zobench.zo import noise
-from zobench.zo.directions import Dense
 from zobench.zo.engine import Diverged, drive
 from zobench.zo.estimators.base import Estimator
-from zobench.zo.feedback import GRAD, Key, Request
+from zobench.zo.feedback import GRAD, Request
 from zobench.zo.ledger import Record
+from zobench.zo.moves import Recipe
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import ReplayClass, Sampler
@@ -64,10 +64,10 @@ def _same_at_every_step(sampler: Sampler) -> bool:
     """Whether directions are plain noise on every slot, with nothing but the key to choose."""
     if sampler.replay_class is not ReplayClass.PURE or sampler.weighted:
         return False
-    if type(sampler).begin_step is not Sampler.begin_step:
+    if sampler.by_key or type(sampler).begin_step is not Sampler.begin_step:
         return False
-    drawn = [sampler.direction(slot, Key(0, step, 0)) for step, slot in enumerate(sampler.slots)]
-    return all(isinstance(z, Dense) and z.factor == 1.0 for z in drawn)
+    recipes = [sampler.recipe(slot) for slot in sampler.slots]
+    return all(recipe is not None and recipe == Recipe(recipe.law) for recipe in recipes)
 
 
 class StepGraph:

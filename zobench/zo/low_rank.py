@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Direction
+from zobench.zo.moves import Direction
 
 
 @dataclass(frozen=True, eq=False)

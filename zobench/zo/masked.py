@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Dense, Direction
+from zobench.zo.directions import Drawn
+from zobench.zo.moves import Direction
 
 
 @dataclass(frozen=True)
 class Masked(Direction):
     """u where mask(start, count, device) is true, 0 elsewhere."""
 
-    noise: Dense
+    noise: Drawn
     mask: Callable[[int, int, torch.device], Tensor]
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Dense
+from zobench.zo.directions import Drawn
 from zobench.zo.space import Slot
 
 
@@ -40,7 +40,7 @@ def gaussian(
     key: tuple[int, int, int], slot: Slot, shape: Sequence[int], number: int = 0
 ) -> Tensor:
     """Standard normal noise of that shape in the slot's state dtype, on its device."""
-    noise = Dense.normal(key, slot.id, number=number)
+    noise = Drawn.normal(key, slot.id, number=number)
     flat = noise.draw(0, math.prod(shape), slot.parameter.device)
     return flat.to(slot.state_dtype).view(*shape)
 

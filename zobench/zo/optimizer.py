@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zobench.zo.arithmetic import Arithmetic
+from zobench.zo.arithmetic import REMAINDER, Arithmetic
 from zobench.zo.batched_points import BatchedPoints
 from zobench.zo.engine import AskTell, Diverged, Engine, drive
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.feedback import GRAD, MOVE, PAST, Request
 from zobench.zo.forward_mode import loss_and_slope
 from zobench.zo.ledger import Record
-from zobench.zo.part import Part
+from zobench.zo.part import Part, PartError
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot, slots_of
@@ -110,6 +110,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             clean weights.
 
         Raises:
+            PartError: The first step is not what a part declares.
             Diverged: A loss is not finite; the weights are as before the step. The caller may skip
                 the step: the next one uses the same directions on its own batch.
             ValueError: The estimator needs `anchor`, and there is none.
@@ -154,6 +155,8 @@ class ZOOptimizer(torch.optim.Optimizer):
             self.record = Record(lr, tuple(self.engine.losses), (), packed, skipped=True)
             raise
         self.engine.update(feedback, self.rule, step=step, lr=lr)
+        if step == 0:
+            self._compare(len(self.engine.losses))
         self.steps += 1
         applied = [c for name in (GRAD, MOVE) for c in feedback.channels.get(name, {}).values()]
         self.record = Record(lr, tuple(self.engine.losses), tuple(applied), packed)
@@ -243,8 +246,25 @@ class ZOOptimizer(torch.optim.Optimizer):
             part.load_state_dict(saved)
         if self.engine.drift and state["drift"]:
             self.engine.drift.load_state_dict(state["drift"])
-        self.engine.planner.forget()
+        self.engine.plan.forget()
         self._share_buffers()
+
+    def _compare(self, forwards: int) -> None:
+        """Raise PartError where the first step is not what the parts declare."""
+        estimator, declared = self.estimator, self.estimator.cost(1)
+        if forwards != declared:
+            raise PartError(
+                f"estimator {type(estimator).__name__}: its first step took {forwards} forwards,"
+                f" and it declares {declared}; see forwards and cost"
+            )
+        for slot in self.engine.slots:
+            kept = {name: b.nbytes for name, b in slot.buffers.items() if name != REMAINDER}
+            known = sum(part.state_bytes(slot) for part in self._parts())
+            if sum(kept.values()) > known:
+                raise PartError(
+                    f"{slot.name}: its state ({', '.join(sorted(kept))}) takes"
+                    f" {sum(kept.values())} bytes, and the parts declare {known}; see state_bytes"
+                )
 
     def _parts(self) -> tuple[Part, ...]:
         return self.engine.sampler, self.estimator, self.rule

@@ -3,6 +3,10 @@
 from zobench.zo.space import Slot
 
 
+class PartError(ValueError):
+    """A part does something else than it says."""
+
+
 class Part:
     """A third of a method. Parts go together when each finds what it `needs` in another.
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Dense, Direction
+from zobench.zo.directions import Drawn
+from zobench.zo.moves import Direction
 
 
 @dataclass(frozen=True)
 class Preconditioned(Direction):
     """u / sqrt(h), h = diagonal(start, stop) a block of a positive vector."""
 
-    noise: Dense
+    noise: Drawn
     diagonal: Callable[[int, int], Tensor]
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:

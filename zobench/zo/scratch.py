@@ -24,12 +24,9 @@ from torch.nn.modules.module import (
 )
 
 from zobench.zo.feedback import Point, Request
-from zobench.zo.passes import fused
-from zobench.zo.passes.move import Move, Term, apply_moves
-from zobench.zo.passes.tables import Tables
+from zobench.zo.moves import Move, Term
+from zobench.zo.passes.apply import apply_moves
 from zobench.zo.plan import Plan
-from zobench.zo.planner import Planner
-from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
 _ALIGNED = 64  # bytes: where a tensor may begin
@@ -43,15 +40,13 @@ class Scratch:
         " arithmetic.walk=inplace"
     )
 
-    def __init__(self, slots: Sequence[Slot], sampler: Sampler, planner: Planner) -> None:
-        self.slots, self.sampler, self.planner = slots, sampler, planner
-        self.at: Point = {}  # the weights are always clean
-        self._by_parameter = {id(slot.parameter): slot for slot in slots}
+    def __init__(self, plan: Plan) -> None:
+        self.slots, self.sampler = plan.slots, plan.sampler
+        self._by_parameter = {id(slot.parameter): slot for slot in self.slots}
         self._owned: WeakKeyDictionary[nn.Module, list[Slot]] = WeakKeyDictionary()
         self._room = _ScratchBuffer()
         self._clean: dict[int, Tensor] = {}
         self._terms: dict[int, list[Term]] = {}
-        self._together: tuple[Plan, Tables] | None = None
         self._open: list[_Inside] = []
 
     @contextmanager
@@ -60,10 +55,7 @@ class Scratch:
             yield
             return
         # before the weights are hidden: a sampler may look at them
-        self._together = self.planner.point(request.point)
-        known = self._together[0].places if self._together else {}
-        alone = [slot for slot in self.slots if slot.id not in known]
-        self._terms = {slot.id: self._terms_of(slot, request.point) for slot in alone}
+        self._terms = {slot.id: self._terms_of(slot, request.point) for slot in self.slots}
         self._clean = {slot.id: slot.parameter.data for slot in self.slots}
         hooks = [
             register_module_forward_pre_hook(self._enter),  # type: ignore[arg-type]
@@ -114,14 +106,6 @@ class Scratch:
         self, slots: Sequence[Slot], dtype: torch.dtype | None, rows: Tensor | None
     ) -> None:
         """Give the slots displaced copies. dtype: of the copies; rows: those that are needed."""
-        if self._together is not None:
-            plan, tables = self._together
-            known = [slot for slot in slots if slot.id in plan.places]
-            slots = [slot for slot in slots if slot.id not in plan.places]
-            if known:
-                out = [self._copy(slot, dtype) for slot in known]
-                places = tuple(plan.places[slot.id] for slot in known)
-                fused.run(plan.part(tables, places, out, rows))
         moves = []
         for slot in slots:
             terms, clean = self._terms[slot.id], self._clean[slot.id]

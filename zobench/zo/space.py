@@ -10,11 +10,12 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from zobench.zo.directions import Direction
+from zobench.zo.moves import Direction, Move, StateUpdate, Term
 from zobench.zo.noise import tensor_id
 from zobench.zo.passes.blocks import BLOCK, edit, spans
-from zobench.zo.passes.move import Move, StateUpdate, Term
+from zobench.zo.passes.tables import PIECE, groups_of
 from zobench.zo.rounding import NEAREST, Rounding
 
 
@@ -103,7 +104,7 @@ class Slot:
         return edit(self.flat, self.row, self.rounding)
 
     def square_norm(self, direction: Direction) -> float:
-        """||z||^2 of a direction over the slot, summed in float64 block by block.
+        """||z||^2 of a direction over the slot, in float64, in the order in which a pass sums it.
 
         Args:
             direction: A direction of this slot.
@@ -111,11 +112,22 @@ class Slot:
         Returns:
             The sum of squares.
         """
-        square = 0.0
-        for start, stop in self.spans():
-            z = direction.draw(start, stop - start, self.parameter.device)
-            square += float(torch.sum(torch.square(z), dtype=torch.float64))
-        return square
+        pieces = []
+        for start in range(0, self.numel, BLOCK):
+            count = min(BLOCK, self.numel - start)
+            z = direction.draw(start, count, self.parameter.device).double().square()
+            lanes = pad(z, (0, -count % PIECE)).view(-1, PIECE // 128, 128)
+            sums = torch.zeros_like(lanes[:, 0])
+            for lane in lanes.unbind(1):
+                sums.add_(lane)
+            while sums.shape[1] > 1:
+                sums = sums[:, : sums.shape[1] // 2] + sums[:, sums.shape[1] // 2 :]
+            pieces.append(sums.view(-1))
+        energies, groups = torch.cat(pieces).cpu(), groups_of(self.numel)
+        group = torch.arange(len(energies)) * groups // len(energies)
+        # cumsum adds one after another, as the pass does
+        totals = [float(energies[group == g].cumsum(0)[-1]) for g in range(groups)]
+        return float(torch.tensor(totals, dtype=torch.float64).sum())
 
     def restore(self) -> bool:
         """Copy a displaced vector back; False for a slot whose way back is part of the pass."""

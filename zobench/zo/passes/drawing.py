@@ -9,13 +9,7 @@ _u64, _f32 = np.uint64, np.float32
 
 
 @compiled
-def dot(u, a, parts):  # type: ignore[no-untyped-def]
-    """<u, a> in float32 by 128 partial sums: vectorised, and in the same order everywhere.
-
-    They are halved to 16, which are summed in order, and what is left of u after them.
-    parts: room for the 128.
-    """
-    whole = u.shape[0] // 128 * 128
+def _halved(u, a, whole, parts):  # type: ignore[no-untyped-def]
     parts[:] = _f32(0.0)
     for at in range(_u64(0), _u64(whole), _u64(128)):
         for e in range(_u64(128)):
@@ -26,6 +20,20 @@ def dot(u, a, parts):  # type: ignore[no-untyped-def]
     total = _f32(0.0)
     for e in range(16):
         total += parts[e]
+    return total
+
+
+@compiled
+def dot(u, a, parts):  # type: ignore[no-untyped-def]
+    """<u, a> in float32 by 128 partial sums: vectorised, and in the same order everywhere.
+
+    They are halved to 16, which are summed in order, and what is left of u after them.
+    parts: room for the 128.
+    """
+    whole = u.shape[0] // 128 * 128
+    total = _f32(0.0)
+    if whole > 0:
+        total = _halved(u, a, whole, parts)
     for e in range(whole, u.shape[0]):
         total += u[e] * a[e]
     return total
@@ -38,29 +46,51 @@ def add_scaled(out, factor, z):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _square_norm(z, parts):  # type: ignore[no-untyped-def]
+    """|z|^2 in float64 by 128 partial sums, which are halved; parts: room for them."""
+    parts[:] = 0.0
+    for at in range(_u64(0), _u64(z.shape[0]), _u64(128)):
+        for e in range(min(_u64(128), _u64(z.shape[0]) - at)):
+            x = np.float64(z[at + e])
+            parts[e] += x * x
+    half = 64
+    while half > 0:
+        for e in range(half):
+            parts[e] += parts[e + half]
+        half //= 2
+    return parts[0]
+
+
+@compiled
 def _around(z, sigma, vector):  # type: ignore[no-untyped-def]
     for e in range(_u64(z.shape[0])):
         z[e] = vector[e] + sigma * z[e]
 
 
 @compiled
-def _turn_row(u, p, pull, factor):  # type: ignore[no-untyped-def]
-    for e in range(_u64(u.shape[0])):
-        u[e] = (u[e] + -p * pull[e]) * factor
+def _short_dot(part, at, row):  # type: ignore[no-untyped-def]
+    """`dot` without a view of the row, which would cost more than a short one."""
+    total = _f32(0.0)
+    for e in range(_u64(row.shape[0])):
+        total += part[at + e] * row[e]
+    return total
 
 
 @compiled
 def _shape(part, term, sums, parts):  # type: ignore[no-untyped-def]
     """Take every row u to scale * (u - <u, a> pull), and sum it; returns the sum of <u, a>^2."""
-    row, pull = floats_at(term.row, 0, term.width), floats_at(term.pull, 0, term.width)
-    energy = 0.0
-    for at in range(0, part.shape[0], term.width):
-        u = part[at : at + term.width]
-        p = dot(u, row, parts)
-        if term.sum_weight != _f32(0.0):
-            add_scaled(sums[: term.width], term.sum_weight * p, u)
+    width = term.width
+    row, pull = floats_at(term.row, 0, width), floats_at(term.pull, 0, width)
+    weight, factor, energy = term.sum_weight, term.scale, 0.0
+    for at in range(_u64(0), _u64(part.shape[0]), _u64(width)):
+        long = width >= 128
+        p = dot(part[at : at + _u64(width)], row, parts) if long else _short_dot(part, at, row)
+        if weight != _f32(0.0):
+            for e in range(_u64(width)):
+                sums[e] = sums[e] + weight * p * part[at + e]
             energy += p * p
-        _turn_row(u, p, pull, term.scale)
+        for e in range(_u64(width)):
+            part[at + e] = (part[at + e] + -p * pull[e]) * factor
     return energy
 
 
@@ -69,7 +99,8 @@ def draw(z, term, start, table, words, spare, sums):  # type: ignore[no-untyped-
     """One term's direction from element `start` on, into z. Rows are whole: start is a row's.
 
     z must have room for whole groups of 4096 elements around the span. sums: row sums of a row's
-    length are added to it. Returns the span's part of z and the sum of <u, a>^2 over its rows.
+    length are added to it. Returns the span's part of z and the sum of <u, a>^2 over its rows, or
+    of z^2 where it has none.
     """
     first = start // 4096 * 4096
     count = spare.shape[0]
@@ -98,4 +129,6 @@ def draw(z, term, start, table, words, spare, sums):  # type: ignore[no-untyped-
     energy = 0.0
     if term.row != 0:
         energy = _shape(part, term, sums, words[:128].view(np.float32))
+    elif term.sum_weight != _f32(0.0):
+        energy = _square_norm(part, words[:256].view(np.float64))
     return part, energy

@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Recipe
+from zobench.zo.moves import Move, Recipe
+from zobench.zo.noise import Stream
 from zobench.zo.noise.quantiles import normal16_table
 from zobench.zo.passes import drawing, kernel
 from zobench.zo.passes.tables import DTYPES, PIECE, Tables, tables_of, term_row
-
-if TYPE_CHECKING:
-    from zobench.zo.passes.move import Move
 
 Places = npt.NDArray[np.intp]
 
@@ -27,10 +24,12 @@ _SHARES = 4  # per thread, so that no thread waits long for a late one
 _ALONE = 1 << 16  # elements that are not worth a second thread
 
 
-def able(move: "Move") -> bool:
+def able(move: Move) -> bool:
     """Whether the kernel can do the move."""
     tensors = (move.target,) if move.out is None else (move.target, move.out)
-    return all(map(stored, tensors)) and all(t.direction.recipe is not None for t in move.terms)
+    known = move.state_update is None or move.state_update.kernel != kernel.IN_TORCH
+    recipes = (term.direction.recipe for term in move.terms)
+    return known and all(map(stored, tensors)) and all(recipe is not None for recipe in recipes)
 
 
 def stored(tensor: Tensor) -> bool:
@@ -38,7 +37,7 @@ def stored(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in DTYPES
 
 
-def run_numba(moves: Sequence["Move"]) -> None:
+def run_numba(moves: Sequence[Move]) -> None:
     """All moves in one pass over their memory, on torch's number of threads."""
     run(tables_of(moves))
 
@@ -87,9 +86,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads stay behind in the parent
 
 
-def drawn(recipe: Recipe, start: int, count: int) -> Tensor:
+def drawn(recipe: Recipe, stream: Stream, start: int, count: int) -> Tensor:
     """A recipe's direction, without its `scale`, as float32; start is a row's where it has rows."""
-    terms = np.array([term_row(recipe, 1.0, 0.0)], kernel.TERM)
+    terms = np.array([term_row(recipe, stream, 1.0, 0.0)], kernel.TERM)
     room = np.empty(count + 2 * PIECE, np.float32)
     words = np.empty(1024, np.uint32)
     spare, sums = np.empty(count, np.float32), np.empty(0, np.float32)

@@ -8,29 +8,29 @@ import importlib.util
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from zobench.zo.moves import Move
 from zobench.zo.noise.quantiles import normal16_table
 from zobench.zo.passes.gpu_tables import BLOCKS, GpuTables, Numbers, gpu_tables_of
+from zobench.zo.passes.kernel import IN_TORCH
 from zobench.zo.passes.tables import DTYPES
 from zobench.zo.scalars import current_scalars
-
-if TYPE_CHECKING:
-    from zobench.zo.passes.move import Move
 
 KINDS = {"cuda"}  # of devices
 
 
-def able(move: "Move") -> bool:
+def able(move: Move) -> bool:
     """Whether the kernel can do the move."""
     target, state_update = move.target, move.state_update
     if target.device.type not in KINDS or move.row_sums is not None or not installed():
         return False
     stored = (target,) if move.out is None else (target, move.out)
     states = () if state_update is None else state_update.buffers
+    if state_update is not None and state_update.kernel == IN_TORCH:
+        return False
     return (
         all(tensor.dtype in DTYPES for tensor in stored)
         and all(state.dtype == torch.float32 for state in states)
@@ -51,7 +51,7 @@ def installed() -> bool:
     return found
 
 
-def run_triton(moves: Sequence["Move"]) -> None:
+def run_triton(moves: Sequence[Move]) -> None:
     """All moves in one launch per device that they are on, two where directions have rows."""
     by_device: dict[torch.device, list[Move]] = {}
     for move in moves:

@@ -1,18 +1,16 @@
 """The tables of a pass as the Triton kernel reads them: one int64 vector with everything in it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from zobench.zo.moves import Move
 from zobench.zo.passes import kernel
 from zobench.zo.passes.tables import Table, Tables, rows_of
 from zobench.zo.scalars import Scalar, current_scalars
-
-if TYPE_CHECKING:
-    from zobench.zo.passes.move import Move
 
 Numbers = npt.NDArray[np.int64]
 
@@ -52,7 +50,7 @@ class Sizes(NamedTuple):
     lengths: Numbers
 
 
-def gpu_tables_of(moves: Sequence["Move"]) -> GpuTables:
+def gpu_tables_of(moves: Sequence[Move]) -> GpuTables:
     """The tables of moves on one device whose directions all have recipes."""
     live = _Live()
     of_targets, of_terms = rows_of(moves)

@@ -21,6 +21,7 @@ from zobench.zo.passes.storage import (
 )
 
 PLAIN, MOMENTUM, ADAM = 0, 1, 2  # what becomes of the sum of second * z
+IN_TORCH = -1  # the same, of what no kernel knows
 
 SCALARS = tuple(f"scalar{i}" for i in range(5))  # of a StateUpdate
 TARGET = np.dtype(

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from zobench.zo.directions import Recipe
+from zobench.zo.moves import Move, Recipe, Term
 from zobench.zo.noise.blocks import LAWS
 from zobench.zo.noise.stream import Stream
 from zobench.zo.passes import kernel
@@ -18,9 +18,6 @@ from zobench.zo.passes.storage import NEAREST as TO_NEAREST
 from zobench.zo.passes.storage import REMAINDER as WITH_REMAINDER
 from zobench.zo.passes.storage import STOCHASTIC as BY_CHANCE
 from zobench.zo.rounding import NEAREST, Rounding
-
-if TYPE_CHECKING:
-    from zobench.zo.passes.move import Move
 
 Table = npt.NDArray[np.void]
 
@@ -41,7 +38,7 @@ class Tables(NamedTuple):
     widest: int
 
 
-def tables_of(moves: Sequence["Move"]) -> Tables:
+def tables_of(moves: Sequence[Move]) -> Tables:
     """The tables of moves whose directions all have recipes."""
     targets, terms = rows_of(moves)
     recipes = [[recipe_of(term) for term in move.terms] for move in moves]
@@ -62,7 +59,7 @@ def tables_of(moves: Sequence["Move"]) -> Tables:
     )
 
 
-def rows_of(moves: Sequence["Move"]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+def rows_of(moves: Sequence[Move]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """The rows of TARGET, and those of TERM in the order of the moves."""
     ends = [0, *accumulate(len(move.terms) for move in moves)]
     targets = [target_row(move, *ends[i : i + 2]) for i, move in enumerate(moves)]
@@ -70,12 +67,13 @@ def rows_of(moves: Sequence["Move"]) -> tuple[list[tuple[Any, ...]], list[tuple[
     for move in moves:
         weights = move.row_sums.weights if move.row_sums else [0.0] * len(move.terms)
         for term, weight in zip(move.terms, weights, strict=True):
-            terms.append(term_row(recipe_of(term), term.first, term.second, weight))
+            scales = term.first, term.second
+            terms.append(term_row(recipe_of(term), term.direction.stream, *scales, weight))
     return targets, terms
 
 
-def recipe_of(term: Any) -> Recipe:
-    recipe: Recipe | None = term.direction.recipe
+def recipe_of(term: Term) -> Recipe:
+    recipe = term.direction.recipe
     assert recipe is not None, "`able` has looked"
     return recipe
 
@@ -121,7 +119,7 @@ def piece_length(widths: set[int]) -> int:
     return even if even <= _LONGEST else max(1, _LONGEST // 4 // row) * row
 
 
-def target_row(move: "Move", first: int, last: int) -> tuple[Any, ...]:
+def target_row(move: Move, first: int, last: int) -> tuple[Any, ...]:
     """A row of TARGET."""
     state_update, sums = move.state_update, move.row_sums
     left, rounding = move.rounding.remainder, move.rounding if move.out is None else NEAREST
@@ -161,13 +159,13 @@ def _words(stream: Stream | None) -> tuple[int, int, int, int]:
 
 
 def term_row(
-    recipe: Recipe, first: float, second: float, sum_weight: float = 0.0
+    recipe: Recipe, stream: Stream | None, first: float, second: float, sum_weight: float = 0.0
 ) -> tuple[Any, ...]:
-    """A row of TERM."""
+    """A row of TERM. stream: of the recipe's noise, if it has any."""
     vector, row = recipe.vector, recipe.row
     return (
-        -1 if recipe.stream is None else LAWS[recipe.law],
-        *_words(recipe.stream),
+        -1 if recipe.law is None else LAWS[recipe.law],
+        *_words(stream),
         recipe.sigma,
         0 if vector is None else vector.data_ptr(),
         FLOAT32 if vector is None else DTYPES[vector.dtype],

@@ -1,15 +1,14 @@
 """Adam on the estimate (MeZO-Adam, Malladi et al. 2023, appendix B; Kingma and Ba 2015, Alg. 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from zobench.zo.feedback import DrawnTerm
+from zobench.zo.feedback import Key
 from zobench.zo.passes import kernel
-from zobench.zo.passes.move import Move, Term
-from zobench.zo.rules.base import Rule
+from zobench.zo.rules.base import Change, Kind, Rule
 from zobench.zo.space import Slot
 
 
@@ -73,7 +72,6 @@ class Adam(Rule):
         Algorithm 1.
     """
 
-    alike = True
     linear = ("adam_mean",)
 
     def __init__(self, *, beta1: float = 0.9, beta2: float = 0.999, adam_eps: float = 1e-8) -> None:
@@ -84,12 +82,13 @@ class Adam(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return 2 * slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> Move:
+    def change(self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int) -> Change:
+        del kind
         betas = self.beta1, self.beta2
         unbias = 1.0 / (1.0 - betas[0] ** (step + 1)), 1.0 / (1.0 - betas[1] ** (step + 1))
-        buffers = slot.buffer("adam_mean"), slot.buffer("adam_square")
-        state_update = Moments(*buffers, betas, unbias, lr, self.adam_eps)
-        return slot.move(
-            [Term(term.direction, term.restore, term.grad) for term in drawn],
-            state_update=state_update,
-        )
+
+        def moments(slot: Slot) -> Moments:
+            buffers = slot.buffer("adam_mean"), slot.buffer("adam_square")
+            return Moments(*buffers, betas, unbias, lr, self.adam_eps)
+
+        return Change(grad, state=moments)

@@ -1,11 +1,12 @@
 """ZO-AdaMM: AMSGrad on the estimate (Chen et al. 2019, arXiv 1910.06513), as LDSD plugs into it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
-from zobench.zo.feedback import DrawnTerm
-from zobench.zo.rules.base import Rule, estimate_blocks
+from zobench.zo.feedback import Key
+from zobench.zo.rules.base import Change, InTorch, Kind, Rule
 from zobench.zo.space import Slot
 
 
@@ -42,11 +43,14 @@ class AdaMM(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return 3 * slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> None:
-        del step
-        mean, square, largest = (slot.buffer(f"adamm_{n}") for n in ("mean", "square", "largest"))
-        for place, weights, estimate in estimate_blocks(slot, drawn):
-            m = mean[place].lerp_(estimate, 1.0 - self.beta1)
-            v = square[place].mul_(self.beta2).addcmul_(estimate, estimate, value=1.0 - self.beta2)
-            top = torch.maximum(largest[place], v, out=largest[place])
-            weights.addcdiv_(m, top.sqrt().add_(self.adam_eps), value=-lr)
+    def change(self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int) -> Change:
+        del kind, step
+
+        def update(weights: Tensor, g: Tensor, m: Tensor, v: Tensor, largest: Tensor) -> None:
+            m.lerp_(g, 1.0 - self.beta1)
+            v.mul_(self.beta2).addcmul_(g, g, value=1.0 - self.beta2)
+            torch.maximum(largest, v, out=largest)
+            weights.addcdiv_(m, largest.sqrt().add_(self.adam_eps), value=-lr)
+
+        names = "adamm_mean", "adamm_square", "adamm_largest"
+        return Change(grad, state=lambda slot: InTorch(tuple(map(slot.buffer, names)), update))

@@ -1,13 +1,13 @@
 """The base of rules that keep their state in the coordinates of a law with bases."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from zobench.zo.directions import Direction, Multiple
-from zobench.zo.feedback import COORDINATES, GRAD, DrawnTerm, Key
+from zobench.zo.directions import stored
+from zobench.zo.feedback import COORDINATES, GRAD, Key
 from zobench.zo.low_rank import LowRank
-from zobench.zo.passes.move import Move
-from zobench.zo.rules.base import Rule
+from zobench.zo.moves import Direction
+from zobench.zo.rules.base import BlockChange, Change, Kind, Rule, SlotChange
 from zobench.zo.space import Slot
 
 
@@ -37,9 +37,19 @@ class CoordinateRule(Rule):
 
     @abstractmethod
     def moved(
-        self, slot: Slot, law: LowRank, projected: Sequence[DrawnTerm], *, lr: float, step: int
+        self,
+        slot: Slot,
+        law: LowRank,
+        projected: Mapping[Key, Direction],
+        grad: Mapping[Key, float],
+        *,
+        lr: float,
+        step: int,
     ) -> Direction:
-        """The step of a matrix's weights, between the bases of `law`; coordinates are flat."""
+        """The step of a matrix's weights, between the bases of `law`.
+
+        projected: the directions' coordinates, flat. grad: their coefficients.
+        """
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
         self.vectors.begin_step(grad, step=step)
@@ -47,28 +57,23 @@ class CoordinateRule(Rule):
     def past_keys(self) -> Iterable[Key]:
         return self.vectors.past_keys()
 
-    def update(
-        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
-    ) -> Move | None:
-        if slot.coordinates_shape is None:
-            return self.vectors.update(slot, drawn, lr=lr * self.vector_lr, step=step)
-        if not drawn:
+    def change(
+        self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int
+    ) -> Change | BlockChange | SlotChange | None:
+        if not kind.coordinates:
+            return self.vectors.change(grad, kind, lr=lr * self.vector_lr, step=step)
+        if not grad:
             return None
-        laws = [term.direction for term in drawn]
-        low_rank = [law for law in laws if isinstance(law, LowRank)]
-        assert len(low_rank) == len(laws), "a sampler that gives coordinates has them everywhere"
-        law = max(low_rank, key=lambda low_rank: low_rank.epoch)
-        self._follow(slot, law)
-        projected = [
-            _in_coordinates(term, own, law) for term, own in zip(drawn, low_rank, strict=True)
-        ]
-        move = self.moved(slot, law, projected, lr=lr, step=step)
-        for start, weights in slot.edit():
-            for term in drawn:
-                if term.restore:
-                    term.direction.add_to(weights, start, term.restore)
-            move.add_to(weights, start, 1.0)
-        return None
+
+        def stepped(slot: Slot, z: Mapping[Key, Direction]) -> Direction:
+            laws = {key: law for key, law in z.items() if isinstance(law, LowRank)}
+            assert len(laws) == len(z), "a sampler that gives coordinates has them everywhere"
+            law = max(laws.values(), key=lambda low_rank: low_rank.epoch)
+            self._follow(slot, law)
+            projected = {key: _in_coordinates(own, law) for key, own in laws.items()}
+            return self.moved(slot, law, projected, grad, lr=lr, step=step)
+
+        return SlotChange(stepped)
 
     def _follow(self, slot: Slot, law: LowRank) -> None:
         """Write the slot's linear state in the bases of `law`."""
@@ -90,9 +95,9 @@ class CoordinateRule(Rule):
         self.vectors.load_state_dict(state["vectors"])  # type: ignore[arg-type]
 
 
-def _in_coordinates(term: DrawnTerm, own: LowRank, law: LowRank) -> DrawnTerm:
-    """The term in the coordinates of `law`; a direction of earlier bases is projected on them."""
+def _in_coordinates(own: LowRank, law: LowRank) -> Direction:
+    """A direction in the coordinates of `law`; that of earlier bases is projected on them."""
     coordinates = own.coordinates
     if law.transport is not None and own.epoch != law.epoch:
         coordinates = law.transport(coordinates, own.epoch)
-    return DrawnTerm(term.key, Multiple(coordinates.reshape(-1), 1.0), 0.0, term.coefficients)
+    return stored(coordinates.reshape(-1))

@@ -8,14 +8,15 @@ about lr, as in full space. When the bases change, linear state is projected on 
 squares stay in their coordinates, where the law is the same before and after.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 
-from zobench.zo.feedback import DrawnTerm, Key
+from zobench.zo.feedback import GRAD, DrawnTerm, Key
 from zobench.zo.low_rank import LowRank
-from zobench.zo.passes.move import apply_moves
-from zobench.zo.rules.base import Rule
+from zobench.zo.moves import Direction
+from zobench.zo.passes.apply import apply_moves
+from zobench.zo.rules.base import Kind, Rule
 from zobench.zo.rules.coordinate_rule import CoordinateRule
 from zobench.zo.space import Slot
 
@@ -60,11 +61,21 @@ class InCoordinates(CoordinateRule):
         return [*super().past_keys(), *(() if self.shared else self.inner.past_keys())]
 
     def moved(
-        self, slot: Slot, law: LowRank, projected: Sequence[DrawnTerm], *, lr: float, step: int
+        self,
+        slot: Slot,
+        law: LowRank,
+        projected: Mapping[Key, Direction],
+        grad: Mapping[Key, float],
+        *,
+        lr: float,
+        step: int,
     ) -> LowRank:
         moving = torch.zeros_like(law.coordinates)
         inner = Slot(slot.name, moving, slot.id, slot.buffers)
-        move = self.inner.update(inner, projected, lr=lr, step=step)
+        known = {key: {GRAD: grad[key]} if key in grad else {} for key in projected}
+        drawn = [DrawnTerm(key, z, 0.0, known[key]) for key, z in projected.items()]
+        change = self.inner.change(grad, Kind.of(inner), lr=lr, step=step)
+        move = change.move(inner, drawn) if change else None
         apply_moves([move] if move else [])
         return law.with_coordinates(moving)
 

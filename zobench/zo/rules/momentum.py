@@ -1,15 +1,14 @@
 """Heavy-ball momentum on the estimate (MeZO-momentum, Malladi et al. 2023, appendix B)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from zobench.zo.feedback import GRAD, MOMENTUM, DrawnTerm
+from zobench.zo.feedback import MOMENTUM, Key
 from zobench.zo.passes import kernel
-from zobench.zo.passes.move import Move, Term
-from zobench.zo.rules.base import Rule
+from zobench.zo.rules.base import BlockChange, Change, Kind, Rule
 from zobench.zo.space import Slot
 
 
@@ -73,7 +72,7 @@ class Momentum(Rule):
         if not 0.0 <= beta < 1.0:
             raise ValueError(f"rule.beta={beta}: must be in [0, 1)")
         self.beta, self.per_query, self.vectors = beta, per_query, vectors
-        self.alike = self.device_scalars = not per_query  # which is not one move
+        self.device_scalars = not per_query
         self.gain = 1.0 - beta if damped else 1.0
         if vectors and not per_query and not damped:
             self.gives = frozenset({MOMENTUM})
@@ -82,36 +81,18 @@ class Momentum(Rule):
         plain = not self.vectors and slot.parameter.dim() <= 1
         return 0 if plain else slot.numel * slot.state_itemsize
 
-    def update(
-        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
-    ) -> Move | None:
+    def change(
+        self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int
+    ) -> Change | BlockChange:
         del step
-        if not self.vectors and slot.parameter.dim() <= 1:
-            return slot.move(
-                [Term(term.direction, term.restore, -lr * term.grad) for term in drawn]
-            )
-        state_update = HeavyBall(slot.buffer("momentum"), self.beta, self.gain, lr)
-        if not self.per_query:
-            terms = [Term(term.direction, term.restore, term.grad) for term in drawn]
-            return slot.move(terms, state_update=state_update)
-        self._by_query(slot, drawn, state_update)
-        return None
+        if not self.vectors and kind.vector:
+            return Change({key: -lr * c for key, c in grad.items()})
 
-    @staticmethod
-    def _by_query(slot: Slot, drawn: Sequence[DrawnTerm], state_update: HeavyBall) -> None:
-        """The weights are restored first; then a step for each direction that has a coefficient.
+        def heavy_ball(slot: Slot) -> HeavyBall:
+            return HeavyBall(slot.buffer("momentum"), self.beta, self.gain, lr)
 
-        So the point where the weights were has no effect on the order or number of the steps.
-        """
-        queries = sorted(
-            (term for term in drawn if GRAD in term.coefficients), key=lambda term: term.key
-        )
-        for start, weights in slot.edit():
-            for term in drawn:
-                if term.restore:
-                    z = term.direction.draw(start, weights.numel(), weights.device)
-                    weights.add_(z.to(weights.dtype) * term.restore)  # as at the displacement
-            place = slice(start, start + weights.numel())
-            for term in queries:
-                z = term.direction.draw(start, weights.numel(), weights.device)
-                state_update.apply(place, weights, z.to(weights.dtype) * term.grad)
+        def by_query(slot: Slot, place: slice, weights: Tensor, z: Mapping[Key, Tensor]) -> None:
+            for key in sorted(grad):
+                heavy_ball(slot).apply(place, weights, z[key] * grad[key])
+
+        return BlockChange(by_query) if self.per_query else Change(grad, state=heavy_ball)

@@ -1,11 +1,9 @@
 """No step but the estimator's own: for MeZO-Greedy (arXiv 2601.04710) and ZO-SGD-Conservative."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from zobench.zo.feedback import MOVE, DrawnTerm
-from zobench.zo.passes.move import Move, Term
-from zobench.zo.rules.base import Rule
-from zobench.zo.space import Slot
+from zobench.zo.feedback import MOVE, Key
+from zobench.zo.rules.base import Kind, Rule
 
 
 class Moves(Rule):
@@ -21,8 +19,5 @@ class Moves(Rule):
 
     needs = frozenset({MOVE})
 
-    def update(
-        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
-    ) -> Move | None:
-        del lr, step
-        return slot.move([Term(term.direction, term.restore) for term in drawn]) if drawn else None
+    def change(self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int) -> None:
+        """The estimator's moves belong to the way back to the clean point."""

@@ -6,13 +6,15 @@ has Muon's (a, b, c) = (3.4445, -4.7750, 2.0315): singular values come to a band
 left out, as in the cards. The released code computes in bfloat16, this in the state's dtype.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from zobench.zo.feedback import GRAD, DrawnTerm
-from zobench.zo.rules.base import Rule
+from zobench.zo.directions import stored
+from zobench.zo.feedback import Key
+from zobench.zo.moves import Direction
+from zobench.zo.rules.base import Blocks, Kind, Rule, SlotChange, estimate_of, touched_by
 from zobench.zo.space import Slot
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -74,21 +76,23 @@ class NewtonSchulz(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return slot.numel * slot.state_itemsize if self.beta else 0
 
-    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> None:
+    def change(self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int) -> SlotChange:
         del step
-        move = self._averaged(slot, drawn)
-        if slot.parameter.dim() > 1:
-            matrix = move.view(slot.parameter.shape[0], -1)
-            move = orthogonalised(matrix, self.iterations).reshape(-1)
-        elif self.vectors == "sign":
-            move = move.sign()
-        for start, weights in slot.edit():
-            for term in drawn:
-                if term.restore:
-                    term.direction.add_to(weights, start, term.restore)
-            weights.add_(move[start : start + weights.numel()], alpha=-lr)
 
-    def _averaged(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> Tensor:
+        def stepped(slot: Slot, z: Mapping[Key, Direction]) -> Direction:
+            move = self._averaged(slot, grad, z)
+            if not kind.vector:
+                matrix = move.view(slot.parameter.shape[0], -1)
+                move = orthogonalised(matrix, self.iterations).reshape(-1)
+            elif self.vectors == "sign":
+                move = move.sign()
+            return stored(move, -lr)
+
+        return SlotChange(stepped)
+
+    def _averaged(
+        self, slot: Slot, grad: Mapping[Key, float], z: Mapping[Key, Direction]
+    ) -> Tensor:
         """m after this step's estimate, as a vector that must not be changed."""
         if self.beta:
             average = slot.buffer("newton_schulz")
@@ -96,11 +100,7 @@ class NewtonSchulz(Rule):
             average = torch.zeros_like(slot.flat, dtype=slot.state_dtype)
         for start, stop in slot.spans():
             part = average[start:stop]
-            estimate, touched = torch.zeros_like(part), torch.zeros_like(part, dtype=torch.bool)
-            for term in drawn:
-                if GRAD in term.coefficients:
-                    z = term.direction.draw(start, stop - start, part.device).to(part.dtype)
-                    estimate.add_(z, alpha=term.grad)
-                    touched |= z != 0
+            blocks = Blocks(z, start, part)
+            touched, estimate = touched_by(grad, blocks, part), estimate_of(grad, blocks, part)
             part.copy_(torch.where(touched, part.lerp(estimate, 1.0 - self.beta), part))
         return average

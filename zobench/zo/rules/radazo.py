@@ -4,10 +4,12 @@ m <- beta1 m + (1 - beta1) g; v <- beta2 v + (1 - beta2) m^2; w <- w - lr m / (s
 Averaging has taken much of the noise out of m, so that v measures more gradient and less noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from zobench.zo.feedback import DrawnTerm
-from zobench.zo.rules.base import Rule, estimate_blocks
+from torch import Tensor
+
+from zobench.zo.feedback import Key
+from zobench.zo.rules.base import Change, InTorch, Kind, Rule
 from zobench.zo.space import Slot
 
 
@@ -44,10 +46,13 @@ class RAdaZO(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return 2 * slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> None:
-        del step
-        mean, square = slot.buffer("radazo_mean"), slot.buffer("radazo_square")
-        for place, weights, estimate in estimate_blocks(slot, drawn):
-            m = mean[place].lerp_(estimate, 1.0 - self.beta1)
-            v = square[place].mul_(self.beta2).addcmul_(m, m, value=1.0 - self.beta2)
+    def change(self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int) -> Change:
+        del kind, step
+
+        def update(weights: Tensor, g: Tensor, m: Tensor, v: Tensor) -> None:
+            m.lerp_(g, 1.0 - self.beta1)
+            v.mul_(self.beta2).addcmul_(m, m, value=1.0 - self.beta2)
             weights.addcdiv_(m, v.sqrt().add_(self.adam_eps), value=-lr)
+
+        names = "radazo_mean", "radazo_square"
+        return Change(grad, state=lambda slot: InTorch(tuple(map(slot.buffer, names)), update))

@@ -6,12 +6,10 @@ w <- w - lr g / (sqrt(v / (1 - beta^t)) + rms_eps).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from zobench.zo.feedback import DrawnTerm, Key
-from zobench.zo.passes.move import Move, Term
-from zobench.zo.rules.base import Rule
-from zobench.zo.space import Slot
+from zobench.zo.feedback import Key
+from zobench.zo.rules.base import Change, Kind, Rule
 
 
 class ScalarRMS(Rule):
@@ -49,13 +47,10 @@ class ScalarRMS(Rule):
         corrected = self.square / (1.0 - self.beta ** (step + 1))
         self._scale = math.sqrt(corrected) + self.rms_eps
 
-    def update(
-        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
-    ) -> Move | None:
-        del step
+    def change(self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int) -> Change:
+        del kind, step
         rate = -lr / self._scale
-        terms = [Term(term.direction, term.restore, rate * term.grad) for term in drawn]
-        return slot.move(terms) if terms else None
+        return Change({key: rate * c for key, c in grad.items()})
 
     def state_dict(self) -> dict[str, object]:
         return {"square": self.square}

@@ -1,11 +1,9 @@
 """Plain descent: MeZO's update (Malladi et al. 2023, Algorithm 1), merged with the restore."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from zobench.zo.feedback import PLAIN, DrawnTerm
-from zobench.zo.passes.move import Move, Term
-from zobench.zo.rules.base import Rule
-from zobench.zo.space import Slot
+from zobench.zo.feedback import PLAIN, Key
+from zobench.zo.rules.base import Change, Kind, Rule
 
 
 class SGD(Rule):
@@ -26,18 +24,17 @@ class SGD(Rule):
         Malladi et al. 2023, arXiv 2305.17333, Algorithm 1.
     """
 
-    alike = device_scalars = True
+    device_scalars = True
 
     def __init__(self, *, weight_decay: float = 0.0) -> None:
         self.weight_decay = weight_decay
         self.gives = frozenset() if weight_decay else frozenset({PLAIN})
 
-    def update(
-        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
-    ) -> Move | None:
+    def change(
+        self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int
+    ) -> Change | None:
         del step
-        if not drawn:
-            return None  # the slot took no part in this step
-        decay = 1.0 - lr * self.weight_decay if slot.parameter.dim() > 1 else 1.0
-        terms = [Term(term.direction, decay * term.restore, -lr * term.grad) for term in drawn]
-        return slot.move(terms, decay=decay)
+        if not grad:
+            return None  # the slots took no part in this step
+        decay = 1.0 if kind.vector else 1.0 - lr * self.weight_decay
+        return Change({key: -lr * c for key, c in grad.items()}, decay)

@@ -6,13 +6,12 @@ elements: w <- w - lr / q sum_k sign(c_k z_k), all steps of one size;
 mean: w <- w - lr sign(sum_k c_k z_k), the sign of the averaged estimate, the original definition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 
-import torch
+from torch import Tensor
 
-from zobench.zo.feedback import GRAD, DrawnTerm
-from zobench.zo.passes.move import Move, Term
-from zobench.zo.rules.base import Rule, estimate_blocks
+from zobench.zo.feedback import Key
+from zobench.zo.rules.base import BlockChange, Change, InTorch, Kind, Rule
 from zobench.zo.space import Slot
 
 
@@ -43,26 +42,31 @@ class Sign(Rule):
             raise ValueError(f"rule.of={of}: choose scalar, elements or mean")
         self.of = of
 
-    def update(
-        self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int
-    ) -> Move | None:
-        del step
-        if not drawn:
-            return None  # the slot took no part in this step
+    def change(
+        self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int
+    ) -> Change | BlockChange | None:
+        del kind, step
+        if not grad:
+            return None  # the slots took no part in this step
         if self.of == "mean":
-            for _, weights, estimate in estimate_blocks(slot, drawn):
-                weights.add_(estimate.sign_(), alpha=-lr)
-            return None
-        queries = max(1, sum(GRAD in term.coefficients for term in drawn))
-        scaled = [(term, -lr * _sign(term.grad) / queries) for term in drawn]
+            return Change(grad, state=lambda _: InTorch((), _along_sign(lr)))
+        scales = {key: -lr * _sign(c) / len(grad) for key, c in grad.items()}
         if self.of == "scalar":
-            return slot.move([Term(term.direction, term.restore, scale) for term, scale in scaled])
-        for start, weights in slot.edit():
-            for term, scale in scaled:
-                z = term.direction.draw(start, weights.numel(), weights.device).to(weights.dtype)
-                weights.add_(z * term.restore)  # rounded as at the displacement
-                weights.add_(torch.sign(z), alpha=scale)
-        return None
+            return Change(scales)
+
+        def apply(slot: Slot, place: slice, weights: Tensor, z: Mapping[Key, Tensor]) -> None:
+            del slot, place
+            for key, scale in scales.items():
+                weights.add_(z[key].sign_(), alpha=scale)
+
+        return BlockChange(apply)
+
+
+def _along_sign(lr: float) -> Callable[[Tensor, Tensor], None]:
+    def update(weights: Tensor, estimate: Tensor) -> None:
+        weights.add_(estimate.sign_(), alpha=-lr)
+
+    return update
 
 
 def _sign(number: float) -> int:

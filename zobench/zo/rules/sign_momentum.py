@@ -1,9 +1,11 @@
 """The sign of an averaged estimate: JAGUAR SignSGD's rule (arXiv 2506.04430), also under LDSD."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from zobench.zo.feedback import DrawnTerm
-from zobench.zo.rules.base import Rule, touched_blocks
+from torch import Tensor
+
+from zobench.zo.feedback import Key
+from zobench.zo.rules.base import BlockChange, Kind, Rule, estimate_of, touched_by
 from zobench.zo.space import Slot
 
 
@@ -37,10 +39,13 @@ class SignMomentum(Rule):
     def state_bytes(self, slot: Slot) -> int:
         return slot.numel * slot.state_itemsize
 
-    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> None:
-        del step
-        momentum = slot.buffer("sign_momentum")
-        for place, weights, estimate, touched in touched_blocks(slot, drawn):
-            m = momentum[place]
-            m.lerp_(estimate, touched.to(m.dtype).mul_(1.0 - self.beta))
+    def change(self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int) -> BlockChange:
+        del kind, step
+
+        def apply(slot: Slot, place: slice, weights: Tensor, z: Mapping[Key, Tensor]) -> None:
+            m, touched = slot.buffer("sign_momentum")[place], touched_by(grad, z, weights)
+            gain = touched.to(m.dtype).mul_(1.0 - self.beta)
+            m.lerp_(estimate_of(grad, z, weights), gain)
             weights.add_(m.sign(), alpha=-lr)
+
+        return BlockChange(apply)

@@ -6,13 +6,14 @@ are drawn again at every step: w <- w - lr m / (sqrt(v) + adam_eps). Costs h dra
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from zobench.zo.feedback import GRAD, PAST, DrawnTerm, Key
-from zobench.zo.rules.base import Rule
+from zobench.zo.feedback import GRAD, PAST, Key
+from zobench.zo.rules.base import BlockChange, Kind, Rule, estimate_of
 from zobench.zo.space import Slot
 
 
@@ -67,28 +68,22 @@ class WindowedAdam(Rule):
     def past_keys(self) -> Iterable[Key]:
         return [key for age, grad in enumerate(self.window) if age for key in grad]
 
-    def update(self, slot: Slot, drawn: Sequence[DrawnTerm], *, lr: float, step: int) -> None:
-        del step
-        by_key = {term.key: term for term in drawn}
-        today = {
-            term.key: term.grad for term in drawn if GRAD in term.coefficients
-        }  # weighted for the slot
-        steps = [today, *list(self.window)[1:]]
-        terms = [[(by_key[k].direction, c) for k, c in g.items() if k in by_key] for g in steps]
-        shares1, shares2 = _shares(self.beta1, len(steps)), _shares(self.beta2, len(steps))
-        for start, weights in slot.edit():
-            for term in drawn:
-                if term.restore:
-                    term.direction.add_to(weights, start, term.restore)
+    def change(self, grad: Mapping[Key, float], kind: Kind, *, lr: float, step: int) -> BlockChange:
+        del kind, step
+        steps = [grad, *list(self.window)[1:]]  # today's are weighted for the slots
+        shares = zip(_shares(self.beta1, len(steps)), _shares(self.beta2, len(steps)), strict=True)
+        ages = [*zip(shares, steps, strict=True)]
+
+        def apply(slot: Slot, place: slice, weights: Tensor, z: Mapping[Key, Tensor]) -> None:
+            del slot, place
             m, v = torch.zeros_like(weights), torch.zeros_like(weights)
-            for share1, share2, parts in zip(shares1, shares2, terms, strict=True):
-                estimate = torch.zeros_like(weights)
-                for direction, c in parts:
-                    z = direction.draw(start, weights.numel(), weights.device)
-                    estimate.add_(z.to(weights.dtype), alpha=c)
+            for (share1, share2), own in ages:
+                estimate = estimate_of({k: c for k, c in own.items() if k in z}, z, weights)
                 m.add_(estimate, alpha=share1)
                 v.addcmul_(estimate, estimate, value=share2)
             weights.addcdiv_(m, v.sqrt_().add_(self.adam_eps), value=-lr)
+
+        return BlockChange(apply)
 
     def state_dict(self) -> dict[str, object]:
         return {"window": [[(*key, c) for key, c in grad.items()] for grad in self.window]}

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from zobench.zo.directions import Dense, Direction
+from zobench.zo.directions import Drawn
 from zobench.zo.feedback import CLEAN, Key
 from zobench.zo.low_rank import LowRank
 from zobench.zo.matrix import gaussian, orthonormal
+from zobench.zo.moves import Direction
 from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
 
@@ -104,7 +105,7 @@ class ActivationBasis(Sampler):
 
     def direction(self, slot: Slot, key: Key) -> Direction:
         if slot.id not in self._inputs_first:
-            return Dense.normal(key, slot.id)
+            return Drawn.normal(key, slot.id)
         basis = slot.buffers["activation_basis"]
         rows, columns = slot.parameter.shape
         if self._inputs_first[slot.id]:

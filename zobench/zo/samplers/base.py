@@ -1,14 +1,15 @@
 """The interface of samplers: the law of the direction z, and how it is learnt."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import ABC
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 
-from zobench.zo.directions import Direction
-from zobench.zo.feedback import DrawnTerm, Key
+from zobench.zo.directions import Drawn
+from zobench.zo.feedback import Channels, DrawnTerm, Key
+from zobench.zo.moves import Direction, Recipe
 from zobench.zo.part import Part
-from zobench.zo.passes.move import Move
+from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
 
 
@@ -28,20 +29,6 @@ class ReplayClass(StrEnum):
     DATA = "data"  # activations of its batch: the ledger alone does not do
 
 
-class Steady(StrEnum):
-    """How long directions stay the same but for the key of their noise (see `zobench.zo.planner`).
-
-    Attributes:
-        NEVER: `direction` is called for each slot and key.
-        STEP: Until the next `begin_step`.
-        RUN: For the whole run.
-    """
-
-    NEVER = "never"
-    STEP = "step"  # until the next begin_step
-    RUN = "run"
-
-
 class Sampler(Part, ABC):
     """Draws directions by key; the same key gives the same direction until the next `begin_step`.
 
@@ -50,7 +37,6 @@ class Sampler(Part, ABC):
     Attributes:
         needs: The feedback channels that it learns from.
         replay_class: What it takes to draw an earlier direction again.
-        steady: How long one recipe serves for all keys.
         weighted: Whether `weight` may differ from 1.
         most_directions: Directions a step at most; None is any number.
         layers: Number of its extra directions, one per layer, with the queries -1, -2, ...; known
@@ -58,7 +44,6 @@ class Sampler(Part, ABC):
     """
 
     replay_class: ReplayClass = ReplayClass.STATE
-    steady: Steady = Steady.NEVER  # the same recipe for all keys of a step
     weighted: bool = False  # whether `weight` may differ from 1
     most_directions: int | None = None  # a step; None is any number
     layers: int = 0  # of its LAYERS directions, with the queries -1, -2, ...; known once bound
@@ -89,7 +74,20 @@ class Sampler(Part, ABC):
         """
         return nullcontext()
 
-    @abstractmethod
+    def recipe(self, slot: Slot) -> Recipe | None:
+        """The law of z on the slot, the same for all directions of a step but for their keys.
+
+        A sampler defines this, or `direction` where its directions are made key by key. Without a
+        `begin_step` of its own the law is that of the whole run.
+
+        Args:
+            slot: A trainable tensor.
+
+        Returns:
+            A recipe; None leaves the slot out of this step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines neither recipe nor direction")
+
     def direction(self, slot: Slot, key: Key) -> Direction | None:
         """The part of z(key) that belongs to the slot.
 
@@ -100,6 +98,14 @@ class Sampler(Part, ABC):
         Returns:
             A direction, which is drawn where it is needed; None leaves the slot out of this step.
         """
+        recipe = self.recipe(slot)
+        return None if recipe is None else Drawn.of(recipe, key, slot.id)
+
+    @property
+    def by_key(self) -> bool:
+        """Whether `direction` counts, not `recipe`: the one that the nearer class defines."""
+        kinds = type(self).__mro__
+        return next("recipe" not in vars(k) for k in kinds if {"recipe", "direction"} & {*vars(k)})
 
     def weight(self, slot: Slot) -> float:
         """What the slot's part of the estimate is multiplied by.
@@ -126,30 +132,27 @@ class Sampler(Part, ABC):
         del slot
         return drawn
 
-    def with_row_sums(self, slot: Slot, move: Move, drawn: Sequence[DrawnTerm]) -> Move:
-        """Extend the rule's move by sums that `observe` will need, so that one pass does both.
+    def sums(self, channels: Channels) -> Mapping[Key, float]:
+        """What `observe` wants summed over the directions, so that the update's pass does it.
 
         Args:
-            slot: A trainable tensor.
-            move: The rule's move on it.
-            drawn: The step's directions on the slot.
+            channels: The step's coefficients of directions, by channel and key.
 
         Returns:
-            The move, with `RowSums` where sums are needed.
+            Weights by key, see `zobench.zo.slot_tables.Sums`; none for no sums.
         """
-        del slot, drawn
-        return move
+        del channels
+        return {}
 
-    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> Move | None:
-        """Stage what this step teaches about the slot; the law must stay as it is.
+    def observe(self, slots: Sequence[Slot], channels: Channels, sums: Sums | None) -> None:
+        """Stage what this step teaches; the law must stay as it is.
+
+        No direction of the step is drawn any more, except here.
 
         Args:
-            slot: A trainable tensor.
-            drawn: The step's directions on the slot, with their coefficients by channel.
-
-        Returns:
-            The move of the slot's state, which the engine applies for all slots at once; None where
-            it is done already.
+            slots: Those that took part in the step.
+            channels: The step's coefficients of directions, by channel and key.
+            sums: What `sums` wanted; None where the update could not take it on the way.
         """
 
     def end_step(self) -> None:

@@ -10,19 +10,19 @@ expectation, as released, or measured (`norm: exact`). theta = pi/2 is MeZO, wit
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 
-from zobench.zo.directions import Around, Dense, Direction, Multiple
-from zobench.zo.feedback import DrawnTerm, Key
-from zobench.zo.passes.move import Term, apply_moves
-from zobench.zo.samplers.base import Sampler, Steady, over_random_walk
+from zobench.zo.directions import Drawn
+from zobench.zo.feedback import GRAD, Channels, Key
+from zobench.zo.moves import Direction, Recipe
+from zobench.zo.samplers.base import Sampler, over_random_walk
+from zobench.zo.slot_tables import BufferNoise, Sums
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of the momentum's random start
-_NoiseOf = Callable[[Slot], Dense]
 
 
 @dataclass
@@ -72,7 +72,6 @@ class Cone(Sampler):
     """
 
     most_directions = 1
-    steady = Steady.STEP
 
     def __init__(
         self,
@@ -99,6 +98,7 @@ class Cone(Sampler):
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         super().bind(slots, seed)
         self.dimension = sum(slot.numel for slot in slots)
+        self._buffers: BufferNoise | None = None
 
     def beta_at(self, step: int) -> float:
         """beta_t of the warm-up, for t = step counted from 0."""
@@ -118,7 +118,7 @@ class Cone(Sampler):
         if old.step < 0:
             decay, fold = 0.0, float(self.random_start)
             rho = walk = fold * math.sqrt(self.dimension)
-            last = self._noise_of(0, _START)
+            last = self._key(0), _START
         else:
             beta = self.beta_at(old.step)
             gain = (1.0 - beta) * old.coefficient
@@ -126,25 +126,24 @@ class Cone(Sampler):
             across = gain * (old.scale * old.inside + old.free)
             rho = math.hypot(decay * old.rho, across * math.sqrt(self.dimension))
             walk = math.hypot(beta * old.walk, gain * math.sqrt(self.dimension))
-            last = self._noise_of(old.step)
+            last = self._key(old.step), 0
         if self.exact:
-            self._turn(decay, (last, fold))
+            self._turn(decay, (*last, fold))
             decay, fold, rho = 1.0, 0.0, self._norm()
         law = _StepLaw(step, rho=rho, walk=walk)
         if rho > 1e-8:  # else nothing is known yet, and z is plain noise
             law.scale = math.sqrt(self.dimension) * self.cos / rho
             law.inside, law.free = self.sin / law.scale, 0.0
-        self._turn(decay, (last, fold), (self._noise_of(step), law.inside))
+        self._turn(decay, (*last, fold), (self._key(step), 0, law.inside))
         self._law = law
 
-    def _turn(self, decay: float, *terms: tuple[_NoiseOf, float]) -> None:
+    def _turn(self, decay: float, *terms: tuple[Key, int, float]) -> None:
         """W <- decay W + sum of scale * noise, in one pass."""
-        moves = []
-        for slot in self.slots:
-            slot.buffer("cone", slot.parameter.dtype)
-            added = [Term(noise_of(slot), scale) for noise_of, scale in terms if scale != 0.0]
-            moves.append(slot.move_buffer("cone", added, decay=decay))
-        apply_moves(moves)
+        if self._buffers is None:
+            for slot in self.slots:
+                slot.buffer("cone", slot.parameter.dtype)
+            self._buffers = BufferNoise(self.slots, "cone")
+        self._buffers.add([term for term in terms if term[2] != 0.0], decay)
 
     def _norm(self) -> float:
         """Norm of W over the whole model, summed in float64."""
@@ -155,27 +154,29 @@ class Cone(Sampler):
                 square += float(torch.sum(buffer[start:stop].double().square()))
         return math.sqrt(square)
 
-    def _noise_of(self, step: int, number: int = 0) -> _NoiseOf:
-        return lambda slot: Dense.normal((self.seed, step, 0), slot.id, number=number)
+    def _key(self, step: int) -> Key:
+        return Key(self.seed, step, 0)
 
     def state_bytes(self, slot: Slot) -> int:
         return 0 if self.is_mezo else slot.numel * slot.parameter.element_size()
 
-    def direction(self, slot: Slot, key: Key) -> Direction:
+    def recipe(self, slot: Slot) -> Recipe:
         if self.is_mezo or self._law.free:
-            return self._noise_of(key.step)(slot)
-        return Multiple(slot.buffer("cone", slot.parameter.dtype), self._law.scale)
+            return Recipe()
+        vector = slot.buffer("cone", slot.parameter.dtype)
+        return Recipe(None, self._law.scale, vector=vector)
 
-    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
-        del slot
-        self._law.coefficient = sum(term.grad for term in drawn)
+    def observe(self, slots: Sequence[Slot], channels: Channels, sums: Sums | None) -> None:
+        del slots, sums
+        self._law.coefficient = sum(channels.get(GRAD, {}).values())
 
     def mean_direction(self, slot: Slot) -> Direction | None:
         """m of this step: the buffer without the noise laid into it; None while it is zero."""
         if self.is_mezo or self._law.free:
             return None
-        around = Dense.normal((self.seed, self._law.step, 0), slot.id, -self._law.inside)
-        return Around(slot.buffer("cone", slot.parameter.dtype), around)
+        vector = slot.buffer("cone", slot.parameter.dtype)
+        around = Recipe(vector=vector, sigma=-self._law.inside)
+        return Drawn.of(around, self._key(self._law.step), slot.id)
 
     def metrics(self) -> dict[str, float]:
         return {} if self.is_mezo else over_random_walk(self._law.rho, self._law.walk)

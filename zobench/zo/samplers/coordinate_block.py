@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Dense, Direction
+from zobench.zo.directions import Drawn
 from zobench.zo.feedback import Key
+from zobench.zo.moves import Direction
 from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
 
@@ -88,5 +89,5 @@ class CoordinateBlock(Sampler):
     def _choose(self, slot: Slot, key: Key, number: int, size: int) -> Tensor:
         """That share of 0 .. size-1, without replacement and equally likely, in order."""
         count = max(1, round(self.share * size))
-        drawn = Dense.normal(key, slot.id, number=number).draw(0, size, slot.parameter.device)
+        drawn = Drawn.normal(key, slot.id, number=number).draw(0, size, slot.parameter.device)
         return drawn.argsort(stable=True)[:count].sort().values

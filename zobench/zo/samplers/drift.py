@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from zobench.zo.directions import Dense, Direction, Multiple
+from zobench.zo.directions import Drawn, stored
 from zobench.zo.feedback import LAYERS, Key
+from zobench.zo.moves import Direction
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
@@ -64,12 +65,12 @@ class Drift(Sampler):
 
     def direction(self, slot: Slot, key: Key) -> Direction | None:
         if key.query >= 0:
-            return Dense.normal(key, slot.id)
+            return Drawn.normal(key, slot.id)
         if self._layer.get(slot.id) != -1 - key.query:
             return None
         if slot.id not in self._drifts:  # first needed by a step's first point: w is clean
             self._drifts[slot.id] = slot.flat - slot.buffers["origin"]
-        return Multiple(self._drifts[slot.id], 1.0)
+        return stored(self._drifts[slot.id])
 
     def end_step(self) -> None:
         self._drifts = {}

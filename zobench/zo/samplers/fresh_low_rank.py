@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor
 
-from zobench.zo.directions import Dense
+from zobench.zo.directions import Drawn
 from zobench.zo.feedback import Key
 from zobench.zo.low_rank import LowRank
 from zobench.zo.matrix import gaussian, view_of
@@ -46,10 +46,10 @@ class FreshLowRank(Sampler):
             raise ValueError(f"sampler.rank={rank}: must be at least 1")
         self.rank = rank
 
-    def direction(self, slot: Slot, key: Key) -> LowRank | Dense:
+    def direction(self, slot: Slot, key: Key) -> LowRank | Drawn:
         view = view_of(slot.parameter.shape, self.rank)
         if view is None:
-            return Dense.normal(key, slot.id)
+            return Drawn.normal(key, slot.id)
         left: Tensor = gaussian(key, slot, (view.rows, view.rank), _LEFT)
         right: Tensor = gaussian(key, slot, (view.cols, view.rank), _RIGHT)
         return LowRank(left, right=right, scale=1.0 / math.sqrt(view.rank))

@@ -1,9 +1,8 @@
 """Standard normal directions: z ~ N(0, I), as in MeZO (Malladi et al. 2023, Definition 1)."""
 
 from zobench.zo import noise
-from zobench.zo.directions import Dense
-from zobench.zo.feedback import Key
-from zobench.zo.samplers.base import ReplayClass, Sampler, Steady
+from zobench.zo.moves import Recipe
+from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
 
 
@@ -27,12 +26,12 @@ class Gaussian(Sampler):
     """
 
     replay_class = ReplayClass.PURE
-    steady = Steady.RUN
 
     def __init__(self, *, law: str = "normal16") -> None:
         if law not in (noise.Law.NORMAL16, noise.Law.NORMAL):
             raise ValueError(f"sampler.law={law}: choose normal16 or normal")
         self.law = noise.Law(law)
 
-    def direction(self, slot: Slot, key: Key) -> Dense:
-        return Dense(noise.Stream(noise.mix(*key), slot.id), self.law)
+    def recipe(self, slot: Slot) -> Recipe:
+        del slot
+        return Recipe(self.law)

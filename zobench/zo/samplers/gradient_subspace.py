@@ -10,18 +10,19 @@ what it is without the move: the covariance inside the subspace stays I. xi is d
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from zobench.zo import noise
-from zobench.zo.directions import Dense
-from zobench.zo.feedback import PROBE, DrawnTerm, Key
+from zobench.zo.directions import Drawn
+from zobench.zo.feedback import PROBE, Channels, Key
 from zobench.zo.low_rank import LowRank
 from zobench.zo.matrix import gaussian
 from zobench.zo.probes import FIRST_PROBE
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
 
 _SIGN = 8  # stream number of xi
@@ -79,9 +80,9 @@ class GradientSubspace(Sampler):
         cols = slot.numel // rows
         return rows, cols, 0 if min(rows, cols) == 1 else min(self.rank, rows, cols)
 
-    def direction(self, slot: Slot, key: Key) -> LowRank | Dense:
+    def direction(self, slot: Slot, key: Key) -> LowRank | Drawn:
         if key.query >= FIRST_PROBE or slot.name not in self._ready:
-            return Dense.normal(key, slot.id)
+            return Drawn.normal(key, slot.id)
         left, spectrum, right = (slot.buffers[name] for name in _NAMES)
         coordinates = gaussian(key, slot, (len(spectrum), len(spectrum)))
         sign = 1.0 if noise.uniform(noise.Stream(noise.mix(*key), slot.id, _SIGN)) < 0.5 else -1.0
@@ -91,17 +92,21 @@ class GradientSubspace(Sampler):
         coordinates.diagonal().add_((sign * math.sqrt(self.delta) - along) * unit)
         return LowRank(coordinates, left, right)
 
-    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
+    def observe(self, slots: Sequence[Slot], channels: Channels, sums: Sums | None) -> None:
         """Stage the decomposition of the probes' mean estimate."""
-        probes = [term for term in drawn if PROBE in term.coefficients]
+        del sums
+        if probes := channels.get(PROBE, {}):
+            for slot in slots:
+                self._probe(slot, probes)
+
+    def _probe(self, slot: Slot, probes: Mapping[Key, float]) -> None:
         rows, cols, rank = self._shape(slot)
-        if not probes or not rank:
+        if not rank:
             return
         estimate = slot.flat.new_zeros(slot.numel, dtype=slot.state_dtype)
         for start, stop in slot.spans():
-            for probe in probes:
-                scale = probe.coefficients[PROBE]
-                probe.direction.add_to(estimate[start:stop], start, scale)
+            for key, scale in probes.items():
+                self.direction(slot, key).add_to(estimate[start:stop], start, scale)
         if estimate.any():  # a flat loss has no direction to follow
             u, s, vh = torch.linalg.svd(estimate.view(rows, cols), full_matrices=False)
             parts = u[:, :rank], s[:rank], vh[:rank].T

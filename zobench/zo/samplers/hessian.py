@@ -6,15 +6,17 @@ with the old H and moves the weights along u / sqrt(new H).
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from zobench.zo.directions import Dense, Direction
-from zobench.zo.feedback import CURVATURE, DrawnTerm, Key
+from zobench.zo.directions import Drawn
+from zobench.zo.feedback import CURVATURE, Channels, DrawnTerm, Key
+from zobench.zo.moves import Direction
 from zobench.zo.preconditioned import Preconditioned
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
 
 
@@ -50,34 +52,35 @@ class Hessian(Sampler):
         """Fold kappa H u^2 of the direction into H."""
 
     def direction(self, slot: Slot, key: Key) -> Direction:
-        noise = Dense.normal(key, slot.id)
+        noise = Drawn.normal(key, slot.id)
         return Preconditioned(noise, lambda start, stop: self.diagonal(slot, start, stop))
 
     def noise_squared(self, slot: Slot, key: Key, start: int, stop: int) -> Tensor:
         """u^2 of a block, in the dtype of state."""
-        u = Dense.normal(key, slot.id).draw(start, stop - start, slot.parameter.device)
+        u = Drawn.normal(key, slot.id).draw(start, stop - start, slot.parameter.device)
         return u.to(slot.state_dtype).square_()
 
     def released_update(self, slot: Slot, drawn: list[DrawnTerm]) -> list[DrawnTerm]:
         if not self.released:
             return drawn
         old = self.diagonal(slot, 0, slot.numel).clone()
-        self._learn(slot, drawn)
+        curvatures = {t.key: t.coefficients for t in drawn if CURVATURE in t.coefficients}
+        self._learn(slot, {key: given[CURVATURE] for key, given in curvatures.items()})
         revised = []
         for term in drawn:
-            noise = Dense.normal(term.key, slot.id)
+            noise = Drawn.normal(term.key, slot.id)
             was = Preconditioned(noise, lambda start, stop: old[start:stop])
             revised.append(DrawnTerm(term.key, was, term.restore, {}))
             revised.append(replace(term, restore=0.0))
         return revised
 
-    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
-        """Move the slot's H: every direction of this step has been drawn on it."""
-        if not self.released:
-            self._learn(slot, drawn)
+    def observe(self, slots: Sequence[Slot], channels: Channels, sums: Sums | None) -> None:
+        """Move H: every direction of this step has been drawn."""
+        del sums
+        for slot in () if self.released else slots:
+            self._learn(slot, channels.get(CURVATURE, {}))
 
-    def _learn(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
+    def _learn(self, slot: Slot, curvatures: Mapping[Key, float]) -> None:
         if self.alpha:
-            for term in drawn:
-                if CURVATURE in term.coefficients:
-                    self.learn(slot, term.key, term.coefficients[CURVATURE])
+            for key, curvature in curvatures.items():
+                self.learn(slot, key, curvature)

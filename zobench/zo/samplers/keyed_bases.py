@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor
 
-from zobench.zo.directions import Dense
+from zobench.zo.directions import Drawn
 from zobench.zo.feedback import COORDINATES, Key
 from zobench.zo.low_rank import LowRank
 from zobench.zo.matrix import MatrixView, gaussian, view_of
@@ -104,9 +104,9 @@ class KeyedBases(Sampler):
             self._earlier[slot.id, epoch] = self._draw(slot, epoch)
         return self._earlier[slot.id, epoch]
 
-    def direction(self, slot: Slot, key: Key) -> LowRank | Dense:
+    def direction(self, slot: Slot, key: Key) -> LowRank | Drawn:
         if slot.coordinates_shape is None:
-            return Dense.normal(key, slot.id)
+            return Drawn.normal(key, slot.id)
         epoch = self._epoch_of(key.step)
         left, right = self._bases(slot, epoch)
         coordinates, scale = (

@@ -9,10 +9,12 @@ update draws the candidates again by key. gamma_mu = 0 is the control without le
 import math
 from collections.abc import Sequence
 
-from zobench.zo.directions import Around, Dense, Direction, Multiple
-from zobench.zo.feedback import POLICY, DrawnTerm, Key
-from zobench.zo.passes.move import Move, Term, apply_moves
-from zobench.zo.samplers.base import Sampler, Steady, over_random_walk
+from zobench.zo.directions import Drawn, stored
+from zobench.zo.feedback import POLICY, Channels
+from zobench.zo.moves import Direction, Recipe, Term
+from zobench.zo.passes.apply import apply_moves
+from zobench.zo.samplers.base import Sampler, over_random_walk
+from zobench.zo.slot_tables import BufferNoise, Sums
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of mu's random start
@@ -44,7 +46,6 @@ class LearnedMean(Sampler):
     """
 
     needs = frozenset({POLICY})
-    steady = Steady.RUN
 
     def __init__(self, *, gamma_mu: float, sigma: float = 1.0, init: str = "zero") -> None:
         if sigma <= 0.0 or gamma_mu < 0.0:
@@ -58,10 +59,11 @@ class LearnedMean(Sampler):
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         super().bind(slots, seed)
+        self._buffers: BufferNoise | None = None
         self._walk = 0.0  # expected |mu|^2 if every advantage were independent of its noise
         if self.random_start:
             for slot in slots:
-                random = Dense.normal((seed, 0, 0), slot.id, number=_START)
+                random = Drawn.normal((seed, 0, 0), slot.id, number=_START)
                 length = math.sqrt(slot.square_norm(random))
                 slot.buffer("learned_mean")
                 apply_moves([slot.move_buffer("learned_mean", [Term(random, 1.0 / length)])])
@@ -70,23 +72,26 @@ class LearnedMean(Sampler):
     def state_bytes(self, slot: Slot) -> int:
         return slot.numel * slot.state_itemsize
 
-    def direction(self, slot: Slot, key: Key) -> Around:
-        return Around(slot.buffer("learned_mean"), Dense.normal(key, slot.id, self.sigma))
+    def recipe(self, slot: Slot) -> Recipe:
+        return Recipe(vector=slot.buffer("learned_mean"), sigma=self.sigma)
 
-    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> Move | None:
-        """Move the slot's mean: no direction of this step is drawn on it any more."""
-        learnt = [term for term in drawn if POLICY in term.coefficients]
-        if self.gamma_mu == 0.0 or not learnt:
-            return None
-        rate = self.gamma_mu / (len(learnt) * self.sigma)
-        advantages = {term.key: term.coefficients[POLICY] for term in learnt}
-        self._walk += rate**2 * slot.numel * math.fsum(a**2 for a in advantages.values())
-        terms = [Term(Dense.normal(k, slot.id), -rate * a) for k, a in advantages.items()]
-        return slot.move_buffer("learned_mean", terms)
+    def observe(self, slots: Sequence[Slot], channels: Channels, sums: Sums | None) -> None:
+        """Move the mean: no direction of this step is drawn any more."""
+        del sums
+        advantages = channels.get(POLICY, {})
+        if self.gamma_mu == 0.0 or not advantages or not slots:
+            return
+        rate = self.gamma_mu / (len(advantages) * self.sigma)
+        squares = math.fsum(a**2 for a in advantages.values())
+        for slot in slots:
+            self._walk += rate**2 * slot.numel * squares
+        if self._buffers is None or self._buffers.slots != slots:
+            self._buffers = BufferNoise(slots, "learned_mean")
+        self._buffers.add([(key, 0, -rate * a) for key, a in advantages.items()])
 
     def mean_direction(self, slot: Slot) -> Direction | None:
         mean = slot.buffers.get("learned_mean")
-        return None if mean is None else Multiple(mean, 1.0)
+        return None if mean is None else stored(mean)
 
     def metrics(self) -> dict[str, float]:
         """|mu|, and |mu| against that of a mean that learnt nothing."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from zobench.zo.directions import Dense
+from zobench.zo.directions import Drawn
 from zobench.zo.feedback import Key
 from zobench.zo.masked import Masked, pack, unpack
 from zobench.zo.samplers.base import Sampler
@@ -67,7 +67,7 @@ class MagnitudeMask(Sampler):
             del device  # the mask's own
             return unpack(slot.buffers["mask"], start, count)
 
-        return Masked(Dense.normal(key, slot.id), mask)
+        return Masked(Drawn.normal(key, slot.id), mask)
 
     def state_dict(self) -> dict[str, object]:
         return {"thresholds": dict(self.thresholds)}

@@ -4,8 +4,9 @@ z ~ N(0, I) for the queries from 0 up; the query -1 is the rule's momentum m as 
 it, so that w + lr m is where the weights stood before that step.
 """
 
-from zobench.zo.directions import Dense, Direction, Multiple
+from zobench.zo.directions import Drawn, stored
 from zobench.zo.feedback import MOMENTUM, PREVIOUS, Key
+from zobench.zo.moves import Direction
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.space import Slot
 
@@ -29,6 +30,6 @@ class PreviousStep(Sampler):
 
     def direction(self, slot: Slot, key: Key) -> Direction | None:
         if key.query >= 0:
-            return Dense.normal(key, slot.id)
+            return Drawn.normal(key, slot.id)
         momentum = slot.buffers.get("momentum")
-        return None if momentum is None else Multiple(momentum, 1.0)
+        return None if momentum is None else stored(momentum)

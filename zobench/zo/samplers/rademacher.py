@@ -1,9 +1,8 @@
 """Random signs: each element of z is -1 or +1 with equal chance (Bernoulli SPSA, Spall 1992)."""
 
 from zobench.zo import noise
-from zobench.zo.directions import Dense
-from zobench.zo.feedback import Key
-from zobench.zo.samplers.base import ReplayClass, Sampler, Steady
+from zobench.zo.moves import Recipe
+from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
 
 
@@ -21,7 +20,7 @@ class Rademacher(Sampler):
     """
 
     replay_class = ReplayClass.PURE
-    steady = Steady.RUN
 
-    def direction(self, slot: Slot, key: Key) -> Dense:
-        return Dense(noise.Stream(noise.mix(*key), slot.id), noise.Law.RADEMACHER)
+    def recipe(self, slot: Slot) -> Recipe:
+        del slot
+        return Recipe(noise.Law.RADEMACHER)

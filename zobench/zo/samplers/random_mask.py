@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import torch
 
-from zobench.zo.directions import Dense
+from zobench.zo.directions import Drawn
 from zobench.zo.feedback import Key
 from zobench.zo.masked import Masked
 from zobench.zo.samplers.base import ReplayClass, Sampler
@@ -49,9 +49,9 @@ class RandomMask(Sampler):
 
     def direction(self, slot: Slot, key: Key) -> Masked:
         since = key.step - key.step % self.resample if self.resample else 0
-        noise = Dense.normal((self.seed, since, 0), slot.id, number=_MASK)
+        noise = Drawn.normal((self.seed, since, 0), slot.id, number=_MASK)
 
         def mask(start: int, count: int, device: torch.device) -> torch.Tensor:
             return noise.draw(start, count, device) > self.threshold
 
-        return Masked(Dense.normal(key, slot.id), mask)
+        return Masked(Drawn.normal(key, slot.id), mask)

@@ -14,70 +14,115 @@ they were drawn with; `tiled` takes sqrt(rho) times that score, as released. A v
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from zobench.zo.directions import Dense, Direction, Recipe
-from zobench.zo.feedback import POLICY, DrawnTerm, Key
-from zobench.zo.passes import fused
+from zobench.zo.directions import Drawn
+from zobench.zo.feedback import POLICY, Channels, Key
+from zobench.zo.moves import Direction, Recipe
 from zobench.zo.passes.blocks import spans
-from zobench.zo.passes.move import Move, RowSums
-from zobench.zo.passes.tables import groups_of
-from zobench.zo.samplers.base import Sampler, Steady, over_random_walk
+from zobench.zo.samplers.base import Sampler, over_random_walk
+from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of a's random start
 
 
 @dataclass(frozen=True)
-class Shaped(Direction):
-    """scale * (u - <u, a> pull) row by row, or <u, a> over the whole tensor where `dot` is given.
+class Tiled(Direction):
+    """u - t pull, the pull repeated over the rows, t = <u, a> over the whole tensor.
 
-    Computed in the dtype of `vector` = a; `pull` is a multiple of a.
+    Computed in the dtype of `pull`, which is a multiple of a.
     """
 
-    noise: Dense
-    vector: Tensor
+    noise: Drawn
     pull: Tensor
-    scale: float
-    dot: Tensor | None
-
-    @property
-    def recipe(self) -> Recipe | None:
-        if self.dot is not None or self.vector.dtype != torch.float32:
-            return None
-        row = self.vector, self.pull
-        return Recipe(self.noise.stream, self.noise.law, row=row, row_scale=self.scale)
+    dot: Tensor
 
     def draw(self, start: int, count: int, device: torch.device) -> Tensor:
-        width = self.vector.numel()
+        width = self.pull.numel()
         first, last = start // width, -(-(start + count) // width)
-        if self.recipe is not None and device.type == "cpu":  # the bits of the fused pass
-            rows = fused.drawn(self.recipe, first * width, (last - first) * width)
-            return rows[start - first * width :][:count]
         flat = self.noise.draw(first * width, (last - first) * width, device)
-        rows = flat.to(self.vector.dtype).view(-1, width)
-        if self.dot is None:
-            rows.addr_(rows @ self.vector, self.pull, alpha=-1.0)
-        else:
-            rows.sub_(self.dot * self.pull)
-        return rows.mul_(self.scale).view(-1)[start - first * width :][:count]
+        rows = flat.to(self.pull.dtype).view(-1, width).sub_(self.dot * self.pull)
+        return rows.view(-1)[start - first * width :][:count]
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """A slot's law during one step, as tensors.
+class _Vectors:
+    """The vectors a of slots on one device and in one dtype, end to end, and their step's laws.
 
-    grad_a log p = score * (U^T p - (inner + energy * |p|^2) a).
+    grad_a log p = score * (U^T p - (inner + energy * |p|^2) a), with numbers of each slot.
     """
 
-    vector: Tensor  # a
-    pull: Tensor  # what <u, a> is multiplied by and taken from u
-    score: Tensor
-    inner: Tensor
-    energy: Tensor
+    def __init__(self, slots: Sequence[Slot], starts: Sequence[Tensor], copies: bool) -> None:
+        self.slots, self.all = slots, torch.cat([*starts])
+        self._sizes = lengths = [len(start) for start in starts]
+        self.places = {slot.id: place for place, slot in enumerate(slots)}
+        device = self.all.device
+        self._lengths = torch.tensor(lengths, device=device)
+        self.rows = torch.tensor([slot.numel for slot in slots], device=device) // self._lengths
+        self._copies = self.rows if copies else torch.ones_like(self.rows)  # of a in one term
+        self.walk = torch.zeros(len(slots), dtype=torch.float64, device=device)
+        self._alike = []  # for each length, the places of its slots and of their elements
+        elements = torch.arange(len(self.all), device=device).split(lengths)
+        for length in sorted({*lengths}):
+            same = [place for place, own in enumerate(lengths) if own == length]
+            self._alike.append((same, torch.stack([elements[place] for place in same])))
+        self._parts = self.all.split(lengths)
+        for slot, part in zip(slots, self._parts, strict=True):
+            slot.buffers["curvature"] = part
+
+    def set_laws(self, rho: float, sign: float, factor: float) -> None:
+        """factor: of the scores."""
+        square = self._sums(self.all.double().square()) * self._copies
+        ratio = sign * math.sqrt(rho) / torch.sqrt(rho + square)
+        self.energy = torch.where(square > 0.0, (1.0 - ratio) / square, 0.0)  # a = 0: plain noise
+        self.score = -ratio / math.sqrt(rho) * factor
+        self.inner = torch.where(square > 0.0, self.rows * ratio, 0.0)
+        pull = self._spread(self.energy.to(self.all.dtype)) * self.all
+        self.pulls = dict(zip(self.places, pull.split(self._sizes), strict=True))
+
+    def descend(
+        self, slots: Sequence[Slot], rate: float, total: float, outer: Tensor, energy: Tensor
+    ) -> None:
+        """a <- a - rate * score of the slots, from their sums. total: of the weights."""
+        if len(slots) < len(self.slots):
+            outer, energy = self._among_all(slots, outer, energy)
+        inner = self.inner * total + self.energy * energy
+        move = outer - self._spread(inner.to(self.all.dtype)) * self.all
+        move = rate * (self._spread(self.score) * move)
+        if len(slots) < len(self.slots):
+            places = [self.places[slot.id] for slot in slots]
+            taking = torch.zeros_like(self.rows).index_fill(0, self.rows.new_tensor(places), 1)
+            move *= self._spread(taking)
+        self.walk += self._sums(move.square())
+        self.all.sub_(move)
+
+    def _among_all(
+        self, slots: Sequence[Slot], outer: Tensor, energy: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The sums of some slots among zeros for the others."""
+        places = [self.places[slot.id] for slot in slots]
+        all_outer = outer.new_zeros(len(self.all))
+        parts = all_outer.split(self._sizes)
+        own = [parts[place] for place in places]
+        for part, found in zip(own, outer.split([len(part) for part in own]), strict=True):
+            part.copy_(found)
+        all_energy = energy.new_zeros(len(self.slots))
+        all_energy[places] = energy
+        return all_outer, all_energy
+
+    def _spread(self, numbers: Tensor) -> Tensor:
+        """A number of each slot at each of its elements."""
+        return numbers.repeat_interleave(self._lengths, output_size=len(self.all))
+
+    def _sums(self, elements: Tensor) -> Tensor:
+        """The sum over each slot's elements."""
+        sums = elements.new_empty(len(self.slots))
+        for places, index in self._alike:
+            sums[places] = elements[index].sum(1)
+        return sums
 
 
 class RankOneCurvature(Sampler):
@@ -110,7 +155,6 @@ class RankOneCurvature(Sampler):
     """
 
     needs = frozenset({POLICY})
-    steady = Steady.STEP
 
     def __init__(
         self,
@@ -137,10 +181,12 @@ class RankOneCurvature(Sampler):
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         super().bind(slots, seed)
-        self._walk: dict[str, Tensor] = {}  # per slot, the squared lengths of a's moves
+        alike: dict[object, list[Slot]] = {}
         for slot in slots:
-            slot.buffers["curvature"] = self._start(slot)
-            self._walk[slot.name] = torch.zeros((), dtype=torch.float64, device=slot.flat.device)
+            alike.setdefault((slot.state_dtype, slot.parameter.device), []).append(slot)
+        self._vectors = [
+            _Vectors(own, [self._start(slot) for slot in own], self.tiled) for own in alike.values()
+        ]
 
     def _start(self, slot: Slot) -> Tensor:
         """a before the first step."""
@@ -148,7 +194,7 @@ class RankOneCurvature(Sampler):
         dtype = torch.promote_types(slot.parameter.dtype, torch.float32)
         vector = torch.zeros(slot.numel // rows, dtype=dtype, device=slot.parameter.device)
         if self.random_start:
-            Dense.normal((self.seed, 0, 0), slot.id, number=_START).add_to(vector, 0, 1.0)
+            Drawn.normal((self.seed, 0, 0), slot.id, number=_START).add_to(vector, 0, 1.0)
         return vector
 
     def state_bytes(self, slot: Slot) -> int:
@@ -157,31 +203,30 @@ class RankOneCurvature(Sampler):
 
     def begin_step(self, step: int) -> None:
         del step
-        self._shapes = {slot.id: self._shape(slot) for slot in self.slots}
+        for vectors in self._vectors:
+            factor = 1.0 if self.tiled else 1.0 / math.sqrt(self.rho)
+            vectors.set_laws(self.rho, self.sign, factor)
+        self._pulls = {key: pull for own in self._vectors for key, pull in own.pulls.items()}
         self._dots: dict[tuple[int, Key], Tensor] = {}
-        self._row_sums: dict[int, RowSums] = {}
 
-    def _shape(self, slot: Slot) -> _Shape:
-        vector = slot.buffers["curvature"]
-        square = vector.double().square().sum()
-        if self.tiled:
-            square = square * (slot.numel // vector.numel())
-        ratio = self.sign * math.sqrt(self.rho) / torch.sqrt(self.rho + square)
-        shrink = torch.where(square > 0.0, (1.0 - ratio) / square, 0.0)  # a = 0 is plain noise
-        score = -ratio / math.sqrt(self.rho) / (1.0 if self.tiled else math.sqrt(self.rho))
-        inner = torch.where(square > 0.0, slot.numel // vector.numel() * ratio, 0.0)
-        return _Shape(vector, (shrink * vector).to(vector.dtype), score, inner, shrink)
+    @property
+    def by_key(self) -> bool:
+        return self.tiled
 
-    def direction(self, slot: Slot, key: Key) -> Shaped:
-        shape, dense = self._shapes[slot.id], Dense.normal(key, slot.id)
-        if self.tiled:
-            return Shaped(dense, shape.vector, shape.pull, 1.0, self._dot(slot, key))
-        return Shaped(dense, shape.vector, shape.pull, 1.0 / math.sqrt(self.rho), None)
+    def recipe(self, slot: Slot) -> Recipe:
+        row = slot.buffers["curvature"], self._pulls[slot.id]
+        return Recipe(row=row, row_scale=1.0 / math.sqrt(self.rho))
+
+    def direction(self, slot: Slot, key: Key) -> Direction | None:
+        if not self.tiled:
+            return super().direction(slot, key)
+        noise = Drawn.normal(key, slot.id)
+        return Tiled(noise, self._pulls[slot.id], self._dot(slot, key))
 
     def _rows(self, slot: Slot, key: Key, start: int, stop: int) -> Tensor:
         """Rows of u in a's dtype."""
         vector = slot.buffers["curvature"]
-        u = Dense.normal(key, slot.id).draw(start, stop - start, slot.parameter.device)
+        u = Drawn.normal(key, slot.id).draw(start, stop - start, slot.parameter.device)
         return u.to(vector.dtype).view(-1, vector.numel())
 
     def _dot(self, slot: Slot, key: Key) -> Tensor:
@@ -194,8 +239,28 @@ class RankOneCurvature(Sampler):
             self._dots[slot.id, key] = total.to(vector.dtype)
         return self._dots[slot.id, key]
 
-    def score(self, slot: Slot, weights: Mapping[Key, float]) -> Tensor:
-        """sum of weight * grad_a log p over directions (`tiled`: times sqrt(rho)), float64."""
+    def sums(self, channels: Channels) -> Mapping[Key, float]:
+        """Those of the score, for the directions that were evaluated."""
+        return {} if self.lr_cov == 0.0 or self.tiled else channels.get(POLICY, {})
+
+    def observe(self, slots: Sequence[Slot], channels: Channels, sums: Sums | None) -> None:
+        """Move the slots' a: every direction of this step has been drawn on them."""
+        weights = channels.get(POLICY, {})
+        if self.lr_cov == 0.0 or not weights:
+            return
+        rate, total = self.lr_cov * self.eps**2, sum(weights.values())
+        for vectors in self._vectors:
+            mine = {slot.id for slot in vectors.slots}
+            own = [slot for slot in slots if slot.id in mine]
+            if own and sums is not None:  # of all slots, on one device and in one dtype
+                vectors.descend(own, rate, total, sums.outer(), sums.energy())
+            elif own:
+                found = [self.score_sums(slot, weights) for slot in own]
+                outer, energy = torch.cat([f[0] for f in found]), torch.stack([f[1] for f in found])
+                vectors.descend(own, rate, total, outer, energy)
+
+    def score_sums(self, slot: Slot, weights: Mapping[Key, float]) -> tuple[Tensor, Tensor]:
+        """The sums of weight * U^T p and weight * |p|^2 over directions, float64."""
         vector = slot.buffers["curvature"]
         outer = torch.zeros_like(vector, dtype=torch.float64)
         energy = torch.zeros((), dtype=torch.float64, device=vector.device)
@@ -205,42 +270,7 @@ class RankOneCurvature(Sampler):
                 p = self._dot(slot, key).expand(len(u)) if self.tiled else u @ vector
                 outer.add_(p @ u, alpha=weight)
                 energy.add_(p @ p, alpha=weight)
-        return self._score(slot, weights, outer, energy)
-
-    def _score(
-        self, slot: Slot, weights: Mapping[Key, float], outer: Tensor, energy: Tensor
-    ) -> Tensor:
-        """From the sums of weight * U^T p and weight * |p|^2."""
-        shape = self._shapes[slot.id]
-        inner = shape.inner * sum(weights.values()) + shape.energy * energy
-        return shape.score * (outer - inner * shape.vector)
-
-    def with_row_sums(self, slot: Slot, move: Move, drawn: Sequence[DrawnTerm]) -> Move:
-        """Take the sums of the score where the update draws the directions anyway."""
-        weights = _policy(drawn)
-        keys = {id(term.direction): term.key for term in drawn}
-        own = [keys.get(id(term.direction)) for term in move.terms]
-        if self.lr_cov == 0.0 or self.tiled or not fused.able(move) or weights.keys() - {*own}:
-            return move
-        groups, width = groups_of(slot.numel), slot.buffers["curvature"].numel()
-        outer = torch.zeros(groups, width, dtype=torch.float64)
-        sum_weights = [weights.get(key, 0.0) if key else 0.0 for key in own]
-        sums = RowSums(sum_weights, outer, torch.zeros(groups, dtype=torch.float64))
-        self._row_sums[slot.id] = sums
-        return replace(move, row_sums=sums)
-
-    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
-        """Move the slot's a: every direction of this step has been drawn on it."""
-        if self.lr_cov == 0.0:
-            return
-        weights = _policy(drawn)
-        if sums := self._row_sums.pop(slot.id, None):
-            score = self._score(slot, weights, sums.outer.sum(0), sums.energy.sum())
-        else:
-            score = self.score(slot, weights)
-        move = self.lr_cov * self.eps**2 * score
-        self._walk[slot.name] += move.square().sum()
-        slot.buffers["curvature"].sub_(move)
+        return outer, energy
 
     def metrics(self) -> dict[str, float]:
         """|a|, and its drift from the start against a walk of independent moves.
@@ -252,17 +282,18 @@ class RankOneCurvature(Sampler):
             vector = slot.buffers["curvature"].double()
             norm += float(vector.square().sum())
             drift += float((vector - self._start(slot)).square().sum())
-        walk = math.fsum(float(square) for square in self._walk.values())
+        walk = math.fsum(float(vectors.walk.sum()) for vectors in self._vectors)
         return over_random_walk(math.sqrt(norm), math.sqrt(walk), math.sqrt(drift))
 
     def state_dict(self) -> dict[str, object]:
-        return {"walk": {name: float(square) for name, square in self._walk.items()}}
+        walks = [dict(zip(_names(own), own.walk.tolist(), strict=True)) for own in self._vectors]
+        return {"walk": {name: square for walk in walks for name, square in walk.items()}}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        for name, square in state["walk"].items():  # type: ignore[attr-defined]
-            self._walk[name].fill_(square)
+        for own in self._vectors:
+            squares = [state["walk"][name] for name in _names(own)]  # type: ignore[index]
+            own.walk.copy_(torch.tensor(squares, dtype=torch.float64))
 
 
-def _policy(drawn: Sequence[DrawnTerm]) -> dict[Key, float]:
-    """The weights of the directions that were evaluated."""
-    return {term.key: term.coefficients[POLICY] for term in drawn if POLICY in term.coefficients}
+def _names(vectors: _Vectors) -> list[str]:
+    return [slot.name for slot in vectors.slots]

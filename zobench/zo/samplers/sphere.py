@@ -2,7 +2,7 @@
 
 import math
 
-from zobench.zo.directions import Dense
+from zobench.zo.directions import Drawn
 from zobench.zo.feedback import Key
 from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import Slot
@@ -25,12 +25,12 @@ class Sphere(Sampler):
         del step
         self._factors: dict[Key, float] = {}
 
-    def direction(self, slot: Slot, key: Key) -> Dense:
+    def direction(self, slot: Slot, key: Key) -> Drawn:
         if key not in self._factors:
             self._factors[key] = self._factor(key)
-        return Dense.normal(key, slot.id, self._factors[key])
+        return Drawn.normal(key, slot.id, self._factors[key])
 
     def _factor(self, key: Key) -> float:
         """sqrt(d) / ||n||, both over the whole model."""
-        square = sum(slot.square_norm(Dense.normal(key, slot.id)) for slot in self.slots)
+        square = sum(slot.square_norm(Drawn.normal(key, slot.id)) for slot in self.slots)
         return math.sqrt(sum(slot.numel for slot in self.slots) / square)

@@ -1,13 +1,13 @@
 """A law on a part of the slots: the base of samplers that choose slots."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from zobench.zo.directions import Direction
-from zobench.zo.feedback import PREVIOUS, DrawnTerm, Key
-from zobench.zo.passes.move import Move
+from zobench.zo.feedback import PREVIOUS, Channels, DrawnTerm, Key
+from zobench.zo.moves import Direction, Recipe
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
 
 
@@ -54,6 +54,13 @@ class Subset(Sampler):
     def watch(self) -> AbstractContextManager[object]:
         return self.inner.watch()
 
+    @property
+    def by_key(self) -> bool:
+        return self.inner.by_key
+
+    def recipe(self, slot: Slot) -> Recipe | None:
+        return self.inner.recipe(slot) if self._takes_part(slot, self._step) else None
+
     def direction(self, slot: Slot, key: Key) -> Direction | None:
         return self.inner.direction(slot, key) if self._takes_part(slot, key.step) else None
 
@@ -63,8 +70,11 @@ class Subset(Sampler):
     def released_update(self, slot: Slot, drawn: list[DrawnTerm]) -> list[DrawnTerm]:
         return self.inner.released_update(slot, drawn) if drawn else drawn
 
-    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> Move | None:
-        return self.inner.observe(slot, drawn) if drawn else None
+    def sums(self, channels: Channels) -> Mapping[Key, float]:
+        return self.inner.sums(channels)
+
+    def observe(self, slots: Sequence[Slot], channels: Channels, sums: Sums | None) -> None:
+        self.inner.observe(slots, channels, sums)
 
     def end_step(self) -> None:
         self.inner.end_step()

@@ -3,7 +3,7 @@
 Tensor b takes part with probability pi_b (Poisson); its estimate is divided by pi_b (Horvitz and
 Thompson; Definition 3.1), which keeps it unbiased. pi follows scores that are learnt from the loss
 difference Delta alone, under a budget that adapts every 20 steps (section 3.5, Eq. 20). State: a
-few numbers per tensor; tensors that are not drawn are not touched. Cost: one draw more, for scores.
+few numbers per tensor; tensors that are not drawn are not touched.
 
 `variant: paper` is reconstructed from the stated formulas: the score is Delta^2 times the mean of
 u^2 over the tensor, relative to an average of Delta^2; pi is proportional to sqrt(S), saturating at
@@ -13,13 +13,15 @@ Its scores settle at S ~ n^(1/3), n the tensor's size, whatever the gradients ar
 frozen weights); dividing the energies by n, an option of that code, removes this and leaves S flat.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from zobench.zo import noise
-from zobench.zo.directions import Dense
-from zobench.zo.feedback import DrawnTerm, Key
-from zobench.zo.samplers.base import Sampler, Steady
+from zobench.zo.directions import Drawn
+from zobench.zo.feedback import GRAD, Channels, Key
+from zobench.zo.moves import Recipe
+from zobench.zo.samplers.base import Sampler
 from zobench.zo.samplers.inclusion import saturated, target_ratio, unsaturated
+from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
 
 _MASK = 2  # stream number of the draw that decides who takes part
@@ -61,7 +63,6 @@ class TensorInclusion(Sampler):
     """
 
     most_directions = 1
-    steady = Steady.STEP
     weighted = True
 
     def __init__(
@@ -109,20 +110,31 @@ class TensorInclusion(Sampler):
         self._energies: dict[int, float] = {}
         self._delta = 0.0
 
-    def direction(self, slot: Slot, key: Key) -> Dense | None:
-        if not self.drawn[self._place[slot.id]]:
-            return None
-        return Dense.normal(key, slot.id)
+    def recipe(self, slot: Slot) -> Recipe | None:
+        return Recipe() if self.drawn[self._place[slot.id]] else None
 
     def weight(self, slot: Slot) -> float:
         return 1.0 / max(self.pi[self._place[slot.id]], 1e-8) if self.ht else 1.0
 
-    def observe(self, slot: Slot, drawn: Sequence[DrawnTerm]) -> None:
-        if not drawn or (self.uniform and not self.adaptive):
+    def sums(self, channels: Channels) -> Mapping[Key, float]:
+        """|z|^2 of the tensors that took part."""
+        return dict.fromkeys(channels.get(GRAD, {}), 1.0) if self._learns else {}
+
+    def observe(self, slots: Sequence[Slot], channels: Channels, sums: Sums | None) -> None:
+        grad = channels.get(GRAD, {})
+        if not (slots and grad and self._learns):
             return
-        [term] = drawn
-        self._delta = term.grad / self.weight(slot)
-        self._energies[self._place[slot.id]] = slot.square_norm(term.direction)
+        [(key, self._delta)] = grad.items()
+        if sums:
+            energies = sums.energy().tolist()
+        else:
+            energies = [slot.square_norm(Drawn.normal(key, slot.id)) for slot in slots]
+        places = [self._place[slot.id] for slot in slots]
+        self._energies = dict(zip(places, energies, strict=True))
+
+    @property
+    def _learns(self) -> bool:
+        return self.adaptive or not self.uniform
 
     def end_step(self) -> None:
         """Move the scores of the tensors that took part, and every 20 steps the budget."""

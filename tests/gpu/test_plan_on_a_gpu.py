@@ -38,7 +38,7 @@ def trained(
     )
     for _ in range(4):
         optimizer.step(lambda: 0.05 * optimizer.engine.forwards**1.5)
-    assert optimizer.engine.planner._plan is not None
+    assert optimizer.engine.plan._tables is not None
     return [t.cpu() for s in optimizer.engine.slots for t in (s.flat, *s.buffers.values())]
 
 

@@ -1,37 +1,41 @@
 """Plans for all slots at once: the bits of plans slot by slot, without asking every slot."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from zobench.zo.arithmetic import Arithmetic
-from zobench.zo.directions import Dense
+from zobench.zo.directions import Drawn
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.best_of_k import BestOfK
 from zobench.zo.estimators.rloo import RLOO
 from zobench.zo.estimators.two_sided import TwoSided
-from zobench.zo.feedback import Key
-from zobench.zo.noise import Law, Stream, mix
+from zobench.zo.feedback import Channels, Key
+from zobench.zo.moves import Recipe
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.planner import Planner
+from zobench.zo.part import PartError
+from zobench.zo.plan import Plan
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.base import Rule
 from zobench.zo.rules.momentum import Momentum
 from zobench.zo.rules.sgd import SGD
-from zobench.zo.samplers.base import Sampler, Steady
+from zobench.zo.samplers.base import Sampler
 from zobench.zo.samplers.cone import Cone
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.learned_mean import LearnedMean
 from zobench.zo.samplers.rademacher import Rademacher
 from zobench.zo.samplers.rank_one_curvature import RankOneCurvature
 from zobench.zo.samplers.tensor_inclusion import TensorInclusion
+from zobench.zo.samplers.tensor_subset import TensorSubset
+from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
 
 Parts = tuple[Callable[[], Sampler], Callable[[], Estimator], Callable[[], Rule]]
-STEADY: dict[str, Parts] = {
+METHODS: dict[str, Parts] = {
     "mezo": (Gaussian, TwoSided, lambda: SGD(weight_decay=0.1)),
     "three queries": (Gaussian, lambda: TwoSided(queries=3), SGD),
     "signs and momentum": (Rademacher, TwoSided, Momentum),
@@ -44,7 +48,7 @@ STEADY: dict[str, Parts] = {
     "loren tiled": (lambda: RankOneCurvature(eps=1e-3, form="tiled"), RLOO, Momentum),
     "curvzo": (TensorInclusion, TwoSided, SGD),
 }
-each = pytest.mark.parametrize("name", STEADY)
+each = pytest.mark.parametrize("name", METHODS)
 
 
 def weights_of(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:
@@ -56,7 +60,7 @@ def weights_of(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:
 
 
 def optimizer_of(name: str, weights: dict[str, nn.Parameter]) -> ZOOptimizer:
-    sampler, estimator, rule = STEADY[name]
+    sampler, estimator, rule = METHODS[name]
     parts = {"sampler": sampler(), "estimator": estimator(), "rule": rule()}
     walk = Arithmetic(walk="inplace")
     return ZOOptimizer(weights.items(), lr=1e-3, eps=1e-2, seed=3, arithmetic=walk, **parts)  # type: ignore[arg-type]
@@ -69,8 +73,7 @@ def step(optimizer: ZOOptimizer, weights: dict[str, nn.Parameter]) -> float:
 @contextmanager
 def slot_by_slot() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Planner, "displace", lambda *_: False)
-        patch.setattr(Planner, "update", lambda *_: False)
+        patch.setattr(Plan, "by_slot", True)
         yield
 
 
@@ -116,7 +119,7 @@ def test_plans_do_not_outlive_what_they_point_to(name: str) -> None:
                 for weight in weights.values():
                     weight.data = weight.data.clone()
             if forgetful:
-                optimizer.engine.planner.forget()
+                optimizer.engine.plan.forget()
             step(optimizer, weights)
         ends.append(all_bits(optimizer))
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
@@ -129,15 +132,17 @@ def asked_in_a_step(name: str, tensors: int) -> int:
     optimizer = optimizer_of(name, weights)
     step(optimizer, weights)
     asked = 0
-    sampler = optimizer.engine.sampler
-    direction = sampler.direction
+    sampler: Any = optimizer.engine.sampler
 
-    def counted(slot: Slot, key: Key) -> object:
-        nonlocal asked
-        asked += 1
-        return direction(slot, key)
+    def counting(method: Callable[..., object]) -> Callable[..., object]:
+        def counted(*given: object) -> object:
+            nonlocal asked
+            asked += 1
+            return method(*given)
 
-    sampler.direction = counted  # type: ignore[method-assign, assignment]
+        return counted
+
+    sampler.direction, sampler.recipe = counting(sampler.direction), counting(sampler.recipe)
     step(optimizer, weights)
     return asked
 
@@ -148,17 +153,132 @@ def test_a_step_asks_no_more_slots_of_a_large_model(name: str) -> None:
     assert asked_in_a_step(name, 20) == asked_in_a_step(name, 2)
 
 
-def test_a_sampler_with_keys_of_its_own_is_not_steady() -> None:
-    """Noise whose key is not the direction's would be drawn anew where it should not be."""
+class Growing(Gaussian):
+    """A law that changes from step to step, where no law may."""
 
-    class Stuck(Gaussian):
-        def direction(self, slot: Slot, key: Key) -> Dense:
-            del key
-            return Dense(Stream(mix(0, 0, 0), slot.id), Law.NORMAL16)
+    steps = 0
 
-    assert Stuck.steady is Steady.RUN
+    def recipe(self, slot: Slot) -> Recipe:
+        del slot
+        return Recipe(scale=1.0 + self.steps)
+
+    def end_step(self) -> None:
+        self.steps += 1
+
+
+class Grown(Growing):
+    """The same, where it may."""
+
+    def begin_step(self, step: int) -> None:
+        """The recipe reads what has changed."""
+
+
+class Twofold(Gaussian):
+    """Two laws in one."""
+
+    def recipe(self, slot: Slot) -> Recipe:
+        del slot
+        return Recipe(scale=2.0)
+
+    def direction(self, slot: Slot, key: Key) -> Drawn:
+        return Drawn.normal(key, slot.id)
+
+
+class Doubled(Gaussian):
+    """Its directions are not its parent's."""
+
+    def direction(self, slot: Slot, key: Key) -> Drawn:
+        return Drawn.normal(key, slot.id, 2.0)
+
+
+def trained(sampler: Sampler, *, by_slot: bool = False) -> dict[str, nn.Parameter]:
     weights = weights_of()
-    parts = {"sampler": Stuck(), "estimator": TwoSided(), "rule": SGD()}
-    optimizer = ZOOptimizer(weights.items(), lr=1e-3, eps=1e-2, seed=3, **parts)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"Stuck\.steady"):
+    parts: Any = {"sampler": sampler, "estimator": TwoSided(), "rule": SGD()}
+    optimizer = ZOOptimizer(weights.items(), lr=1e-3, eps=1e-2, seed=3, **parts)
+    optimizer.engine.plan.by_slot = by_slot
+    for _ in range(3):
         step(optimizer, weights)
+    return weights
+
+
+def test_a_law_changes_in_begin_step_or_not_at_all() -> None:
+    """What is planned for a run is looked at once a step."""
+    with pytest.raises(ValueError, match=r"Growing: the law of z on a is not .* in begin_step"):
+        trained(Growing())
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            trained(Grown()).values(), trained(Grown(), by_slot=True).values(), strict=True
+        )
+    )
+
+
+def test_a_direction_is_what_the_recipe_says() -> None:
+    """Looked at in the first step."""
+    with pytest.raises(ValueError, match="Twofold: its direction on a is not what its recipe says"):
+        trained(Twofold())
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: TensorSubset(s, share=1.0)])
+def test_the_nearer_class_decides(wrap: Callable[[Sampler], Sampler]) -> None:
+    """A subclass that defines `direction` means it, also inside of another sampler."""
+
+    class Scaled(Gaussian):
+        def recipe(self, slot: Slot) -> Recipe:
+            del slot
+            return Recipe(scale=2.0)
+
+    ends = [trained(wrap(sampler)) for sampler in (Doubled(), Scaled())]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert not torch.equal(ends[0]["a"], trained(wrap(Gaussian()))["a"])
+
+
+@pytest.mark.parametrize("rule", [SGD, Momentum, Adam])
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_slots_that_take_no_part_move_as_the_rule_says(
+    share: float, rule: Callable[[], Rule]
+) -> None:
+    """Momentum moves them, plain descent does not; the same bits as slot by slot."""
+    ends = []
+    for by_slot in (False, True):
+        weights = weights_of()
+        parts: Any = {"estimator": TwoSided(), "rule": rule()}
+        sampler = TensorSubset(LearnedMean(gamma_mu=1e-2), share=share)
+        parts |= {"sampler": sampler, "estimator": BestOfK()}
+        optimizer = ZOOptimizer(weights.items(), lr=1e-3, eps=1e-2, seed=3, **parts)
+        optimizer.engine.plan.by_slot = by_slot
+        for _ in range(4):
+            step(optimizer, weights)
+        ends.append(all_bits(optimizer))
+    assert len(ends[0]) == len(ends[1])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+class Thirsty(TwoSided):
+    """Evaluates more than it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forwards = 1
+
+
+class Hoarder(Gaussian):
+    """Keeps more than it says."""
+
+    def observe(self, slots: Sequence[Slot], channels: Channels, sums: Sums | None) -> None:
+        del channels, sums
+        for slot in slots:
+            slot.buffer("hoard")
+
+
+def test_forwards_and_state_are_what_the_parts_declare() -> None:
+    """Counted in the first step, of any part; one sentence says which."""
+    weights = weights_of()
+    for sampler, estimator, message in (
+        (Gaussian(), Thirsty(), "Thirsty: its first step took 2 forwards, and it declares 1"),
+        (Hoarder(), TwoSided(), r"a: its state \(hoard\) takes 44400 bytes, and .* declare 0"),
+    ):
+        parts: Any = {"sampler": sampler, "estimator": estimator, "rule": SGD()}
+        optimizer = ZOOptimizer(weights.items(), lr=1e-3, eps=1e-2, **parts)
+        with pytest.raises(PartError, match=message):
+            step(optimizer, weights)
