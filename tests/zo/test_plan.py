@@ -1,5 +1,6 @@
 """Plans for all slots at once: the bits of plans slot by slot, without asking every slot."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -282,3 +283,38 @@ def test_forwards_and_state_are_what_the_parts_declare() -> None:
         optimizer = ZOOptimizer(weights.items(), lr=1e-3, eps=1e-2, **parts)
         with pytest.raises(PartError, match=message):
             step(optimizer, weights)
+
+
+def test_a_law_learns_from_directions_that_the_update_does_not_use() -> None:
+    """LOREN's scores are of all candidates, the estimate is of the best: together or apart."""
+    ends = []
+    for by_slot in (False, True):
+        weights = {"a": nn.Parameter(torch.linspace(-1.0, 1.0, 300).view(20, 15))}
+        parts: Any = {"sampler": RankOneCurvature(eps=1e-2, lr_cov=100.0), "estimator": BestOfK()}
+        optimizer = ZOOptimizer(weights.items(), lr=1e-3, eps=1e-2, rule=SGD(), **parts)
+        optimizer.engine.plan.by_slot = by_slot
+        [slot] = optimizer.engine.slots
+        before = slot.buffers["curvature"].clone()
+        step(optimizer, weights)
+        assert not torch.allclose(slot.buffers["curvature"], before, rtol=1e-3)
+        ends.append(slot.buffers["curvature"])
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+@each
+def test_state_that_was_loaded_is_no_change_of_the_law(name: str) -> None:
+    """Into other tensors: the next steps have the bits of those without."""
+    ends = []
+    for loaded in (False, True):
+        weights = weights_of()
+        optimizer = optimizer_of(name, weights)
+        step(optimizer, weights)
+        if loaded:
+            state = copy.deepcopy(optimizer.state_dict())
+            for slot in optimizer.engine.slots:
+                slot.buffers.clear()
+            optimizer.load_state_dict(state)
+        for _ in range(2):
+            step(optimizer, weights)
+        ends.append(all_bits(optimizer))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))

@@ -69,7 +69,6 @@ class Plan:
         self._kinds = [Kind.of(slot) for slot in slots]
         self._by_key = sampler.by_key
         self._lasting = type(sampler).begin_step is Sampler.begin_step
-        self._first: Recipe | None = None  # of the first slot
         self._compared = False  # what the sampler says of its directions, with what it returns
         self.forget()
 
@@ -78,6 +77,7 @@ class Plan:
         self._tables: SlotTables | None = None
         self._step: int | None = None  # whose law they have
         self._rule: Rule | None = None  # whose state they point to
+        self._first: Recipe | None = None  # of the first slot, in the step before
 
     def begin_step(self) -> None:
         """Look whether a law that should last has changed; call it after the sampler's.
@@ -222,7 +222,10 @@ class Plan:
                 moves.append((move, [term.key for term in moving]))
         weights = self.sampler.sums(update.feedback.channels)
         sums = None
-        if weights and len(moves) == len(taking) and all(fused.able(move) for move, _ in moves):
+        able = len(moves) == len(taking) and all(
+            fused.able(move) and weights.keys() <= {*drawn} for move, drawn in moves
+        )
+        if weights and able:
             widths = [_width(move) for move, _ in moves]
             sums = Sums(taking, widths, [weights.get(key, 0.0) for key in moves[0][1]])
             pairs = zip(moves, sums.parts, strict=True)

@@ -73,6 +73,12 @@ class _Vectors:
         for slot, part in zip(slots, self._parts, strict=True):
             slot.buffers["curvature"] = part
 
+    def adopt(self) -> None:
+        """Take in the slots' vectors where others were loaded."""
+        for slot, part in zip(self.slots, self._parts, strict=True):
+            part.copy_(slot.buffers["curvature"])
+            slot.buffers["curvature"] = part
+
     def set_laws(self, rho: float, sign: float, factor: float) -> None:
         """factor: of the scores."""
         square = self._sums(self.all.double().square()) * self._copies
@@ -293,6 +299,7 @@ class RankOneCurvature(Sampler):
         for own in self._vectors:
             squares = [state["walk"][name] for name in _names(own)]  # type: ignore[index]
             own.walk.copy_(torch.tensor(squares, dtype=torch.float64))
+            own.adopt()
 
 
 def _names(vectors: _Vectors) -> list[str]:
