@@ -272,9 +272,12 @@ class Plan:
         for slot, recipe in zip(self.slots, recipes, strict=True):
             for key in keys:
                 z = self.sampler.direction(slot, key)
-                planned = recipe and Drawn.of(recipe, key, slot.id)
-                alike = isinstance(z, Drawn) and planned and z.stream == planned.stream
-                if (z or planned) and not (alike and recipe and z.form.same(recipe)):  # type: ignore[union-attr]
+                if recipe is None:
+                    alike = z is None
+                else:
+                    stream = Drawn.of(recipe, key, slot.id).stream
+                    alike = isinstance(z, Drawn) and z.stream == stream and z.form.same(recipe)
+                if not alike:
                     raise PartError(
                         f"sampler {type(self.sampler).__name__}: its direction on {slot.name} is"
                         " not what its recipe says; define one of the two"

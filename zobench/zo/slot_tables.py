@@ -43,10 +43,9 @@ class SlotTables:
         on_gpu: Whether passes run there.
     """
 
-    def __init__(self, slots: Sequence[Slot], buffer: str | None = None) -> None:
+    def __init__(self, slots: Sequence[Slot], moves: Sequence[Move], buffer: str | None) -> None:
         self.slots, self._buffer = slots, buffer
         self._parameters = [slot.parameter for slot in slots]
-        moves = [_move(slot, buffer) for slot in slots]
         self._device, self.on_gpu = moves[0].target.device, gpu.able(moves[0])
         self._targets = np.array([target_row(move, 0, 0) for move in moves], kernel.TARGET)
         self._numels = [slot.numel for slot in slots]
@@ -64,10 +63,10 @@ class SlotTables:
     @classmethod
     def of(cls, slots: Sequence[Slot], buffer: str | None = None) -> "SlotTables | None":
         """The slots' tables; None where no kernel can store all of them."""
-        moves = [_move(slot, buffer) for slot in slots]
+        moves = [s.move([]) if buffer is None else s.move_buffer(buffer, []) for s in slots]
         devices = {move.target.device for move in moves}
         able = len(devices) == 1 and all(gpu.able(m) or fused.able(m) for m in moves)
-        return cls(slots, buffer) if able else None
+        return cls(slots, moves, buffer) if able else None
 
     def set_recipes(self, recipes: Sequence[Recipe | None]) -> None:
         """Take the laws of the step; None leaves a slot out."""
@@ -156,10 +155,6 @@ class SlotTables:
     def _set_displaced(self, displaced: bool) -> None:
         for slot in self._copied:
             slot.displaced = displaced
-
-
-def _move(slot: Slot, buffer: str | None) -> Move:
-    return slot.move([]) if buffer is None else slot.move_buffer(buffer, [])
 
 
 class Sums:

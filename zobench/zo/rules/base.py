@@ -93,8 +93,7 @@ class SlotChange(NamedTuple):
 class Rule(Part, ABC):
     """Turns the estimate g = sum of coefficient * z into a change of the weights.
 
-    It never sees weights that are displaced: whoever applies the change restores them in the same
-    pass.
+    It never sees displaced weights: the plan restores them in the pass that applies the change.
 
     Attributes:
         linear: Names of buffers that are linear in the estimate, as a momentum is.

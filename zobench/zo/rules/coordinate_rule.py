@@ -1,10 +1,10 @@
 """The base of rules that keep their state in the coordinates of a law with bases."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from zobench.zo.directions import stored
-from zobench.zo.feedback import COORDINATES, GRAD, Key
+from zobench.zo.feedback import COORDINATES, GRAD, DrawnTerm, Key
 from zobench.zo.low_rank import LowRank
 from zobench.zo.moves import Direction
 from zobench.zo.rules.base import BlockChange, Change, Kind, Rule, SlotChange
@@ -37,18 +37,11 @@ class CoordinateRule(Rule):
 
     @abstractmethod
     def moved(
-        self,
-        slot: Slot,
-        law: LowRank,
-        projected: Mapping[Key, Direction],
-        grad: Mapping[Key, float],
-        *,
-        lr: float,
-        step: int,
+        self, slot: Slot, law: LowRank, projected: Sequence[DrawnTerm], *, lr: float, step: int
     ) -> Direction:
         """The step of a matrix's weights, between the bases of `law`.
 
-        projected: the directions' coordinates, flat. grad: their coefficients.
+        projected: the directions' coordinates, flat, with their coefficients.
         """
 
     def begin_step(self, grad: Mapping[Key, float], *, step: int) -> None:
@@ -70,8 +63,12 @@ class CoordinateRule(Rule):
             assert len(laws) == len(z), "a sampler that gives coordinates has them everywhere"
             law = max(laws.values(), key=lambda low_rank: low_rank.epoch)
             self._follow(slot, law)
-            projected = {key: _in_coordinates(own, law) for key, own in laws.items()}
-            return self.moved(slot, law, projected, grad, lr=lr, step=step)
+            known = {key: {GRAD: coefficient} for key, coefficient in grad.items()}
+            projected = [
+                DrawnTerm(key, _in_coordinates(own, law), 0.0, known.get(key, {}))
+                for key, own in laws.items()
+            ]
+            return self.moved(slot, law, projected, lr=lr, step=step)
 
         return SlotChange(stepped)
 

@@ -8,13 +8,12 @@ about lr, as in full space. When the bases change, linear state is projected on 
 squares stay in their coordinates, where the law is the same before and after.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from zobench.zo.feedback import GRAD, DrawnTerm, Key
 from zobench.zo.low_rank import LowRank
-from zobench.zo.moves import Direction
 from zobench.zo.passes.apply import apply_moves
 from zobench.zo.rules.base import Kind, Rule
 from zobench.zo.rules.coordinate_rule import CoordinateRule
@@ -61,21 +60,13 @@ class InCoordinates(CoordinateRule):
         return [*super().past_keys(), *(() if self.shared else self.inner.past_keys())]
 
     def moved(
-        self,
-        slot: Slot,
-        law: LowRank,
-        projected: Mapping[Key, Direction],
-        grad: Mapping[Key, float],
-        *,
-        lr: float,
-        step: int,
+        self, slot: Slot, law: LowRank, projected: Sequence[DrawnTerm], *, lr: float, step: int
     ) -> LowRank:
         moving = torch.zeros_like(law.coordinates)
         inner = Slot(slot.name, moving, slot.id, slot.buffers)
-        known = {key: {GRAD: grad[key]} if key in grad else {} for key in projected}
-        drawn = [DrawnTerm(key, z, 0.0, known[key]) for key, z in projected.items()]
+        grad = {term.key: term.grad for term in projected if GRAD in term.coefficients}
         change = self.inner.change(grad, Kind.of(inner), lr=lr, step=step)
-        move = change.move(inner, drawn) if change else None
+        move = change.move(inner, projected) if change else None
         apply_moves([move] if move else [])
         return law.with_coordinates(moving)
 

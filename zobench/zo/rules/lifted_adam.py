@@ -7,13 +7,13 @@ tell whether the moments are corrected for their start at 0; they are here, as i
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from zobench.zo.feedback import Key
+from zobench.zo.feedback import DrawnTerm
 from zobench.zo.low_rank import LowRank
 from zobench.zo.moves import Direction
 from zobench.zo.rules.base import Rule
@@ -78,18 +78,11 @@ class LiftedAdam(CoordinateRule):
         return ("lifted_mean",)
 
     def moved(
-        self,
-        slot: Slot,
-        law: LowRank,
-        projected: Mapping[Key, Direction],
-        grad: Mapping[Key, float],
-        *,
-        lr: float,
-        step: int,
+        self, slot: Slot, law: LowRank, projected: Sequence[DrawnTerm], *, lr: float, step: int
     ) -> _Quotient:
         estimate = torch.zeros_like(law.coordinates).view(-1)
-        for key, coefficient in grad.items():
-            projected[key].add_to(estimate, 0, coefficient)
+        for term in projected:
+            term.direction.add_to(estimate, 0, term.grad)
         for name in ("lifted_mean", "lifted_square"):
             slot.buffers.setdefault(name, torch.zeros_like(estimate))
         m = slot.buffers["lifted_mean"].lerp_(estimate, 1.0 - self.beta1)
