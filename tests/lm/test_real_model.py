@@ -116,7 +116,7 @@ def test_five_steps_are_killed_go_on_and_are_replayed(
     tmp_path: Path,
 ) -> None:
     """To the same bits in bfloat16: resumed, rebuilt from the ledger, evaluated again."""
-    steps = ["budget.steps=5", "train.eval_every=3", "train.batch_size=2", "threads=2"]
+    steps = ["budget.steps=5", "train.eval_every=3", "train.batch_size=2", "threads=1"]
     sizes = overrides("sst2", dev=2, test=4)
     run = Attempts(server, compose, tmp_path, f"optimizer={optimizer}", *sizes, *steps)
     assert run.count() > 5
@@ -138,7 +138,7 @@ def test_every_tuning_trains_and_its_export_loads(
     tmp_path: Path,
 ) -> None:
     """Two steps each; the folder is one that Hugging Face's libraries load."""
-    steps = ["budget.steps=2", "train.batch_size=2", "threads=2", "train.export=true"]
+    steps = ["budget.steps=2", "train.batch_size=2", "threads=1", "train.export=true"]
     rate = ["optimizer.lr=1e-3", "optimizer.eps=1e-2", f"tuning={tuning}"]
     run = Attempts(server, compose, tmp_path, *overrides("sst2", dev=2, test=4), *steps, *rate)
     assert run.attempt("whole") == 0

@@ -15,7 +15,7 @@ from zobench.zo.estimators.three_point import ThreePoint
 from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.feedback import Key
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.passes import blocks
+from zobench.zo.passes import apply
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.samplers.diagonal_hessian import DiagonalHessian
@@ -202,7 +202,7 @@ def test_block_cuts_do_not_matter(
     """
     learnt = []
     for size in (1 << 20, block):
-        monkeypatch.setattr(blocks, "BLOCK", size)
+        monkeypatch.setattr(apply, "BLOCK", size)
         sampler = form(alpha=ALPHA)
         slots = optimizer_of(weights(), sampler).engine.slots
         for step in range(4):

@@ -124,10 +124,10 @@ def test_the_covariance_is_the_inverse_of_h(
 
 def score_of(sampler: RankOneCurvature, slot: Slot, key: Key) -> Tensor:
     """grad_a log p of a direction (`tiled`: times sqrt(rho))."""
-    [vectors] = sampler._vectors
-    place, (outer, energy) = vectors.places[slot.id], sampler.score_sums(slot, {key: 1.0})
-    inner = vectors.inner[place] + vectors.energy[place] * energy
-    return vectors.score[place] * (outer - inner * slot.buffers["curvature"])
+    [laws] = sampler._laws
+    place, (outer, energy) = sampler.slots.index(slot), sampler.score_sums(slot, {key: 1.0})
+    inner = laws.inner[place] + laws.energy[place] * energy
+    return laws.score[place] * (outer - inner * slot.buffers["curvature"])
 
 
 def log_density(a: Tensor, z: Tensor) -> Tensor:

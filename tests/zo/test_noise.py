@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zobench.zo import noise
 from zobench.zo.noise import Law, Stream, cpu, oracle
-from zobench.zo.noise.quantiles import normal16_table
+from zobench.zo.noise.law import normal16_table
 
 CPU = torch.device("cpu")
 STREAM = Stream(noise.mix(7, 3, 1), noise.tensor_id("model.layers.0.weight"))
@@ -45,8 +45,8 @@ def test_layout_is_the_documented_one() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     law=st.sampled_from(list(Law)),
-    start=st.integers(0, 5000) | st.integers(2**42 - 3000, 2**42 + 3000),
-    count=st.integers(1, 4000),
+    start=st.just(0) | st.integers(0, 5000) | st.integers(2**42 - 3000, 2**42 + 3000),
+    count=st.integers(1, 600) | st.integers(1, 4000),
     scale=st.floats(-10, 10, width=32),
     key=st.integers(0, 2**64 - 1),
 )

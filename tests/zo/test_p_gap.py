@@ -12,10 +12,9 @@ from zobench.zo.directions import Drawn
 from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.probing import Probing
 from zobench.zo.estimators.two_sided import TwoSided
-from zobench.zo.feedback import CLEAN, GRAD, PROBE, Key
+from zobench.zo.feedback import CLEAN, FIRST_PROBE, GRAD, PROBE, Key
 from zobench.zo.low_rank import LowRank
 from zobench.zo.optimizer import ZOOptimizer
-from zobench.zo.probes import FIRST_PROBE
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.gradient_subspace import GradientSubspace

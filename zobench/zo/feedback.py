@@ -13,6 +13,8 @@ CURVATURE = "curvature"  # |second differences| along z, for samplers that learn
 PROBE = "probe"  # a second estimate of the gradient, for samplers that refresh their law from it
 MOVE = "move"  # the step itself: w <- w + sum of coefficient * z, without a learning rate
 
+FIRST_PROBE = 1_000_000  # queries from here on are of probes, drawn by the sampler's plain law
+
 # Abilities, in addition to the channels, that one part may need of another.
 CLEAN = "clean point first"  # estimator: the first evaluation is of the clean weights
 PAST = "past directions"  # sampler: a key of an earlier step gives the direction it gave, weight 1

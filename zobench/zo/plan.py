@@ -19,14 +19,13 @@ from typing import NamedTuple
 import numpy as np
 
 from zobench.zo.directions import Drawn
-from zobench.zo.feedback import GRAD, MOVE, DrawnTerm, Feedback, Key, Point, Request
+from zobench.zo.feedback import FIRST_PROBE, GRAD, MOVE, DrawnTerm, Feedback, Key, Point, Request
 from zobench.zo.moves import Move, Recipe, Term
 from zobench.zo.part import PartError
 from zobench.zo.passes import fused
 from zobench.zo.passes.apply import apply_moves
 from zobench.zo.passes.kernel import IN_TORCH
 from zobench.zo.passes.tables import Tables
-from zobench.zo.probes import FIRST_PROBE
 from zobench.zo.rules.base import BlockChange, Change, Kind, Rule, SlotChange
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.scalars import current_scalars

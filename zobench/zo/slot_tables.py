@@ -12,11 +12,8 @@ import torch
 from torch import Tensor
 
 from zobench.zo import noise
-from zobench.zo.directions import Drawn
-from zobench.zo.feedback import Key
-from zobench.zo.moves import Move, Recipe, RowSums, StateUpdate, Term
+from zobench.zo.moves import Move, Recipe, RowSums, StateUpdate
 from zobench.zo.passes import fused, gpu, kernel
-from zobench.zo.passes.apply import apply_moves
 from zobench.zo.passes.gpu_tables import gpu_tables_from
 from zobench.zo.passes.tables import (
     Tables,
@@ -197,52 +194,6 @@ class Sums:
         if max(self._groups) == 1:
             return self._energy
         return torch.stack([part.energy.sum() for part in self.parts])
-
-
-class BufferNoise:
-    """Adds plain noise to one buffer of many slots, in one pass.
-
-    Args:
-        slots: That have the buffer.
-        name: Of the buffer.
-    """
-
-    def __init__(self, slots: Sequence[Slot], name: str) -> None:
-        self.slots, self._name = slots, name
-        self._tables = self._made()
-
-    def _made(self) -> SlotTables | None:
-        tables = SlotTables.of(self.slots, self._name)
-        if tables is not None:
-            tables.set_recipes([Recipe()] * len(self.slots))
-        return tables
-
-    def add(self, terms: Sequence[tuple[Key, int, float]], decay: float = 1.0) -> None:
-        """buffer <- decay * buffer + sum of scale * noise.
-
-        Args:
-            terms: Of each noise its key, its stream number, and its scale.
-            decay: Factor of the buffer.
-        """
-        if self._tables is None:
-            apply_moves(self._move(slot, terms, decay) for slot in self.slots)
-            return
-        if self._tables.stale():
-            self._tables = self._made()
-            self.add(terms, decay)
-            return
-        written = self._tables.written([key for key, _, _ in terms])
-        written.targets["decay"] = decay
-        for place, (_, number, scale) in enumerate(terms):
-            written.terms["stream"][:, place] = number
-            written.terms["first"][:, place] = scale
-        self._tables.run(written, displaced=False)
-
-    def _move(self, slot: Slot, terms: Sequence[tuple[Key, int, float]], decay: float) -> Move:
-        drawn = [
-            Term(Drawn.normal(key, slot.id, number=number), scale) for key, number, scale in terms
-        ]
-        return slot.move_buffer(self._name, drawn, decay=decay)
 
 
 def _by_dtype(copied: Sequence[Slot]) -> list[tuple[list[Tensor], list[Tensor]]]:

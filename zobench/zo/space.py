@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from zobench.zo.moves import Direction, Move, StateUpdate, Term
 from zobench.zo.noise import tensor_id
-from zobench.zo.passes.blocks import BLOCK, edit, spans
+from zobench.zo.passes.apply import BLOCK, edit, spans
 from zobench.zo.passes.tables import PIECE, groups_of
 from zobench.zo.rounding import NEAREST, Rounding
 

@@ -5,8 +5,7 @@ sampler (channel PROBE), on the step's batch and before the step's own points. N
 """
 
 from zobench.zo.estimators.base import Asks, Estimator
-from zobench.zo.feedback import CLEAN, PROBE, Feedback, Key, Step
-from zobench.zo.probes import FIRST_PROBE
+from zobench.zo.feedback import CLEAN, FIRST_PROBE, PROBE, Feedback, Key, Step
 
 
 class Probing(Estimator):

@@ -70,11 +70,11 @@ def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _fill_words(words, block, calls, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
-    """Words of the calls block * calls and on: word w of call j at place w * calls + j."""
+def _fill_words(words, block, calls, needed, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
+    """Words of the first `needed` calls of a block: word w of call j at place w * calls + j."""
     first = _u64(block) * _u64(calls)
     low, high = _u32(first), _u32(first >> _u64(32))
-    for j in range(calls):
+    for j in range(needed):
         w0, w1, w2, w3 = _philox(_u32(low + _u32(j)), high, tensor, stream, k0, k1)
         words[j] = w0
         words[calls + j] = w1
@@ -85,17 +85,22 @@ def _fill_words(words, block, calls, k0, k1, tensor, stream):  # type: ignore[no
 @compiled
 def _words32(words, block, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
     """The 8 calls each of four blocks; word w of the j-th of them at place 32 w + j."""
-    _fill_words(words, block // 4, 32, k0, k1, tensor, stream)
+    _fill_words(words, block // 4, 32, 32, k0, k1, tensor, stream)
 
 
 @compiled
 def _words128(words, block, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
-    _fill_words(words, block, 128, k0, k1, tensor, stream)
+    _fill_words(words, block, 128, 128, k0, k1, tensor, stream)
+
+
+@compiled
+def _some_words128(words, block, needed, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
+    _fill_words(words, block, 128, needed, k0, k1, tensor, stream)
 
 
 @compiled
 def _words256(words, block, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
-    _fill_words(words, block, 256, k0, k1, tensor, stream)
+    _fill_words(words, block, 256, 256, k0, k1, tensor, stream)
 
 
 @compiled
@@ -127,6 +132,12 @@ def _quantiles(words, table, z):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _first_quantiles(words, table, z):  # type: ignore[no-untyped-def]
+    for e in range(_u64(z.shape[0])):
+        z[e] = table[words[e] & _u32(0xFFFF)]
+
+
+@compiled
 def _box_muller(words, z):  # type: ignore[no-untyped-def]
     for pair in range(0, 1024, 512):
         for j in range(pair, pair + 256):
@@ -150,8 +161,11 @@ def draw_blocks(z, count, law, first, k0, k1, tensor, stream, table, words):  # 
             _signs(words[512:], z[at : at + 4096].view(np.uint32))
             continue
         for b in range(min(4, (count - at + 1023) // 1024)):
-            part = z[at + 1024 * b : at + 1024 * b + 1024]
-            if law == 0:
+            part, rest = z[at + 1024 * b : at + 1024 * b + 1024], count - at - 1024 * b
+            if law == 0 and rest <= 512:  # the low halves do, of fewer calls below 128
+                _some_words128(words, block + b, min(rest, 128), k0, k1, tensor, stream)
+                _first_quantiles(words, table, part[:rest])
+            elif law == 0:
                 _words128(words, block + b, k0, k1, tensor, stream)
                 _quantiles(words, table, part)
             else:

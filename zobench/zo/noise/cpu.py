@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from zobench.zo.noise.blocks import LAWS, compiled, draw_blocks, fill_sixteen_bits
-from zobench.zo.noise.law import Law
-from zobench.zo.noise.quantiles import normal16_table
+from zobench.zo.noise.law import Law, normal16_table
 from zobench.zo.noise.stream import Stream
 
 _u32, _u64, _f32 = np.uint32, np.uint64, np.float32

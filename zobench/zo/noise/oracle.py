@@ -9,8 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from zobench.zo.noise.law import Law
-from zobench.zo.noise.quantiles import normal16_table
+from zobench.zo.noise.law import Law, normal16_table
 from zobench.zo.noise.stream import Stream
 
 _WORD = 0xFFFFFFFF

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zobench.zo.moves import Move, Recipe
 from zobench.zo.noise import Stream
-from zobench.zo.noise.quantiles import normal16_table
+from zobench.zo.noise.law import normal16_table
 from zobench.zo.passes import drawing, kernel
 from zobench.zo.passes.tables import DTYPES, PIECE, Tables, tables_of, term_row
 

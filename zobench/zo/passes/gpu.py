@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zobench.zo.moves import Move
-from zobench.zo.noise.quantiles import normal16_table
+from zobench.zo.noise.law import normal16_table
 from zobench.zo.passes.gpu_tables import BLOCKS, GpuTables, Numbers, gpu_tables_of
 from zobench.zo.passes.kernel import IN_TORCH
 from zobench.zo.passes.tables import DTYPES

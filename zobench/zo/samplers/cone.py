@@ -19,7 +19,8 @@ from zobench.zo.directions import Drawn
 from zobench.zo.feedback import GRAD, Channels, Key
 from zobench.zo.moves import Direction, Recipe
 from zobench.zo.samplers.base import Sampler, over_random_walk
-from zobench.zo.slot_tables import BufferNoise, Sums
+from zobench.zo.slot_state import BufferNoise
+from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of the momentum's random start

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from zobench.zo import noise
 from zobench.zo.directions import Drawn
-from zobench.zo.feedback import PROBE, Channels, Key
+from zobench.zo.feedback import FIRST_PROBE, PROBE, Channels, Key
 from zobench.zo.low_rank import LowRank
 from zobench.zo.matrix import gaussian
-from zobench.zo.probes import FIRST_PROBE
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot

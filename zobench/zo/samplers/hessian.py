@@ -6,18 +6,30 @@ with the old H and moves the weights along u / sqrt(new H).
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from zobench.zo.directions import Drawn
 from zobench.zo.feedback import CURVATURE, Channels, DrawnTerm, Key
 from zobench.zo.moves import Direction
-from zobench.zo.preconditioned import Preconditioned
 from zobench.zo.samplers.base import Sampler
 from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
+
+
+@dataclass(frozen=True)
+class Preconditioned(Direction):
+    """u / sqrt(h), h = diagonal(start, stop) a block of a positive vector."""
+
+    noise: Drawn
+    diagonal: Callable[[int, int], Tensor]
+
+    def draw(self, start: int, count: int, device: torch.device) -> Tensor:
+        h = self.diagonal(start, start + count)
+        return self.noise.draw(start, count, device).to(h.dtype).mul_(h.rsqrt())
 
 
 class Hessian(Sampler):

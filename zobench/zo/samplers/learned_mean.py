@@ -14,7 +14,8 @@ from zobench.zo.feedback import POLICY, Channels
 from zobench.zo.moves import Direction, Recipe, Term
 from zobench.zo.passes.apply import apply_moves
 from zobench.zo.samplers.base import Sampler, over_random_walk
-from zobench.zo.slot_tables import BufferNoise, Sums
+from zobench.zo.slot_state import BufferNoise
+from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
 
 _START = 1  # stream number of mu's random start

@@ -22,8 +22,9 @@ from torch import Tensor
 from zobench.zo.directions import Drawn
 from zobench.zo.feedback import POLICY, Channels, Key
 from zobench.zo.moves import Direction, Recipe
-from zobench.zo.passes.blocks import spans
+from zobench.zo.passes.apply import spans
 from zobench.zo.samplers.base import Sampler, over_random_walk
+from zobench.zo.slot_state import SlotVectors
 from zobench.zo.slot_tables import Sums
 from zobench.zo.space import Slot
 
@@ -49,86 +50,41 @@ class Tiled(Direction):
         return rows.view(-1)[start - first * width :][:count]
 
 
-class _Vectors:
-    """The vectors a of slots on one device and in one dtype, end to end, and their step's laws.
+class _Laws:
+    """The laws of slots on one device and in one dtype: numbers of each slot, from its vector a.
 
-    grad_a log p = score * (U^T p - (inner + energy * |p|^2) a), with numbers of each slot.
+    grad_a log p = score * (U^T p - (inner + energy * |p|^2) a).
     """
 
-    def __init__(self, slots: Sequence[Slot], starts: Sequence[Tensor], copies: bool) -> None:
-        self.slots, self.all = slots, torch.cat([*starts])
-        self._sizes = lengths = [len(start) for start in starts]
-        self.places = {slot.id: place for place, slot in enumerate(slots)}
-        device = self.all.device
-        self._lengths = torch.tensor(lengths, device=device)
-        self.rows = torch.tensor([slot.numel for slot in slots], device=device) // self._lengths
-        self._copies = self.rows if copies else torch.ones_like(self.rows)  # of a in one term
-        self.walk = torch.zeros(len(slots), dtype=torch.float64, device=device)
-        self._alike = []  # for each length, the places of its slots and of their elements
-        elements = torch.arange(len(self.all), device=device).split(lengths)
-        for length in sorted({*lengths}):
-            same = [place for place, own in enumerate(lengths) if own == length]
-            self._alike.append((same, torch.stack([elements[place] for place in same])))
-        self._parts = self.all.split(lengths)
-        for slot, part in zip(slots, self._parts, strict=True):
-            slot.buffers["curvature"] = part
+    def __init__(self, slots: Sequence[Slot], starts: Sequence[Tensor], tiled: bool) -> None:
+        self.vectors = vectors = SlotVectors(slots, "curvature", starts)
+        numels = torch.tensor([slot.numel for slot in slots], device=vectors.all.device)
+        self.rows = numels // vectors.lengths
+        self.copies = self.rows if tiled else torch.ones_like(self.rows)  # of a in one term
+        self.walk = torch.zeros(len(slots), dtype=torch.float64, device=vectors.all.device)
 
-    def adopt(self) -> None:
-        """Take in the slots' vectors where others were loaded."""
-        for slot, part in zip(self.slots, self._parts, strict=True):
-            part.copy_(slot.buffers["curvature"])
-            slot.buffers["curvature"] = part
-
-    def set_laws(self, rho: float, sign: float, factor: float) -> None:
-        """factor: of the scores."""
-        square = self._sums(self.all.double().square()) * self._copies
+    def renew(self, rho: float, sign: float, factor: float) -> None:
+        """From today's a. factor: of the scores."""
+        vectors, a = self.vectors, self.vectors.all
+        square = vectors.sums(a.double().square()) * self.copies
         ratio = sign * math.sqrt(rho) / torch.sqrt(rho + square)
         self.energy = torch.where(square > 0.0, (1.0 - ratio) / square, 0.0)  # a = 0: plain noise
         self.score = -ratio / math.sqrt(rho) * factor
         self.inner = torch.where(square > 0.0, self.rows * ratio, 0.0)
-        pull = self._spread(self.energy.to(self.all.dtype)) * self.all
-        self.pulls = dict(zip(self.places, pull.split(self._sizes), strict=True))
+        self.pulls = vectors.by_slot(vectors.spread(self.energy.to(a.dtype)) * a)
 
     def descend(
         self, slots: Sequence[Slot], rate: float, total: float, outer: Tensor, energy: Tensor
     ) -> None:
         """a <- a - rate * score of the slots, from their sums. total: of the weights."""
-        if len(slots) < len(self.slots):
-            outer, energy = self._among_all(slots, outer, energy)
-        inner = self.inner * total + self.energy * energy
-        move = outer - self._spread(inner.to(self.all.dtype)) * self.all
-        move = rate * (self._spread(self.score) * move)
-        if len(slots) < len(self.slots):
-            places = [self.places[slot.id] for slot in slots]
-            taking = torch.zeros_like(self.rows).index_fill(0, self.rows.new_tensor(places), 1)
-            move *= self._spread(taking)
-        self.walk += self._sums(move.square())
-        self.all.sub_(move)
-
-    def _among_all(
-        self, slots: Sequence[Slot], outer: Tensor, energy: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The sums of some slots among zeros for the others."""
-        places = [self.places[slot.id] for slot in slots]
-        all_outer = outer.new_zeros(len(self.all))
-        parts = all_outer.split(self._sizes)
-        own = [parts[place] for place in places]
-        for part, found in zip(own, outer.split([len(part) for part in own]), strict=True):
-            part.copy_(found)
-        all_energy = energy.new_zeros(len(self.slots))
-        all_energy[places] = energy
-        return all_outer, all_energy
-
-    def _spread(self, numbers: Tensor) -> Tensor:
-        """A number of each slot at each of its elements."""
-        return numbers.repeat_interleave(self._lengths, output_size=len(self.all))
-
-    def _sums(self, elements: Tensor) -> Tensor:
-        """The sum over each slot's elements."""
-        sums = elements.new_empty(len(self.slots))
-        for places, index in self._alike:
-            sums[places] = elements[index].sum(1)
-        return sums
+        vectors, a = self.vectors, self.vectors.all
+        totals = torch.full_like(energy, total)
+        outer, energy, totals = vectors.among_all(slots, outer, energy, totals)
+        inner = self.inner * totals + self.energy * energy
+        move = outer - vectors.spread(inner.to(a.dtype)) * a
+        move = rate * (vectors.spread(self.score) * move)
+        self.walk += vectors.sums(move.square())
+        a.sub_(move)
 
 
 class RankOneCurvature(Sampler):
@@ -190,8 +146,8 @@ class RankOneCurvature(Sampler):
         alike: dict[object, list[Slot]] = {}
         for slot in slots:
             alike.setdefault((slot.state_dtype, slot.parameter.device), []).append(slot)
-        self._vectors = [
-            _Vectors(own, [self._start(slot) for slot in own], self.tiled) for own in alike.values()
+        self._laws = [
+            _Laws(own, [self._start(slot) for slot in own], self.tiled) for own in alike.values()
         ]
 
     def _start(self, slot: Slot) -> Tensor:
@@ -209,10 +165,9 @@ class RankOneCurvature(Sampler):
 
     def begin_step(self, step: int) -> None:
         del step
-        for vectors in self._vectors:
-            factor = 1.0 if self.tiled else 1.0 / math.sqrt(self.rho)
-            vectors.set_laws(self.rho, self.sign, factor)
-        self._pulls = {key: pull for own in self._vectors for key, pull in own.pulls.items()}
+        for laws in self._laws:
+            laws.renew(self.rho, self.sign, 1.0 if self.tiled else 1.0 / math.sqrt(self.rho))
+        self._pulls = {slot: pull for laws in self._laws for slot, pull in laws.pulls.items()}
         self._dots: dict[tuple[int, Key], Tensor] = {}
 
     @property
@@ -255,15 +210,14 @@ class RankOneCurvature(Sampler):
         if self.lr_cov == 0.0 or not weights:
             return
         rate, total = self.lr_cov * self.eps**2, sum(weights.values())
-        for vectors in self._vectors:
-            mine = {slot.id for slot in vectors.slots}
-            own = [slot for slot in slots if slot.id in mine]
+        for laws in self._laws:
+            own = [slot for slot in slots if slot.id in laws.pulls]
             if own and sums is not None:  # of all slots, on one device and in one dtype
-                vectors.descend(own, rate, total, sums.outer(), sums.energy())
+                laws.descend(own, rate, total, sums.outer(), sums.energy())
             elif own:
                 found = [self.score_sums(slot, weights) for slot in own]
                 outer, energy = torch.cat([f[0] for f in found]), torch.stack([f[1] for f in found])
-                vectors.descend(own, rate, total, outer, energy)
+                laws.descend(own, rate, total, outer, energy)
 
     def score_sums(self, slot: Slot, weights: Mapping[Key, float]) -> tuple[Tensor, Tensor]:
         """The sums of weight * U^T p and weight * |p|^2 over directions, float64."""
@@ -288,19 +242,15 @@ class RankOneCurvature(Sampler):
             vector = slot.buffers["curvature"].double()
             norm += float(vector.square().sum())
             drift += float((vector - self._start(slot)).square().sum())
-        walk = math.fsum(float(vectors.walk.sum()) for vectors in self._vectors)
+        walk = math.fsum(float(laws.walk.sum()) for laws in self._laws)
         return over_random_walk(math.sqrt(norm), math.sqrt(walk), math.sqrt(drift))
 
     def state_dict(self) -> dict[str, object]:
-        walks = [dict(zip(_names(own), own.walk.tolist(), strict=True)) for own in self._vectors]
-        return {"walk": {name: square for walk in walks for name, square in walk.items()}}
+        walks = [zip(own.vectors.slots, own.walk.tolist(), strict=True) for own in self._laws]
+        return {"walk": {slot.name: square for walk in walks for slot, square in walk}}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        for own in self._vectors:
-            squares = [state["walk"][name] for name in _names(own)]  # type: ignore[index]
+        for own in self._laws:
+            squares = [state["walk"][slot.name] for slot in own.vectors.slots]  # type: ignore[index]
             own.walk.copy_(torch.tensor(squares, dtype=torch.float64))
-            own.adopt()
-
-
-def _names(vectors: _Vectors) -> list[str]:
-    return [slot.name for slot in vectors.slots]
+            own.vectors.adopt()
