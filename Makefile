@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sweep,dashboard]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sweep,dashboard,memory]'
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## fine-tune the tiny model with MeZO, MeZO-Adam and AdamW, print the table

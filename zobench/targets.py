@@ -1,7 +1,7 @@
 """Restricts the code that a `_target_` may name, before anything is imported.
 
-Allowed are zobench, torch's optimizers, transformers' model configs, and Python files of a
-`--config-dir`.
+Allowed are zobench, optimizers of torch and pytorch-optimizer, transformers' model configs, and
+Python files of a `--config-dir`.
 """
 
 import importlib
@@ -19,8 +19,11 @@ from zobench.nested import nodes
 
 FOLDERS = "ZOBENCH_CONFIG_DIRS"  # environment variable: folders whose Python files are allowed
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-_OURS = re.compile(r"zobench\..+|torch\.optim\..+|transformers\.[A-Za-z]\w*Config")
-_HOMES = ("zobench.", "torch.optim.", "transformers.")  # packages that define them
+_OURS = re.compile(
+    r"zobench\..+|torch\.optim\..+|pytorch_optimizer\.\w+|transformers\.[A-Za-z]\w*Config"
+)
+_HOMES = ("zobench.", "torch.optim.", "pytorch_optimizer.", "transformers.")  # that define them
+_EXTRAS = {"pytorch_optimizer": "memory"}  # packages that an extra of zobench installs
 
 
 def admit(folder: Path) -> None:
@@ -46,6 +49,10 @@ def located(target: Any, key: str) -> Any:
         )
     try:
         found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(error.name or "")
+        hint = f"; the extra installs it: pip install 'zobench[{extra}]'" if extra else ""
+        raise UserError(f"{named}: cannot be imported ({error}){hint}") from None
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{named}: cannot be imported ({error})") from None
     home = f"{getattr(found, '__module__', '')}."

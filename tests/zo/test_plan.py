@@ -1,14 +1,19 @@
 """Plans for all slots at once: the bits of plans slot by slot, without asking every slot."""
 
 import copy
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from zobench.bench.overhead import optimizer_over
+from zobench.paths import PACKAGE_DIR
 from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.directions import Drawn
 from zobench.zo.estimators.base import Estimator
@@ -318,3 +323,25 @@ def test_state_that_was_loaded_is_no_change_of_the_law(name: str) -> None:
             step(optimizer, weights)
         ends.append(all_bits(optimizer))
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_a_step_is_few_calls() -> None:
+    """Of MeZO on four tensors, what docs/architecture.md says; comprehensions are not counted."""
+    optimizer, loss = optimizer_over("mezo", 4), torch.tensor(1.0)
+    calls: list[tuple[str, str]] = []
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        ours = code.co_filename.startswith(f"{PACKAGE_DIR}{os.sep}")
+        if event == "call" and ours and not code.co_name.startswith("<"):
+            calls.append((code.co_filename, code.co_qualname))
+
+    for _ in range(2):
+        optimizer.step(lambda: loss)
+    sys.setprofile(profile)
+    try:
+        optimizer.step(lambda: loss)
+    finally:
+        sys.setprofile(None)
+    counts = len(calls), len({*calls}), len({file for file, _ in calls})
+    assert all(0 < count <= most for count, most in zip(counts, (79, 42, 16), strict=True)), counts

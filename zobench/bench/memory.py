@@ -1,22 +1,31 @@
-"""Peak memory of training against evaluation alone: `python -m zobench.bench.memory`.
+"""Peak memory and time of training against evaluation alone: `python -m zobench.bench.memory`.
 
 An OPT of random weights (58 M parameters, nothing is downloaded) evaluates, or trains on, one batch
-of 16 x 64 tokens; each in a process of its own, so that a peak is the peak of that alone.
+of random tokens; each in a process of its own, so that a peak is the peak of that alone.
 """
 
+import argparse
 import json
+import statistics
 import subprocess
 import sys
 from typing import Any
 
 import torch
 
-MODES = ("evaluate", "mezo", "mezo_adam", "adamw")
-STEPS = 10
+ROWS = (
+    *("mezo", "conmezo", "loren", "curvzo", "ldsd_sgd", "mezo_adam"),
+    *("lomo", "adamw_in_backward", "sgd", "adafactor", "apollo_mini", "galore", "came", "muon"),
+    *("adamw_checkpointed", "adamw"),
+)
 
 
-def measure(mode: str) -> dict[str, float]:
-    """The number of parameters, and peak resident GiB of STEPS steps or evaluations."""
+def measure(row: str, size: int, length: int, steps: int) -> dict[str, float]:
+    """The number of parameters, peak resident GiB, and median seconds of a step or evaluation.
+
+    row: of conf/optimizer, or `evaluate`. size: rows of a batch; length: tokens of a row.
+    """
+    from zobench.bench.clock import seconds_of
     from zobench.models.language_model import load
     from zobench.run.closure import CountedLoss
     from zobench.run.meter import Meter
@@ -31,7 +40,8 @@ def measure(mode: str) -> dict[str, float]:
     sizes = {"hidden_size": 512, "word_embed_proj_dim": 512, "ffn_dim": 2048}
     sizes |= {"num_hidden_layers": 10, "num_attention_heads": 8, "vocab_size": 50272}
     model = load(weights="random", architecture={"model_type": "opt", **sizes}).model.to(device)
-    ids = torch.randint(4, 50000, (16, 65), generator=torch.Generator().manual_seed(0)).tolist()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(4, 50000, (size, length + 1), generator=generator).tolist()
     pair = [(Candidate(tuple(r[:-1]), (r[-1],)), Candidate(tuple(r[:-1]), (3,))) for r in ids]
     batch = collate([Encoded(candidates, 0) for candidates in pair], 1, 2048).to(device)
 
@@ -41,45 +51,60 @@ def measure(mode: str) -> dict[str, float]:
         return choose.of(choose.outputs(model, batch, language_scores), batch)
 
     loss = CountedLoss(model, mean)
-    if mode == "evaluate":
+    if row == "evaluate":
         step = torch.no_grad()(lambda batch: float(loss(batch)))
     else:
-        step = step_of(_optimizer(mode, model), loss)
+        step = step_of(_optimizer(row, model), loss)
     with meter.phase("work"):
-        for _ in range(STEPS):
-            step(batch)
+        seconds = [seconds_of(lambda: step(batch), device) for _ in range(steps)]
     parameters = sum(p.numel() for p in model.parameters())
-    return {"parameters": float(parameters), "peak_gib": meter.peak_gib("work")}
+    peak = {"parameters": float(parameters), "peak_gib": meter.peak_gib("work")}
+    return peak | {"seconds": statistics.median(seconds)}
 
 
-def _optimizer(mode: str, model: torch.nn.Module) -> torch.optim.Optimizer:
-    from zobench.zo.estimators.two_sided import TwoSided
-    from zobench.zo.optimizer import ZOOptimizer
-    from zobench.zo.rules.adam import Adam
-    from zobench.zo.rules.sgd import SGD
-    from zobench.zo.samplers.gaussian import Gaussian
+def _optimizer(row: str, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """A row of conf/optimizer as in a run, at a negligible rate."""
+    from zobench.build import build_optimizer
+    from zobench.run.runner import checkpoint_activations
+    from zobench.schema import composed
 
-    if mode == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=1e-5)
-    parts: dict[str, Any] = {"sampler": Gaussian(), "estimator": TwoSided()}
-    rule = SGD() if mode == "mezo" else Adam()
-    return ZOOptimizer(model.named_parameters(), lr=1e-6, eps=1e-3, rule=rule, **parts)
+    settings = composed(f"optimizer={row}", "model=hf", "model.path=none")
+    if settings["train"]["checkpointing"]:
+        checkpoint_activations(model.train())
+    node = {**settings["optimizer"], "lr": 1e-9}
+    return build_optimizer(node, model.named_parameters(), model)
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1])))
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", default=ROWS, help="of conf/optimizer")
+    parser.add_argument("--batch", type=int, default=16, help="rows of a batch")
+    parser.add_argument("--length", type=int, default=64, help="tokens of a row")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--alone", help=argparse.SUPPRESS)  # a row to be measured in this process
+    chosen = parser.parse_args()
+    sizes = chosen.batch, chosen.length, chosen.steps
+    if chosen.alone:
+        print(json.dumps(measure(chosen.alone, *sizes)))
         return
-    rows = {}
-    for mode in MODES:
-        command = [sys.executable, "-m", "zobench.bench.memory", mode]
+    names = ("batch", "length", "steps")
+    options = [f"--{name}={value}" for name, value in zip(names, sizes, strict=True)]
+    base: dict[str, float] = {}
+    for row in ("evaluate", *chosen.rows):
+        command = [sys.executable, "-m", "zobench.bench.memory", f"--alone={row}", *options]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows[mode] = json.loads(answer.stdout.splitlines()[-1])
-    base = rows["evaluate"]
-    print(f"peak memory, {base['parameters'] / 1e6:.0f} M float32 parameters, batch 16 x 64 tokens")
-    for mode, row in rows.items():
-        ratio = row["peak_gib"] / base["peak_gib"]
-        print(f"  {mode:10} {row['peak_gib']:6.3f} GiB  {ratio:5.3f} x evaluation")
+        found = json.loads(answer.stdout.splitlines()[-1])
+        if not base:
+            base = found
+            millions = base["parameters"] / 1e6
+            print(f"{millions:.0f} M float32 parameters, {chosen.batch} x {chosen.length} tokens")
+            print("| row | peak GiB | over evaluation | seconds a step | over evaluation |")
+            print("|---|---:|---:|---:|---:|")
+        peak, seconds = found["peak_gib"], found["seconds"]
+        ratios = peak / base["peak_gib"], seconds / base["seconds"]
+        numbers = f"{peak:.3f} | {ratios[0]:.3g} | {seconds:.3g} | {ratios[1]:.3g}"
+        print(f"| {row} | {numbers} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
+from zobench.first_order import InBackward
 from zobench.run.base_model import base_of, check_base, device_for, digest_of
 from zobench.run.best_weights import BestWeights
 from zobench.run.captured import CapturedLoss, captured
@@ -87,7 +88,7 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
         with meter.phase("fit"):
             optimizer.fit(made.model, made.problem, settings.evaluation.batch_size)
     if settings.train.checkpointing:
-        _checkpoint_activations(made.model)
+        checkpoint_activations(made.model)
     logger: Logger = (
         build(settings.logger, "logger") if group is None or group.first else NoLogger()
     )
@@ -248,6 +249,14 @@ def check_gradient(train: Train, problem: Problem, optimizer: torch.optim.Optimi
         raise UserError(
             "train.checkpointing, train.grad_clip: this optimizer does not back-propagate"
         )
+    parts = train.micro_batch_size is not None and train.micro_batch_size < train.batch_size
+    if isinstance(optimizer, InBackward) and (
+        train.grad_clip or train.nonfinite == "skip" or parts
+    ):
+        raise UserError(
+            "train.grad_clip, train.nonfinite=skip, train.micro_batch_size: this optimizer moves"
+            " weights inside the backward pass, before it has the whole gradient; set them to null"
+        )
     pack = optimizer.engine.pack if isinstance(optimizer, ZOOptimizer) else 1
     if not problem.differentiable and pack > 1:
         raise UserError(
@@ -261,7 +270,7 @@ def check_gradient(train: Train, problem: Problem, optimizer: torch.optim.Optimi
         )
 
 
-def _checkpoint_activations(model: Any) -> None:
+def checkpoint_activations(model: Any) -> None:
     """Recompute activations in the backward pass; transformers 5.2x renamed the method."""
     enable = getattr(model, "activation_checkpointing_enable", None)
     (enable or model.gradient_checkpointing_enable)()

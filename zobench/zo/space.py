@@ -37,11 +37,9 @@ class Slot:
     parameter: Tensor
     id: int
     buffers: dict[str, Tensor] = field(default_factory=dict)
-    coordinates_shape: tuple[int, ...] | None = (
-        None  # shape of z's coordinates, where a sampler has such
-    )
-    rounding: Rounding = NEAREST  # of 16-bit weights
-    displaced: bool = False  # whether its weights are displaced and `clean_copy` has the clean ones
+    coordinates_shape: tuple[int, ...] | None = None
+    rounding: Rounding = NEAREST
+    displaced: bool = False
 
     @property
     def numel(self) -> int:

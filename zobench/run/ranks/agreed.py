@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zobench.errors import UserError
+from zobench.first_order import InBackward
 from zobench.run.base_model import seed_dropout
 from zobench.run.inputs import Inputs, digests_in
 from zobench.run.meter import Meter
@@ -131,6 +132,11 @@ def check_ranks(model: Node, optimizer: torch.optim.Optimizer) -> None:
     """Raise UserError if the run cannot be split over ranks."""
     if model.get("device_map") is not None:
         raise UserError("model.device_map: under torchrun each rank has one device; leave it out")
+    if isinstance(optimizer, InBackward):
+        raise UserError(
+            "optimizer: it moves weights inside the backward pass, before the ranks can average"
+            " gradients; run it without torchrun"
+        )
     if not isinstance(optimizer, ZOOptimizer):
         return
     if optimizer.graph:

@@ -23,10 +23,10 @@ class ReplayClass(StrEnum):
         DATA: The activations of its batch; the ledger alone is not enough.
     """
 
-    PURE = "pure"  # its key
-    EPOCH = "epoch"  # its key: the bases of its time are named by the step of their refresh
-    STATE = "state"  # the learnt state of its time, which replaying the ledger rebuilds
-    DATA = "data"  # activations of its batch: the ledger alone does not do
+    PURE = "pure"
+    EPOCH = "epoch"
+    STATE = "state"
+    DATA = "data"
 
 
 class Sampler(Part, ABC):
@@ -44,9 +44,9 @@ class Sampler(Part, ABC):
     """
 
     replay_class: ReplayClass = ReplayClass.STATE
-    weighted: bool = False  # whether `weight` may differ from 1
-    most_directions: int | None = None  # a step; None is any number
-    layers: int = 0  # of its LAYERS directions, with the queries -1, -2, ...; known once bound
+    weighted: bool = False
+    most_directions: int | None = None
+    layers: int = 0
 
     def bind(self, slots: Sequence[Slot], seed: int) -> None:
         """Take the slots and the seed; called once, before the first step.
