@@ -14,6 +14,7 @@ import pytest
 
 from tests.paper_tables import Grid, commands, paper_tables
 from zobench.build import build
+from zobench.cli import run_command
 from zobench.report.runs import suites
 from zobench.run.folder import RunFolder, read_json
 
@@ -24,7 +25,9 @@ ZOBENCH = str(Path(sys.executable).with_name("zobench"))
 
 
 @pytest.mark.parametrize("name", paper_tables())
-def test_a_table_runs_from_settings_to_table(name: str, tmp_path: Path) -> None:
+def test_a_table_runs_from_settings_to_table(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each run of a grid that is small and offline is done; the table has a number per cell."""
     environment = {**os.environ, "ZOBENCH_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
     options = [f"experiment={name}", "scale=smoke"]
@@ -41,17 +44,11 @@ def test_a_table_runs_from_settings_to_table(name: str, tmp_path: Path) -> None:
         assert settings["budget"]["steps"] <= 4 and settings["model"]["path"] == "zobench:tiny"
         assert settings["task"]["data_dir"].startswith("zobench:fixtures/")
     assert {result["status"] for result in results} == {"done"}
-    shown = subprocess.run(
-        [ZOBENCH, "table", suite.name, "--runs", str(tmp_path / "smoke")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert shown.returncode == 0, shown.stderr[-2000:]
-    assert "missing" not in shown.stdout and "failed" not in shown.stdout
+    assert run_command(["table", suite.name, "--runs", str(tmp_path / "smoke")]) == 0
+    shown = capsys.readouterr().out
+    assert "missing" not in shown and "failed" not in shown
     for column in {path.name.split("-")[0] for path in suite.glob("*-tiny-*")}:
-        assert column in shown.stdout or "tuning" in shown.stdout
+        assert column in shown or "tuning" in shown
 
 
 def test_every_task_of_a_table_has_fixture_rows_to_train_and_to_test_on(
