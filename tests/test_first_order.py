@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zobench.build import build, build_optimizer
+from zobench.errors import UserError
 from zobench.first_order import APOLLO, GaLore, InBackward, is_layer_matrix
 from zobench.methods import rows
 from zobench.paths import conf_dir
@@ -133,7 +134,7 @@ def test_galore_is_its_formula(rank: int) -> None:
                 move = scale * bases[name] @ move
                 move = move.T if turned else move
             expected[name] -= LR * move
-            torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("per_tensor", [False, True])
@@ -240,6 +241,15 @@ def test_what_needs_the_whole_gradient_is_refused(compose: Compose, train: dict[
     with pytest.raises(ValueError, match="inside the backward pass"):
         check_gradient(Train(**train), problem, made(compose, "lomo", model))
     check_gradient(Train(), problem, made(compose, "lomo", model))
+
+
+@pytest.mark.parametrize("row", ["galore", "apollo"])
+@pytest.mark.parametrize("wrong", ["+optimizer.rnk=8", "optimizer.rank=many"])
+def test_a_wrong_setting_is_refused(compose: Compose, row: str, wrong: str) -> None:
+    """A name that is not known, or a value of another type, with its key."""
+    node = compose(f"optimizer={row}", wrong)["optimizer"]
+    with pytest.raises(UserError, match=r"^optimizer\.(rnk|rank)"):
+        build_optimizer(node, net().named_parameters())
 
 
 def test_a_rank_below_one_is_refused(compose: Compose) -> None:

@@ -68,9 +68,9 @@ def grouped(
 class InBackward(torch.optim.Optimizer):
     """Moves each tensor inside the backward pass, as soon as its gradient is there, and drops it.
 
-    No two gradients are in memory at the same time, beside those that the backward pass itself
-    holds. The moves are those of `optimizer` after a whole backward pass, to the bit. There is no
-    norm of the whole gradient: it cannot be clipped, and a batch is back-propagated at once.
+    One gradient at a time is in memory, apart from what the backward pass itself holds. The moves
+    are those of `optimizer` after a whole backward pass, to the bit. There is no norm of the whole
+    gradient: it cannot be clipped, and a batch is back-propagated at once.
 
     Args:
         named_parameters: (name, tensor) pairs.
@@ -147,14 +147,14 @@ class LowRank(torch.optim.Optimizer):
         *,
         lr: float,
         rank: int,
-        refresh: int = 200,
-        betas: Sequence[float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        refresh: int,
+        betas: Sequence[float],
+        eps: float,
     ) -> None:
         if rank < 1 or refresh < 1:
             raise ValueError(f"optimizer.rank={rank}, optimizer.refresh={refresh}: at least 1")
         pairs = list(named_parameters)
-        self._names = {tensor: name for name, tensor in pairs}
+        self._matrices = {tensor: name for name, tensor in pairs if is_layer_matrix(name, tensor)}
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "step": 0}
         super().__init__([tensor for _, tensor in pairs], defaults)
         self.rank, self.refresh = rank, refresh
@@ -169,10 +169,10 @@ class LowRank(torch.optim.Optimizer):
         del closure
         [group] = self.param_groups
         for tensor in group["params"]:
-            grad, state, name = tensor.grad, self.state[tensor], self._names[tensor]
+            grad, state, name = tensor.grad, self.state[tensor], self._matrices.get(tensor)
             if grad is None:
                 continue
-            if not is_layer_matrix(name, tensor):
+            if name is None:
                 tensor.sub_(group["lr"] * self._adam(grad, state, group))
             elif tensor.shape[0] > tensor.shape[1]:
                 self._move(name, tensor.T, grad.T, state, group)
@@ -225,20 +225,31 @@ class GaLore(LowRank):
     Args:
         named_parameters: (name, tensor) pairs.
         lr: Learning rate.
+        rank: See `LowRank`, as for the arguments that are not listed here.
         scale: Factor of the step on matrices.
-        options: See `LowRank`.
 
     References:
         Zhao et al. 2024, GaLore, arXiv 2403.03507, Algorithm 2.
     """
 
-    def __init__(self, named_parameters: Named, *, lr: float, scale: float, **options: Any) -> None:
-        super().__init__(named_parameters, lr=lr, **options)
+    def __init__(
+        self,
+        named_parameters: Named,
+        *,
+        lr: float,
+        rank: int,
+        scale: float,
+        refresh: int = 200,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(named_parameters, lr=lr, rank=rank, refresh=refresh, betas=betas, eps=eps)
         self.scale = scale
 
     def basis(self, name: str, grad: Tensor, rank: int, step: int) -> Tensor:
         del name, step
-        vectors = torch.linalg.svd(grad.float(), full_matrices=False).U
+        wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
+        vectors = torch.linalg.svd(wide, full_matrices=False).U
         return vectors[:, :rank].to(grad.dtype, copy=True)
 
     def update(self, state: dict[str, Tensor], grad: Tensor, image: Tensor, adam: Tensor) -> Tensor:
@@ -260,10 +271,10 @@ class APOLLO(LowRank):
     Args:
         named_parameters: (name, tensor) pairs.
         lr: Learning rate.
+        rank: See `LowRank`, as for the arguments that are not listed here.
         scale: Square of a factor of the step on matrices.
         per_tensor: One s for all of a matrix, as in APOLLO-Mini.
         seed: Names the noise of P; the global random state is not touched.
-        options: See `LowRank`.
 
     References:
         Zhu et al. 2024, APOLLO, arXiv 2412.05270, Algorithm 1; the limit on the norm's growth is
@@ -275,12 +286,15 @@ class APOLLO(LowRank):
         named_parameters: Named,
         *,
         lr: float,
+        rank: int,
         scale: float = 1.0,
         per_tensor: bool = False,
         seed: int = 0,
-        **options: Any,
+        refresh: int = 200,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
     ) -> None:
-        super().__init__(named_parameters, lr=lr, **options)
+        super().__init__(named_parameters, lr=lr, rank=rank, refresh=refresh, betas=betas, eps=eps)
         self.scale, self.per_tensor, self.seed = scale, per_tensor, seed
 
     def basis(self, name: str, grad: Tensor, rank: int, step: int) -> Tensor:

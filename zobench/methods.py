@@ -57,10 +57,14 @@ def _text(row: str) -> str:
 
 
 @functools.cache
+def run_settings_of(row: str) -> Mapping[str, Any]:
+    """The settings of a run of the row, without those tuned for the tiny model."""
+    return composed(f"optimizer={row}", "model=hf", "model.path=none")
+
+
 def settings_of(row: str) -> Mapping[str, Any]:
-    """The row's own settings, without those tuned for the tiny model."""
-    settings = composed(f"optimizer={row}", "model=hf", "model.path=none")
-    return dict(settings["optimizer"])
+    """The row's own settings."""
+    return dict(run_settings_of(row)["optimizer"])
 
 
 def optimizer_of(row: str, model: nn.Module) -> ZOOptimizer:

@@ -65,14 +65,17 @@ def measure(row: str, size: int, length: int, steps: int) -> dict[str, float]:
 def _optimizer(row: str, model: torch.nn.Module) -> torch.optim.Optimizer:
     """A row of conf/optimizer as in a run, at a negligible rate."""
     from zobench.build import build_optimizer
+    from zobench.methods import run_settings_of
     from zobench.run.runner import checkpoint_activations
-    from zobench.schema import composed
+    from zobench.zo.optimizer import ZOOptimizer
 
-    settings = composed(f"optimizer={row}", "model=hf", "model.path=none")
+    settings = run_settings_of(row)
     if settings["train"]["checkpointing"]:
-        checkpoint_activations(model.train())
+        checkpoint_activations(model)
     node = {**settings["optimizer"], "lr": 1e-9}
-    return build_optimizer(node, model.named_parameters(), model)
+    optimizer = build_optimizer(node, model.named_parameters(), model)
+    model.train(not isinstance(optimizer, ZOOptimizer))
+    return optimizer
 
 
 def main() -> None:

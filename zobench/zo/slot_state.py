@@ -116,7 +116,8 @@ class SlotVectors:
             return elements, *numbers
         places = [self._places[slot.id] for slot in slots]
         every = elements.new_zeros(len(self.all))
-        own = [every.split(self._sizes)[place] for place in places]
+        parts = every.split(self._sizes)
+        own = [parts[place] for place in places]
         for part, found in zip(own, elements.split([len(part) for part in own]), strict=True):
             part.copy_(found)
         index = torch.tensor(places, device=every.device)
