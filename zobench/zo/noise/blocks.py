@@ -89,12 +89,7 @@ def _words32(words, block, k0, k1, tensor, stream):  # type: ignore[no-untyped-d
 
 
 @compiled
-def _words128(words, block, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
-    _fill_words(words, block, 128, 128, k0, k1, tensor, stream)
-
-
-@compiled
-def _some_words128(words, block, needed, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
+def _words128(words, block, needed, k0, k1, tensor, stream):  # type: ignore[no-untyped-def]
     _fill_words(words, block, 128, needed, k0, k1, tensor, stream)
 
 
@@ -163,10 +158,10 @@ def draw_blocks(z, count, law, first, k0, k1, tensor, stream, table, words):  # 
         for b in range(min(4, (count - at + 1023) // 1024)):
             part, rest = z[at + 1024 * b : at + 1024 * b + 1024], count - at - 1024 * b
             if law == 0 and rest <= 512:  # the low halves do, of fewer calls below 128
-                _some_words128(words, block + b, min(rest, 128), k0, k1, tensor, stream)
+                _words128(words, block + b, min(rest, 128), k0, k1, tensor, stream)
                 _first_quantiles(words, table, part[:rest])
             elif law == 0:
-                _words128(words, block + b, k0, k1, tensor, stream)
+                _words128(words, block + b, 128, k0, k1, tensor, stream)
                 _quantiles(words, table, part)
             else:
                 _words256(words, block + b, k0, k1, tensor, stream)
@@ -176,7 +171,7 @@ def draw_blocks(z, count, law, first, k0, k1, tensor, stream, table, words):  # 
 @compiled
 def fill_sixteen_bits(out, block, k0, k1, tensor, stream, words):  # type: ignore[no-untyped-def]
     """One block of uniform 16-bit integers, laid out as normal16's indices are."""
-    _words128(words, block, k0, k1, tensor, stream)
+    _words128(words, block, 128, k0, k1, tensor, stream)
     for e in range(_u64(512)):
         out[e] = words[e] & _u32(0xFFFF)
         out[_u64(512) + e] = words[e] >> _u32(16)
