@@ -11,7 +11,9 @@ from torch import Tensor
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
-from zobench.first_order import APOLLO, GaLore, InBackward, is_layer_matrix
+from zobench.first_order.groups import LayersInTurn, is_layer_matrix
+from zobench.first_order.in_backward import InBackward
+from zobench.first_order.low_rank import APOLLO, GaLore
 from zobench.methods import rows
 from zobench.paths import conf_dir
 from zobench.run.closure import state_bytes
@@ -31,7 +33,7 @@ def net() -> Any:
     torch_random = torch.Generator().manual_seed(3)
     model: Any = torch.nn.Module()
     model.embed = torch.nn.Embedding(7, 6)
-    model.up, model.down = torch.nn.Linear(6, 10), torch.nn.Linear(10, 6)
+    model.layers = torch.nn.ModuleList([torch.nn.Linear(6, 10), torch.nn.Linear(10, 6)])
     for parameter in model.parameters():
         parameter.data = torch.randn(parameter.shape, generator=torch_random)
     return model.double()
@@ -39,7 +41,7 @@ def net() -> Any:
 
 def loss_of(model: Any, step: int) -> Tensor:
     hidden = model.embed(torch.arange(7).roll(step))
-    hidden = hidden + model.down(torch.tanh(model.up(hidden)))
+    hidden = hidden + model.layers[1](torch.tanh(model.layers[0](hidden)))
     return (hidden @ model.embed.weight.T).logsumexp(1).mean()
 
 
@@ -72,7 +74,7 @@ def test_state_is_stored_and_taken_back(compose: Compose, row: str) -> None:
     assert again.param_groups[0]["lr"] == RATE
     take(resumed, again, range(3, 6))
     for old, one, other in zip(before, whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(one, other) and not torch.equal(one, old)
+        assert torch.equal(one, other) and torch.equal(one, old) is not one.requires_grad
 
 
 def kept(row: str, name: str, tensor: Tensor) -> int:
@@ -81,6 +83,8 @@ def kept(row: str, name: str, tensor: Tensor) -> int:
     short, long = min(tensor.shape), max(tensor.shape)
     sides = sum(tensor.shape)
     of_rank = {"galore": 8, "apollo": 256, "apollo_mini": 1}
+    if row in ("badam", "lisa"):
+        return 3 * n + 1 if tensor.requires_grad else 0
     if row in of_rank and matrix:
         rank = min(of_rank[row], short)
         return n + rank * (short + 2 * long) + (row != "galore")
@@ -92,6 +96,7 @@ def kept(row: str, name: str, tensor: Tensor) -> int:
         "came": 2 * n + 1 + (2 * sides if tensor.dim() > 1 else n),
         "muon": 2 * n if matrix else 3 * n,
         "lomo": 0,
+        "adalomo": 1 + (sides if tensor.dim() > 1 else n),
         "adamw_in_backward": 2 * n + 1,
     }.get(row, 3 * n)
 
@@ -147,9 +152,13 @@ def test_apollo_scales_the_whole_gradient(per_tensor: bool) -> None:
     for step in range(6):
         before.load_state_dict(model.state_dict())
         take(model, optimizer, range(step, step + 1))
-        weight, old = model.up.weight, before.up.weight.detach()  # 10 x 6: taken by its columns
+        weight, old = (
+            model.layers[0].weight,
+            before.layers[0].weight.detach(),
+        )  # 10 x 6: taken by its columns
         move = (old - weight.detach()) / LR
         ratios = move / weight.grad
+        # 10 x 6: taken by its columns
         spread = ratios - (ratios.mean() if per_tensor else ratios.mean(1, keepdim=True))
         assert float(spread.abs().max()) < 1e-9 and float(ratios.min()) > 0.0
         state = optimizer.state[weight]
@@ -193,6 +202,95 @@ def test_in_the_backward_pass_is_after_it(kind: type[torch.optim.Optimizer]) -> 
         assert torch.equal(a, b)
 
 
+def deep(layers: int) -> Any:
+    """Layers of one size, an embedding before and a norm after them; float64."""
+    model: Any = torch.nn.Module()
+    model.embed, model.norm = torch.nn.Embedding(7, 4), torch.nn.LayerNorm(4)
+    model.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(layers))
+    drawn = torch.Generator().manual_seed(4)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=drawn)
+    return model.double()
+
+
+def deep_step(model: Any, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    hidden = model.embed.weight
+    for layer in model.layers:
+        hidden = hidden + torch.tanh(layer(hidden))
+    model.norm(hidden).pow(3).sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("rest", [False, True])
+@pytest.mark.parametrize("order", ["shuffled", "drawn"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_layers_take_turns(order: str, layers: int, rest: bool) -> None:
+    """Each period is AdamW on its layers, from moments of 0; the rest keeps its moments."""
+    one, other, every = deep(4), deep(4), 2
+    options: dict[str, Any] = {"layers": layers, "order": order, "rest": rest, "seed": 7}
+    optimizer = LayersInTurn(
+        one.named_parameters(), optimizer=torch.optim.AdamW, lr=LR, every=every, **options
+    )
+    outside = torch.optim.AdamW([*other.embed.parameters(), *other.norm.parameters()], lr=LR)
+    seen: list[int] = []
+    for period in range(4):
+        chosen = optimizer.chosen(period)
+        seen += chosen
+        assert len(chosen) == layers
+        own = torch.optim.AdamW([p for n in chosen for p in other.layers[n].parameters()], lr=LR)
+        for _ in range(every):
+            other.zero_grad(set_to_none=True)
+            deep_step(one, optimizer)
+            deep_step(other, own)
+            if rest:
+                outside.step()
+        for a, b in zip(one.parameters(), other.parameters(), strict=True):
+            assert torch.equal(a, b)
+    if order == "shuffled":
+        assert all(seen.count(n) == layers for n in range(4))
+    with pytest.raises(ValueError, match=r"optimizer\.layers=0"):
+        LayersInTurn([], optimizer=torch.optim.AdamW, lr=LR, every=1, **options | {"layers": 0})
+
+
+def test_what_does_not_train_needs_no_gradient() -> None:
+    """A backward pass ends at the first layer that trains: no graph is kept below it."""
+    model = deep(4)
+    options: dict[str, Any] = {"layers": 1, "order": "shuffled", "rest": False, "every": 1}
+    optimizer = LayersInTurn(
+        model.named_parameters(), optimizer=torch.optim.AdamW, lr=LR, **options
+    )
+    for period in range(4):
+        [number] = optimizer.chosen(period)
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert trained == {f"layers.{number}.weight", f"layers.{number}.bias"}
+        hidden = model.embed.weight
+        for place, layer in enumerate(model.layers):
+            hidden = hidden + torch.tanh(layer(hidden))
+            assert hidden.requires_grad is (place >= number)
+        optimizer.step()
+
+
+def test_moments_of_8_bits(compose: Compose) -> None:
+    """2 bytes a weight and two scales of 256 weights; first steps of AdamW to a hundredth."""
+    one, other = torch.nn.Linear(128, 128, bias=False), torch.nn.Linear(128, 128, bias=False)
+    other.load_state_dict(one.state_dict())
+    start, count = one.weight.detach().clone(), 128 * 128
+    eight = made(compose, "adamw_8bit", one)
+    whole = torch.optim.AdamW(other.parameters(), lr=RATE, weight_decay=0.0)
+    inputs = torch.randn(32, 128, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        for model, optimizer in ((one, eight), (other, whole)):
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+    state = state_bytes(eight) - 4 * count
+    tables = 2 * 256 * 4  # the values that 8 bits stand for
+    assert state == 2 * count + 2 * 4 * count // 256 + tables
+    moves = [model.weight.detach() - start for model in (one, other)]
+    assert float((moves[0] - moves[1]).norm() / moves[1].norm()) < 0.02
+
+
 def test_muon_is_torchs_on_a_matrix(compose: Compose) -> None:
     """One step of the package's row against the optimizer that torch has; AdamW elsewhere."""
     one, other = net().float(), net().float()
@@ -212,12 +310,12 @@ def test_came_is_its_formula(compose: Compose) -> None:
     """Two steps on a matrix, against the paper's algorithm in float64."""
     model = net()
     optimizer = made(compose, "came", model)
-    w = model.up.weight.detach().clone()
+    w = model.layers[0].weight.detach().clone()
     rows, columns = torch.zeros(10).double(), torch.zeros(6).double()
     more_rows, more_columns, m = rows.clone(), columns.clone(), torch.zeros_like(w)
     for step in range(2):
         take(model, optimizer, range(step, step + 1))
-        g = model.up.weight.grad
+        g = model.layers[0].weight.grad
         square = g**2 + 1e-30
         rows = 0.999 * rows + 0.001 * square.mean(1)
         columns = 0.999 * columns + 0.001 * square.mean(0)
@@ -228,7 +326,7 @@ def test_came_is_its_formula(compose: Compose) -> None:
         more_rows = 0.9999 * more_rows + 0.0001 * residual.mean(1)
         more_columns = 0.9999 * more_columns + 0.0001 * residual.mean(0)
         w -= RATE * m / (more_rows[:, None] * more_columns / more_rows.mean()).sqrt()
-        torch.testing.assert_close(model.up.weight.detach(), w, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(model.layers[0].weight.detach(), w, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Restricts the code that a `_target_` may name, before anything is imported.
 
-Allowed are zobench, optimizers of torch and pytorch-optimizer, transformers' model configs, and
-Python files of a `--config-dir`.
+Allowed are zobench, optimizers of torch, pytorch-optimizer and bitsandbytes, transformers' model
+configs, and Python files of a `--config-dir`.
 """
 
 import importlib
 import importlib.util
+import logging
 import os
 import re
 import sys
@@ -20,10 +21,13 @@ from zobench.nested import nodes
 FOLDERS = "ZOBENCH_CONFIG_DIRS"  # environment variable: folders whose Python files are allowed
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _OURS = re.compile(
-    r"zobench\..+|torch\.optim\..+|pytorch_optimizer\.\w+|transformers\.[A-Za-z]\w*Config"
+    r"zobench\..+|torch\.optim\..+|pytorch_optimizer\.\w+|bitsandbytes\.optim\.\w+"
+    r"|transformers\.[A-Za-z]\w*Config"
 )
-_HOMES = ("zobench.", "torch.optim.", "pytorch_optimizer.", "transformers.")  # that define them
-_EXTRAS = {"pytorch_optimizer": "memory"}  # packages that an extra of zobench installs
+_HOMES = ("zobench.", "torch.optim.", "pytorch_optimizer.", "bitsandbytes.", "transformers.")
+# Packages that an extra of zobench installs.
+_EXTRAS = {"pytorch_optimizer": "memory", "bitsandbytes": "memory"}
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of optional kernels
 
 
 def admit(folder: Path) -> None:

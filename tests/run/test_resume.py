@@ -30,14 +30,15 @@ def run(
 
     @functools.cache
     def attempts(optimizer: str) -> Attempts:
-        made = Attempts(server, compose, tmp_path_factory.mktemp("runs"), f"optimizer={optimizer}")
+        overrides = f"optimizer={optimizer}".split()
+        made = Attempts(server, compose, tmp_path_factory.mktemp("runs"), *overrides)
         made.count()
         return made
 
     return attempts
 
 
-@pytest.mark.parametrize("optimizer", ["loren", "adamw"])
+@pytest.mark.parametrize("optimizer", ["loren", "adamw", "lisa optimizer.every=3"])
 def test_killed_and_finished(run: Callable[[str], Attempts], optimizer: str) -> None:
     """A kill at a seeded instant, then the end: all bits are those of the run left alone."""
     attempts = run(optimizer)

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from zobench.errors import UserError
 from zobench.run.durable import sync
@@ -20,11 +20,12 @@ class BestWeights:
     The file holds its step, and gets its name only after the evaluation is in metrics.jsonl, so
     that both agree whenever a run is killed.
 
-    last: test the last weights; then nothing is written before the end.
+    trained: the tensors that train, by name. last: test the last weights; then nothing is written
+    before the end.
     """
 
-    def __init__(self, path: Path, model: Any, *, last: bool) -> None:
-        self.path, self.model, self.last = path, model, last
+    def __init__(self, path: Path, trained: Mapping[str, Tensor], *, last: bool) -> None:
+        self.path, self.trained, self.last = path, trained, last
         self._next = path.with_suffix(".partial")
         self.dev: dict[str, float] = {}
         self.step = 0
@@ -70,10 +71,10 @@ class BestWeights:
                     f"{self.path}: the best weights, of step {self.step}, are missing; remove the"
                     " run's folder to start over"
                 )
-            put(load_file(self.path), self.model)
+            put(load_file(self.path), self.trained)
 
     def _save(self, path: Path) -> None:
-        weights = {n: p.data for n, p in self.model.named_parameters() if p.requires_grad}
+        weights = {name: tensor.detach() for name, tensor in self.trained.items()}
         fence = fence_of(path.parent)
         temporary = fence.place(path)
         save_file(weights, temporary, metadata={"step": str(self.step)})
@@ -82,11 +83,10 @@ class BestWeights:
 
 
 @torch.no_grad()
-def put(weights: Mapping[str, torch.Tensor], model: Any) -> None:
-    """Copy weights into the parameters with the same names."""
-    for name, parameter in model.named_parameters():
-        if name in weights:
-            parameter.copy_(weights[name])
+def put(weights: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> None:
+    """Copy weights into the tensors with the same names."""
+    for name, tensor in weights.items():
+        trained[name].copy_(tensor)
 
 
 def step_in(path: Path) -> int:

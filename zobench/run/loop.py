@@ -298,7 +298,7 @@ def snapshot(loop: Loop) -> dict[str, Any]:
     """
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {
-        "weights": {n: p.detach() for n, p in loop.model.named_parameters() if p.requires_grad},
+        "weights": {name: tensor.detach() for name, tensor in loop.best.trained.items()},
         "optimizer": loop.optimizer.state_dict(),
         "generators": {"cpu": torch.get_rng_state(), "cuda": cuda},
         "loop": {name: getattr(loop, name) for name in _SCALARS},
@@ -312,7 +312,7 @@ def snapshot(loop: Loop) -> dict[str, Any]:
 
 def restore_snapshot(loop: Loop, state: Mapping[str, Any]) -> None:
     """Restore a loop from a snapshot; UserError if the best weights up to then are missing."""
-    put(state["weights"], loop.model)
+    put(state["weights"], loop.best.trained)
     loop.optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["generators"]["cpu"])
     if state["generators"]["cuda"]:

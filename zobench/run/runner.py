@@ -9,7 +9,7 @@ import torch
 
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
-from zobench.first_order import InBackward
+from zobench.first_order.in_backward import InBackward
 from zobench.run.base_model import base_of, check_base, device_for, digest_of
 from zobench.run.best_weights import BestWeights
 from zobench.run.captured import CapturedLoss, captured
@@ -174,7 +174,7 @@ def train_and_test(
                 Steps(settings.train, settings.seed, *parts),
                 eval_batch=settings.evaluation.batch_size,
                 model=made.model,
-                best=_best(folder, made.model, settings.train.select, group),
+                best=_best(folder, dict(made.trainable), settings.train.select, group),
                 metrics_log=metrics_log,
                 meter=meter,
                 progress=progress,
@@ -215,11 +215,13 @@ def _end(folder: RunFolder, train: Train, logger: Logger, result: Mapping[str, A
     fence_of(folder.path).remove(folder.mirroring)
 
 
-def _best(folder: RunFolder, model: Any, select: str | None, group: Group | None) -> BestWeights:
+def _best(
+    folder: RunFolder, trained: Mapping[str, Any], select: str | None, group: Group | None
+) -> BestWeights:
     last = select == "last"
     if group is not None:
-        return SharedBestWeights(folder, model, group, last=last)
-    return BestWeights(folder.weights, model, last=last)
+        return SharedBestWeights(folder, trained, group, last=last)
+    return BestWeights(folder.weights, trained, last=last)
 
 
 def _export(folder: RunFolder, made: Prepared) -> None:

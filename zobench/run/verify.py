@@ -48,7 +48,7 @@ class Verification:
                 f"{self.folder.path}: cannot be replayed: {why_not}; and best.safetensors does not"
                 " have the weights that were tested"
             )
-        put(load_file(self.folder.weights), self.replayed.model)
+        put(load_file(self.folder.weights), dict(self.replayed.model.named_parameters()))
         self._compare_tested()
         return f"the weights of best.safetensors, as {why_not}"
 

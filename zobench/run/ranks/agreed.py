@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from zobench.errors import UserError
-from zobench.first_order import InBackward
+from zobench.first_order.groups import LayersInTurn
+from zobench.first_order.in_backward import InBackward
 from zobench.run.base_model import seed_dropout
 from zobench.run.inputs import Inputs, digests_in
 from zobench.run.meter import Meter
@@ -136,6 +137,11 @@ def check_ranks(model: Node, optimizer: torch.optim.Optimizer) -> None:
         raise UserError(
             "optimizer: it moves weights inside the backward pass, before the ranks can average"
             " gradients; run it without torchrun"
+        )
+    if isinstance(optimizer, LayersInTurn):
+        raise UserError(
+            "optimizer: what trains changes, and torch's DistributedDataParallel averages the"
+            " gradients of one set of tensors; run it without torchrun"
         )
     if not isinstance(optimizer, ZOOptimizer):
         return

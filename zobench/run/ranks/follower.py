@@ -5,7 +5,7 @@ All ranks do the same steps and decide alike. Only the first writes weights and 
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,11 @@ def own_folder(folder: RunFolder, group: Group | None) -> Iterator[RunFolder]:
 class SharedBestWeights(BestWeights):
     """BestWeights that the first rank writes, and all ranks read in the end."""
 
-    def __init__(self, folder: RunFolder, model: Any, group: Group, *, last: bool) -> None:
+    def __init__(
+        self, folder: RunFolder, trained: Mapping[str, Any], group: Group, *, last: bool
+    ) -> None:
         self._group = group
-        super().__init__(Path(group.from_first(str(folder.weights))), model, last=last)
+        super().__init__(Path(group.from_first(str(folder.weights))), trained, last=last)
 
     def recover(self, evaluated: Any) -> None:
         if self._group.first:

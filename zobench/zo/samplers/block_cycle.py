@@ -21,7 +21,7 @@ def block_of(name: str) -> str:
     return numbered[0] if numbered else name.rpartition(".")[0]
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """A sort key that puts layer 2 before layer 10."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
@@ -56,7 +56,7 @@ class BlockCycle(Subset):
         self.random, self.blocks = order == "random", blocks
 
     def chosen(self, step: int) -> frozenset[int]:
-        names = sorted({block_of(slot.name) for slot in self.slots}, key=_natural)
+        names = sorted({block_of(slot.name) for slot in self.slots}, key=natural)
         count = min(self.blocks, len(names))
         if self.random:
             key = noise.mix(self.seed, step, 0)

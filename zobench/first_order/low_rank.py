@@ -1,126 +1,18 @@
-"""First-order optimizers in a run: groups of tensors, and steps inside the backward pass.
-
-Rows such as `optimizer=adamw` name an optimizer of torch or of a package. What a package does not
-know of a model is here: which tensors are matrices of layers, and where a gradient is complete.
-"""
+"""Adam whose moments are those of a low-rank image of the gradient: GaLore and APOLLO."""
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from zobench.first_order.groups import Named, is_layer_matrix
 from zobench.zo import noise
 
-Named = Iterable[tuple[str, Tensor]]
-
-_TABLES = ("embed", "wte", "wpe", "lm_head", "score", "classifier")  # parts of names
 _PROJECTION = 16  # stream number of APOLLO's projections
 _GROWTH = 1.01  # of the norm of APOLLO's step, at most, from one step to the next
-
-
-def is_layer_matrix(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor is a matrix between layers: neither vector, nor embedding, nor head.
-
-    Args:
-        name: Of the parameter in its model.
-        tensor: The parameter.
-
-    Returns:
-        True for what GaLore, APOLLO and Muon treat as matrices in their papers.
-    """
-    return tensor.dim() == 2 and not any(part in name for part in _TABLES)
-
-
-def grouped(
-    named_parameters: Named,
-    *,
-    optimizer: Callable[..., torch.optim.Optimizer],
-    matrices: Mapping[str, Any],
-    others: Mapping[str, Any] | None = None,
-    lr: float,
-) -> torch.optim.Optimizer:
-    """An optimizer that treats the matrices of layers in another way than the other tensors.
-
-    Args:
-        named_parameters: (name, tensor) pairs.
-        optimizer: Makes it from a list of groups.
-        matrices: Settings of the group of matrices.
-        others: Settings of the other group; its rate is `lr` times `lr_factor` of these, if given.
-        lr: Learning rate.
-
-    Returns:
-        The optimizer; a group without tensors is left out.
-    """
-    groups: list[dict[str, Any]] = []
-    pairs = list(named_parameters)
-    settings = dict(others or {})
-    rate = lr * settings.pop("lr_factor", 1.0)
-    for own, wanted in (({**matrices, "lr": lr}, True), ({**settings, "lr": rate}, False)):
-        tensors = [p for name, p in pairs if is_layer_matrix(name, p) is wanted]
-        if tensors:
-            groups.append({"params": tensors, **own})
-    return optimizer(groups)
-
-
-class InBackward(torch.optim.Optimizer):
-    """Moves each tensor inside the backward pass, as soon as its gradient is there, and drops it.
-
-    One gradient at a time is in memory, apart from what the backward pass itself holds. The moves
-    are those of `optimizer` after a whole backward pass, to the bit. There is no norm of the whole
-    gradient: it cannot be clipped, and a batch is back-propagated at once.
-
-    Args:
-        named_parameters: (name, tensor) pairs.
-        optimizer: Makes the optimizer of one tensor.
-        lr: Learning rate; it lives in `param_groups`, where torch's schedulers find it.
-
-    References:
-        Lv et al. 2023, LOMO, arXiv 2306.09782: SGD in this way.
-    """
-
-    def __init__(
-        self,
-        named_parameters: Named,
-        *,
-        optimizer: Callable[..., torch.optim.Optimizer],
-        lr: float,
-    ) -> None:
-        tensors = [tensor for _, tensor in named_parameters]
-        super().__init__(tensors, {"lr": lr})
-        self._own = {tensor: optimizer([tensor], lr=lr) for tensor in tensors}
-        for tensor, own in self._own.items():
-            self.state[tensor] = own.state[tensor]
-            tensor.register_post_accumulate_grad_hook(self._move)
-
-    def _move(self, tensor: Tensor) -> None:
-        own = self._own[tensor]
-        own.param_groups[0]["lr"] = self.param_groups[0]["lr"]
-        own.step()
-        tensor.grad = None
-
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Nothing is left to do: `backward` has moved the weights.
-
-        Args:
-            closure: Is not called.
-        """
-
-    def state_dict(self) -> dict[str, Any]:
-        """The rate, and each tensor's state in the order of the tensors."""
-        return {
-            "lr": self.param_groups[0]["lr"],
-            "own": [own.state_dict() for own in self._own.values()],
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
-        self.param_groups[0]["lr"] = state_dict["lr"]
-        for (tensor, own), saved in zip(self._own.items(), state_dict["own"], strict=True):
-            own.load_state_dict(saved)
-            self.state[tensor] = own.state[tensor]
 
 
 class LowRank(torch.optim.Optimizer):
