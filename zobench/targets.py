@@ -6,7 +6,6 @@ configs, and Python files of a `--config-dir`.
 
 import importlib
 import importlib.util
-import logging
 import os
 import re
 import sys
@@ -27,7 +26,6 @@ _OURS = re.compile(
 _HOMES = ("zobench.", "torch.optim.", "pytorch_optimizer.", "bitsandbytes.", "transformers.")
 # Packages that an extra of zobench installs.
 _EXTRAS = {"pytorch_optimizer": "memory", "bitsandbytes": "memory"}
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of optional kernels
 
 
 def admit(folder: Path) -> None:

@@ -53,9 +53,7 @@ def test_a_missing_package_says_how_to_install_it(
         place_of("package:a.b/x")
 
 
-@pytest.mark.parametrize(
-    "settings", [{"quantization": "4bit"}, {"revision": "main"}, {"pickle": True}]
-)
+@pytest.mark.parametrize("settings", [{"revision": "main"}, {"pickle": True}])
 def test_settings_of_a_folder_are_refused(file: Path, settings: dict[str, Any]) -> None:
     """They would be ignored."""
     (name,) = settings

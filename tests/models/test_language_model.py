@@ -1,6 +1,5 @@
 """The loader of language models: what it makes of a folder, and what it refuses."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -223,21 +222,14 @@ def test_packages_that_are_not_there_are_named(
     monkeypatch.setattr("zobench.models.placement.find_spec", lambda _: None)
     folder = folder_of("opt")
     assert refusal(path=folder, device_map="auto").endswith("pip install accelerate")
-    assert refusal(path=folder, quantization="4bit") == (
-        "model.quantization=4bit: needs bitsandbytes: pip install bitsandbytes"
-    )
-
-
-@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="no accelerate")
-def test_quantization_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """4 bits are computed with in the dtype of the model."""
-    from zobench.models.placement import placement
-
-    monkeypatch.setattr("zobench.models.placement.find_spec", lambda _: True)
-    eight = placement(None, "8bit", torch.float16)["quantization_config"]
-    four = placement({"": 0}, "4bit", torch.bfloat16)
-    assert eight.load_in_8bit and four["device_map"] == {"": 0}
-    assert four["quantization_config"].bnb_4bit_compute_dtype is torch.bfloat16
+    for kind, package in (("nf4", "bitsandbytes"), ("int8", "torchao")):
+        monkeypatch.setattr(
+            "zobench.models.placement.find_spec",
+            lambda name, gone=package: None if name == gone else name,
+        )
+        assert refusal(path=folder, quantization=kind) == (
+            f"model.quantization={kind}: needs {package}: pip install 'zobench[memory]'"
+        )
 
 
 @pytest.mark.parametrize(
@@ -245,7 +237,7 @@ def test_quantization_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ({"dtype": "int8"}, "model.dtype=int8: choose float32, bfloat16 or float16"),
         ({"head": "x"}, "model.head=x: choose lm or classification"),
-        ({"quantization": "2bit"}, "model.quantization=2bit: choose null, 8bit or 4bit"),
+        ({"quantization": "2bit"}, "model.quantization=2bit: choose null, int8 or nf4"),
         ({"head": "classification"}, "model.head=classification: this task names no labels"),
         ({"head": "classification", "labels": []}, "model.head=classification: this task names no"),
         ({"path": "/nowhere"}, "model.path=/nowhere: no Hugging Face model folder there"),

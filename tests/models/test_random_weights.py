@@ -183,7 +183,7 @@ def test_the_attention_is_the_one_asked_for() -> None:
         ({"architecture": TINY | {"ffn_dim": "x"}}, "model.architecture: refused (OPTConfig"),
         ({"architecture": {"model_type": "vit"}}, "model.path=vit: vit is neither a causal nor"),
         ({"architecture": TINY, "device_map": "auto"}, "model.weights=random: such a model is"),
-        ({"architecture": TINY, "quantization": "8bit"}, "model.weights=random: such a model is"),
+        ({"architecture": TINY, "quantization": "8bit"}, "model.quantization=8bit: choose null"),
         ({"architecture": TINY, "weights_device": "x"}, "model.weights_device=x: choose auto, cpu"),
         ({"architecture": TINY, "head": "x"}, "model.head=x: choose lm or classification"),
     ],

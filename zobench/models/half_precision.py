@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 _PRODUCTS = {
     functional.linear,
@@ -75,8 +76,10 @@ class _Memory(threading.local):
 
 
 def _half_on_cpu(value: Any) -> bool:
+    """Quantised weights are not: they become as wide as what they are multiplied with."""
     half = (torch.bfloat16, torch.float16)
-    return isinstance(value, Tensor) and value.dtype in half and value.device.type == "cpu"
+    whole = isinstance(value, Tensor) and not is_traceable_wrapper_subclass(value)
+    return whole and value.dtype in half and value.device.type == "cpu"
 
 
 def _largest_parameter(values: Sequence[Any]) -> Tensor | None:

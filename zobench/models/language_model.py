@@ -20,7 +20,7 @@ from zobench.models.half_precision import has_instructions, multiply_in_float32
 from zobench.models.heads import auto_class, interface_with, pad_with
 from zobench.models.loaded import LoadedModel
 from zobench.models.messages import in_one_sentence, quiet
-from zobench.models.placement import check_placed, placement
+from zobench.models.placement import check_placed, keep_layout, placement, with_options
 from zobench.models.random_weights import configured, with_random_weights
 from zobench.paths import is_local, place_of
 from zobench.seeded import seeded
@@ -55,7 +55,8 @@ def load(
     flash_attention_2). device_map: as accelerate understands it. A model over several devices has
     an `hf_device_map` and must not be moved; one that a map put on a single device is whole there,
     and may be.
-    quantization: 8bit or 4bit, by bitsandbytes.
+    quantization: int8 (torchao) or nf4 (bitsandbytes) of the matrices of layers, which then do not
+    train.
     weights: `pretrained`, or `random`: those of `weights_seed`, head included, drawn in `dtype` on
     `weights_device` (null is the CPU, auto the GPU if any) for `architecture`, the kind and
     dimensions of a model; without it, for a local folder's config.json. No tokenizer.
@@ -70,11 +71,12 @@ def load(
         raise UserError(f"model.dtype={dtype}: choose float32, bfloat16 or float16")
     stored = getattr(torch, dtype)
     if weights == "random":
-        if device_map is not None or quantization is not None:
+        if device_map is not None:
             raise UserError(
                 "model.weights=random: such a model is whole and on one device "
-                "(model.weights_device); leave model.device_map and model.quantization null"
+                "(model.weights_device); leave model.device_map null"
             )
+        options = placement(None, quantization, stored)
         config = configured(architecture) if architecture else _config_of_folder(path)
         interface = interface_with(config, head, labels, path or config.model_type)
         made = with_random_weights(
@@ -85,6 +87,7 @@ def load(
             device=weights_device,
             attention=attention,
         )
+        made = with_options(made, options) if options else made
         return LoadedModel(_fast(made, stored), None, interface, capture)
     if weights != "pretrained":
         raise UserError(f"model.weights={weights}: choose pretrained or random")
@@ -92,7 +95,7 @@ def load(
         raise UserError("model.path: give a folder or a hub id, or choose model.weights=random")
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": bool(trust_remote_code)}
     if in_file := path.endswith(gguf.ENDING):
-        gguf.refuse_with(path, revision=revision, quantization=quantization, pickle=pickle)
+        gguf.refuse_with(path, revision=revision, pickle=pickle)
         source |= gguf.source_of(place_of(path), path)
     options = placement(device_map, quantization, stored)
     if in_file:
@@ -116,10 +119,11 @@ def load(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are in the report: an error in our words
                 **source,
-                **options,
+                **({} if in_file else options),
             )
     if in_file:
         gguf.without_quantization(model, path)
+        model = with_options(model, options) if options else model
     check_vocabulary(tokenizer, path)
     check_keys(model, report, interface, path)
     check_placed(model, device_map)
@@ -132,6 +136,7 @@ def load(
 
 
 def _fast(model: Any, dtype: torch.dtype) -> Any:
+    keep_layout(model)
     if not has_instructions(dtype):
         multiply_in_float32(model)
     return model

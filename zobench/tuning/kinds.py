@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from zobench.errors import UserError
 
@@ -14,6 +14,15 @@ def check_text(model: nn.Module, tuning: str) -> None:
 
     if not isinstance(model, PreTrainedModel):
         raise UserError(f"tuning={tuning}: this model does not read text; choose tuning=full")
+
+
+def check_floats(parameters: Iterable[nn.Parameter], tuning: str) -> None:
+    """Raises UserError for weights that `model.quantization` has made integers."""
+    if any(type(p.data) is not Tensor or not p.is_floating_point() for p in parameters):
+        raise UserError(
+            f"tuning={tuning}: the weights that model.quantization stores as integers do not train;"
+            " choose tuning=lora, prefix or prompt"
+        )
 
 
 def classifies(model: nn.Module) -> bool:

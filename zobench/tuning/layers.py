@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from zobench.errors import UserError
-from zobench.tuning.kinds import check_text, some
+from zobench.tuning.kinds import check_floats, check_text, some
 
 
 def layers(model: nn.Module, *, patterns: Sequence[str]) -> nn.Module:
@@ -31,6 +31,7 @@ def layers(model: nn.Module, *, patterns: Sequence[str]) -> nn.Module:
             raise UserError(
                 f"tuning.patterns: {pattern!r} matches no parameter; there is {some(parameters)}"
             )
+        check_floats(found, "layers")
         for parameter in found:
             parameter.requires_grad_(True)
     return model

@@ -1,10 +1,11 @@
 """One number for all weights, to check whether two runs have the same bits."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> int:
@@ -26,8 +27,18 @@ def fingerprint(tensors: Iterable[Tensor]) -> int:
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """SHA-256 of named tensors, their types and shapes included, in the order of their names."""
     whole = hashlib.sha256()
-    for name, tensor in sorted(tensors, key=lambda named: named[0]):
+    for name, tensor in sorted(_plain(tensors), key=lambda named: named[0]):
         bits = tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy()
         part = hashlib.sha256(bits.data).hexdigest()
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {part}\n".encode())
     return whole.hexdigest()
+
+
+def _plain(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """With the parts of a quantised tensor in its place, each by a name of its own."""
+    for name, tensor in tensors:
+        if is_traceable_wrapper_subclass(tensor):
+            parts, _ = tensor.__tensor_flatten__()
+            yield from _plain((f"{name}.{part}", getattr(tensor, part)) for part in parts)
+        else:
+            yield name, tensor
