@@ -234,8 +234,11 @@ def test_a_head_of_several_parts_trains_and_is_saved_whole(tmp_path: Path) -> No
 
 
 def test_every_tuning_is_tested_and_its_config_builds_it(compose: Any) -> None:
-    """The folder is the registry."""
-    assert {path.stem for path in (conf_dir() / "tuning").glob("*.yaml")} == set(TUNINGS)
+    """The folder is the registry. qlora is lora on another model: tests/models/test_quantization.py"""
+    assert {path.stem for path in (conf_dir() / "tuning").glob("*.yaml")} == {*TUNINGS, "qlora"}
+    quantised = compose("tuning=qlora", "model=hf", "model.path=x")
+    assert quantised["tuning"] == compose("tuning=lora")["tuning"]
+    assert quantised["model"]["quantization"] == "nf4"
     for name in TUNINGS:
         model = build(compose(f"tuning={name}")["tuning"])(MODELS["opt"]())
         assert set(trainable(model)) == set(trainable(tuned_model("opt", name)))
