@@ -40,6 +40,7 @@ Sub-commands:
   zobench methods            all methods and their costs       zobench methods
   zobench why KEY ...        the source of a setting           zobench why optimizer.lr
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
+  zobench fits ...           a run's memory, unloaded          zobench fits model=llama3_8b --gpu 24
   zobench bench ...          steps against their forwards      zobench bench optimizers=[mezo,loren]
 
 Runs are stored in runs/, or in $ZOBENCH_RUNS. ZOBENCH_TRACE=1 shows tracebacks.
@@ -75,6 +76,7 @@ def run_command(arguments: Sequence[str]) -> int:
         "methods": _module("zobench.methods"),
         "why": _module("zobench.why"),
         "pretrain": _pretrain,
+        "fits": _module("zobench.bench.fits"),
         "bench": _module("zobench.bench.app"),
     }
     try:

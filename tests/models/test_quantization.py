@@ -130,7 +130,8 @@ def dequantised(model: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_the_weights_it_computes_with(kind: str) -> None:
     """After an evaluation, too, which must not leave a layout without a gradient behind."""
-    grads, choose, batch = [], ChoiceLoss(), batch_of(3)
+    grads: list[dict[str, Any]] = []
+    choose, batch = ChoiceLoss(), batch_of(3)
     for model in (model_of(kind, "float32"), model_of(None, "float32")):
         if grads:
             model.load_state_dict(dequantised(model_of(kind, "float32")), strict=False)

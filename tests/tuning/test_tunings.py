@@ -234,7 +234,7 @@ def test_a_head_of_several_parts_trains_and_is_saved_whole(tmp_path: Path) -> No
 
 
 def test_every_tuning_is_tested_and_its_config_builds_it(compose: Any) -> None:
-    """The folder is the registry. qlora is lora on another model: tests/models/test_quantization.py"""
+    """The folder is the registry; qlora is lora on another model (test_quantization.py)."""
     assert {path.stem for path in (conf_dir() / "tuning").glob("*.yaml")} == {*TUNINGS, "qlora"}
     quantised = compose("tuning=qlora", "model=hf", "model.path=x")
     assert quantised["tuning"] == compose("tuning=lora")["tuning"]

@@ -1,113 +1,162 @@
-"""Peak memory and time of training against evaluation alone: `python -m zobench.bench.memory`.
+"""Peak memory of steps, measured and predicted: `python -m zobench.bench.memory`.
 
-An OPT of random weights (58 M parameters, nothing is downloaded) evaluates, or trains on, one batch
-of random tokens; each in a process of its own, so that a peak is the peak of that alone.
+A model of random weights takes steps on one batch of random tokens, each row in a process of its
+own, so that a peak is the peak of that alone; beside it is what `zobench fits` says. What the
+process has before, after steps of a tiny model, is not counted. On a CPU glibc is told to return
+freed memory of 64 KiB and more: what it would keep for later is not what a step needs.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 ROWS = (
-    *("mezo", "conmezo", "loren", "curvzo", "ldsd_sgd", "mezo_adam"),
-    *("lomo", "adamw_in_backward", "sgd", "adafactor", "apollo_mini", "galore", "came", "muon"),
-    *("adamw_checkpointed", "adamw"),
+    *(
+        "zero_shot",
+        "mezo",
+        "conmezo",
+        "loren",
+        "curvzo",
+        "ldsd_sgd",
+        "mezo_adam",
+        "lomo",
+        "adalomo",
+    ),
+    *("badam", "lisa", "sgd", "adafactor", "adamw_8bit", "adamw_in_backward", "galore", "came"),
+    *("apollo_mini", "muon", "adamw_checkpointed", "adamw", "mezo tuning=lora"),
+    *("adamw tuning=lora", "adamw_checkpointed tuning=lora"),
 )
+# An OPT of 58 M parameters.
+MODEL = (
+    *("model=opt_125m", "model.architecture.hidden_size=512", "model.architecture.ffn_dim=2048"),
+    *("model.architecture.word_embed_proj_dim=512", "model.architecture.num_hidden_layers=10"),
+    *("model.architecture.num_attention_heads=8", "model.dtype=float32"),
+)
+_SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 128}
+_GIB = 2**30
 
 
-def measure(row: str, size: int, length: int, steps: int) -> dict[str, float]:
-    """The number of parameters, peak resident GiB, and median seconds of a step or evaluation.
+def overrides_of(row: str, shared: Sequence[str], batch: int) -> list[str]:
+    """Of a run: `mezo tuning=lora` is a row of conf/optimizer and more."""
+    name, *more = row.split()
+    return [*shared, f"optimizer={name}", f"train.batch_size={batch}", *more]
 
-    row: of conf/optimizer, or `evaluate`. size: rows of a batch; length: tokens of a row.
-    """
+
+def measure(overrides: Sequence[str], tokens: int, steps: int) -> dict[str, float]:
+    """The number of parameters, peak GiB of steps, and median seconds of one."""
     from zobench.bench.clock import seconds_of
-    from zobench.models.language_model import load
-    from zobench.run.closure import CountedLoss
     from zobench.run.meter import Meter
-    from zobench.run.steps import step_of
-    from zobench.tasks.batch import Batch, collate
-    from zobench.tasks.encoding import Candidate, Encoded
-    from zobench.tasks.losses import ChoiceLoss
-    from zobench.tasks.scoring import language_scores
+    from zobench.schema import composed
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings = composed(*overrides)
+    small = {**settings, "model": _small(settings["model"])}
+    for _ in range(2):
+        _, step = _step_of(small, 8, device)
+        step()
+    before = _resident() if device.type == "cpu" else 0.0
+    parameters, step = _step_of(settings, tokens, device)
     meter = Meter(device)
-    sizes = {"hidden_size": 512, "word_embed_proj_dim": 512, "ffn_dim": 2048}
-    sizes |= {"num_hidden_layers": 10, "num_attention_heads": 8, "vocab_size": 50272}
-    model = load(weights="random", architecture={"model_type": "opt", **sizes}).model.to(device)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(4, 50000, (size, length + 1), generator=generator).tolist()
-    pair = [(Candidate(tuple(r[:-1]), (r[-1],)), Candidate(tuple(r[:-1]), (3,))) for r in ids]
-    batch = collate([Encoded(candidates, 0) for candidates in pair], 1, 2048).to(device)
-
-    choose = ChoiceLoss()
-
-    def mean(model: Any, batch: Batch) -> torch.Tensor:
-        return choose.of(choose.outputs(model, batch, language_scores), batch)
-
-    loss = CountedLoss(model, mean)
-    if row == "evaluate":
-        step = torch.no_grad()(lambda batch: float(loss(batch)))
-    else:
-        step = step_of(_optimizer(row, model), loss)
     with meter.phase("work"):
-        seconds = [seconds_of(lambda: step(batch), device) for _ in range(steps)]
-    parameters = sum(p.numel() for p in model.parameters())
-    peak = {"parameters": float(parameters), "peak_gib": meter.peak_gib("work")}
-    return peak | {"seconds": statistics.median(seconds)}
+        seconds = [seconds_of(step, device) for _ in range(steps)]
+    found = {"peak_gib": meter.peak_gib("work") - before, "parameters": float(parameters)}
+    return found | {"seconds": statistics.median(seconds)}
 
 
-def _optimizer(row: str, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """A row of conf/optimizer as in a run, at a negligible rate."""
+def _small(model: dict[str, Any]) -> dict[str, Any]:
+    from transformers import CONFIG_MAPPING
+
+    kind = model["architecture"]["model_type"]
+    known = CONFIG_MAPPING[kind]()
+    sizes = {name: size for name, size in _SMALL.items() if hasattr(known, name)}
+    if kind == "opt":
+        sizes |= {"word_embed_proj_dim": 16, "ffn_dim": 32}
+    if hasattr(known, "num_key_value_heads"):
+        sizes |= {"num_key_value_heads": 2, "intermediate_size": 32}
+    return {**model, "architecture": {"model_type": kind, **sizes}}
+
+
+def _step_of(settings: Any, tokens: int, device: torch.device) -> tuple[int, Any]:
+    """The number of parameters, and a step of a run, at a negligible rate."""
+    from zobench.bench.fits import measured_with
+    from zobench.bench.subject import subject_of
     from zobench.build import build_optimizer
-    from zobench.methods import run_settings_of
+    from zobench.run.closure import CountedLoss, Parts
     from zobench.run.runner import checkpoint_activations
+    from zobench.run.steps import step_of
+    from zobench.run.zero_shot import ZeroShot
     from zobench.zo.optimizer import ZOOptimizer
 
-    settings = run_settings_of(row)
-    if settings["train"]["checkpointing"]:
-        checkpoint_activations(model)
-    node = {**settings["optimizer"], "lr": 1e-9}
-    optimizer = build_optimizer(node, model.named_parameters(), model)
-    model.train(not isinstance(optimizer, ZOOptimizer))
-    return optimizer
+    train = settings["train"]
+    chosen = measured_with(settings, tokens)
+    subject = subject_of(chosen, device)
+    if train["checkpointing"]:
+        checkpoint_activations(subject.model)
+    node = dict(settings["optimizer"])
+    optimizer = build_optimizer(
+        node | {"lr": 1e-9} if "lr" in node else node, subject.trainable, subject.model
+    )
+    precision = train["precision"] and getattr(torch, train["precision"])
+    loss = CountedLoss(subject.model, subject.loss, precision)
+    count = sum(p.numel() for p in subject.model.parameters())
+    if isinstance(optimizer, ZeroShot):
+        return count, torch.no_grad()(lambda: float(loss(subject.batch)))
+    subject.model.train(not isinstance(optimizer, ZOOptimizer))
+    parts = -(-train["batch_size"] // chosen["batch_size"])
+    batch: Any = Parts([subject.batch] * parts, [1.0] * parts) if parts > 1 else subject.batch
+    return count, partial(step_of(optimizer, loss), batch)
+
+
+def _resident() -> float:
+    """GiB of this process that are in memory; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return sum(int(line.split()[1]) * 1024 / _GIB for line in lines if line.startswith("VmRSS"))
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="*", default=ROWS, help="of conf/optimizer")
+    parser.add_argument("rows", nargs="*", default=ROWS, help="of conf/optimizer, with overrides")
     parser.add_argument("--batch", type=int, default=16, help="rows of a batch")
     parser.add_argument("--length", type=int, default=64, help="tokens of a row")
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--of", nargs="*", default=MODEL, help="overrides of all rows")
     parser.add_argument("--alone", help=argparse.SUPPRESS)  # a row to be measured in this process
     chosen = parser.parse_args()
-    sizes = chosen.batch, chosen.length, chosen.steps
     if chosen.alone:
-        print(json.dumps(measure(chosen.alone, *sizes)))
+        overrides = overrides_of(chosen.alone, chosen.of, chosen.batch)
+        print(json.dumps(measure(overrides, chosen.length, chosen.steps)))
         return
-    names = ("batch", "length", "steps")
-    options = [f"--{name}={value}" for name, value in zip(names, sizes, strict=True)]
-    base: dict[str, float] = {}
-    for row in ("evaluate", *chosen.rows):
+    from zobench.bench.fits import need_of
+    from zobench.schema import composed
+
+    sizes = (f"--{name}={getattr(chosen, name)}" for name in ("batch", "length", "steps"))
+    options = [*sizes, "--of", *chosen.of]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    print(f"{chosen.batch} x {chosen.length} tokens, {' '.join(chosen.of)}")
+    print("| row | parameters | peak GiB | predicted | seconds a step |\n|---|---:|---:|---:|---:|")
+    for row in chosen.rows:
         command = [sys.executable, "-m", "zobench.bench.memory", f"--alone={row}", *options]
-        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        answer = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, env=environment
+        )
         found = json.loads(answer.stdout.splitlines()[-1])
-        if not base:
-            base = found
-            millions = base["parameters"] / 1e6
-            print(f"{millions:.0f} M float32 parameters, {chosen.batch} x {chosen.length} tokens")
-            print("| row | peak GiB | over evaluation | seconds a step | over evaluation |")
-            print("|---|---:|---:|---:|---:|")
-        peak, seconds = found["peak_gib"], found["seconds"]
-        ratios = peak / base["peak_gib"], seconds / base["seconds"]
-        numbers = f"{peak:.3f} | {ratios[0]:.3g} | {seconds:.3g} | {ratios[1]:.3g}"
-        print(f"| {row} | {numbers} |", flush=True)
+        settings = composed(*overrides_of(row, chosen.of, chosen.batch))
+        need = need_of(settings, chosen.length, gpu=torch.cuda.is_available()).peak / _GIB
+        peak = found["peak_gib"]
+        predicted = f"{need:.3f} ({100 * (need / peak - 1):+.0f} %)"
+        numbers = f"{peak:.3f} | {predicted} | {found['seconds']:.3g}"
+        print(f"| {row} | {found['parameters'] / 1e6:.1f} M | {numbers} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def subject_of(settings: Mapping[str, Any], device: torch.device) -> Subject:
     if loaded.interface is Interface.CLASSIFIER and settings["logits"] == "all":
         raise UserError("model.head=classification has no logits of tokens; choose logits=labels")
     model = build(settings["tuning"], "tuning")(loaded.model)
-    if not hasattr(loaded.model, "hf_device_map"):  # else it is where its map put it
+    elsewhere = any(tensor.device != device for tensor in model.parameters())
+    if elsewhere and not hasattr(loaded.model, "hf_device_map"):  # else its map put it there
         model.to(device)
     size = settings["batch_size"]
     task = RandomTokens(

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from zobench.errors import UserError
 
@@ -18,7 +19,7 @@ def check_text(model: nn.Module, tuning: str) -> None:
 
 def check_floats(parameters: Iterable[nn.Parameter], tuning: str) -> None:
     """Raises UserError for weights that `model.quantization` has made integers."""
-    if any(type(p.data) is not Tensor or not p.is_floating_point() for p in parameters):
+    if any(is_traceable_wrapper_subclass(p) or not p.is_floating_point() for p in parameters):
         raise UserError(
             f"tuning={tuning}: the weights that model.quantization stores as integers do not train;"
             " choose tuning=lora, prefix or prompt"
