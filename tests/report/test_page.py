@@ -137,11 +137,25 @@ def test_the_page_loads_nothing(suite: Path) -> None:
     write_run(suite)
     html = page(suite.parent, suite.name)
     places = re.findall(r"(?:src|href|action)=[\"']?([^\"'\s>]*)", html)
-    assert places and all(place.startswith("#") or place == "data:," for place in places)
+    inside = ("#", "data:image/svg+xml;base64,")  # figures of the page itself
+    assert places and all(place.startswith(inside) or place == "data:," for place in places)
     assert re.findall(r"url\((?!#frame\))", html) == [] and "@import" not in html
     assert re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|import)\b\s*\(", html) == []
     assert set(re.findall(r"https?://[\w./]+", html)) == {"http://www.w3.org/2000/svg"}  # a name
     assert "default-src 'none'" in html
+
+
+def test_scores_stand_against_memory_and_time(suite: Path) -> None:
+    """Two figures, each with its rows and the front in words; none before a run has ended."""
+    write_run(suite, status="unfinished")
+    assert "<img" not in page(suite.parent, suite.name)
+    write_run(suite, 1)
+    html = page(suite.parent, suite.name)
+    texts = re.findall(r'<img src="data:image/svg[^"]*" alt="([^"]*)"', html)
+    assert [text.split(",")[0] for text in texts] == [
+        f"test/accuracy against {cost}" for cost in ("memory/peak_gib", "time/train_s")
+    ]
+    assert all("Pareto front: " in text for text in texts)
 
 
 def test_settings_that_differ_are_with_the_run(suite: Path) -> None:

@@ -3,7 +3,9 @@
 Styles, scripts and data are inside it, and its content policy forbids it to load anything.
 """
 
+import base64
 import json
+import tempfile
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +16,10 @@ from zobench.errors import UserError
 from zobench.report.html import rendered
 from zobench.report.page.data import page_data
 from zobench.report.page.grid import grid
-from zobench.report.runs import STATUSES, read_suite, suite_parser
+from zobench.report.plots.options import FigureOptions
+from zobench.report.plots.pareto import pareto
+from zobench.report.runs import STATUSES, Suite, read_suite, suite_parser
+from zobench.report.table import DEFAULTS
 
 PARTS = Path(__file__).parent / "assets"  # template, styles and scripts
 SCRIPTS = ("format.js", "lines.js", "scale.js", "chart.js", "legend.js", "runs.js", "page.js")
@@ -45,8 +50,33 @@ def page(root: Path, suite: str) -> str:
         counts={status: counts[status] for status in STATUSES if counts[status]},
         total=len(runs.frame),
         table=grid(runs),
+        fronts=fronts(runs),
         data=Markup(embedded(data)),
     )
+
+
+def fronts(suite: Suite) -> list[dict[str, str]]:
+    """Quality against memory and against time, one figure each; none where no row has both.
+
+    Each has the text of the figure and an address that holds the figure itself.
+    """
+    try:
+        y, rows = (suite.preset("table", key) or DEFAULTS[key] for key in ("metric", "rows"))
+    except UserError:  # the runs disagree
+        y, rows = DEFAULTS["metric"], DEFAULTS["rows"]
+    found = []
+    for cost in ("memory/peak_gib", "time/train_s"):
+        options = FigureOptions(x=cost, y=y, lines=rows, log="none", target=0.0)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "front.svg"
+            try:
+                said = pareto(suite, options, out)
+            except UserError:  # no finished run, or a metric that is the cost itself
+                continue
+            figure = base64.b64encode(out.read_bytes()).decode()
+        text = ". ".join(said[:2])
+        found.append({"text": text, "source": f"data:image/svg+xml;base64,{figure}"})
+    return found
 
 
 def embedded(data: Any) -> str:
@@ -63,7 +93,8 @@ def main(argv: list[str]) -> int:
     """Command line of `zobench report`."""
     parser = suite_parser(
         "report",
-        "One self-contained HTML page: the table, curves to explore, every run with its settings, "
+        "One self-contained HTML page: the table, curves to explore, scores against memory and "
+        "time, every run with its settings, "
         "failures with the end of their logs. Made from the run folders alone.",
         "zobench report quickstart --out quickstart.html",
     )
