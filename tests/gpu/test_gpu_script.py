@@ -12,6 +12,7 @@ from tests.gpu.interpreted import triton_or_skip
 from tests.small_models import small_sizes
 from zobench.bench import gpu, gpu_sections
 from zobench.bench.gaussians import WAYS, race
+from zobench.bench.memory import MODEL
 
 CPU = torch.device("cpu")
 SMALL = [f"model.architecture.{name}={size}" for name, size in small_sizes(1).items()]
@@ -55,6 +56,13 @@ def test_memory_and_seconds_are_of_each_model_and_arithmetic() -> None:
         for what in ("forward", "mezo, inplace", "mezo, stochastic", "mezo, exact")
     ]
     assert {row["dtype"] for row in rows} == {"bfloat16"}
+
+
+def test_peaks_stand_beside_what_was_predicted() -> None:
+    """A row for each optimizer, with overrides of its own."""
+    rows = list(gpu_sections.predicted(CPU, ["mezo", "adamw tuning=lora"], MODEL, 1, 8))
+    assert [row["row"] for row in rows] == ["mezo", "adamw tuning=lora"]
+    assert all(row["fits says"] > 0.2 and row["peak GiB"] > 0.2 for row in rows)
 
 
 def test_a_device_that_agrees_agrees() -> None:

@@ -72,19 +72,27 @@ def _memory(device: torch.device, folder: Path) -> Rows:
     return gpu_sections.memory(device, [*models, ("roberta_large", 16, 128)], 5, half)
 
 
+def _predicted(device: torch.device, folder: Path) -> Rows:
+    del folder
+    rows = ("mezo", "loren", "lomo", "adamw_checkpointed", "adamw", "adamw tuning=lora")
+    of = ("model=opt_1_3b", "model.dtype=bfloat16")
+    return gpu_sections.predicted(device, rows, of, 16, 256)
+
+
 SECTIONS = {
     "kernels": Section(
         "Kernels against the CPU's", 80, lambda device, _: gpu_sections.kernels(device)
     ),
     "captured": Section("Captured forwards against launched ones, 16 x 64 tokens", 110, _captured),
-    "graph": Section("Captured forwards against whole steps, 16 x 32 tokens", 50, _graphs),
-    "steps": Section("Steps over their forwards, 16 examples", 130, _steps),
+    "graph": Section("Captured forwards against whole steps, 16 x 32 tokens", 40, _graphs),
+    "steps": Section("Steps over their forwards, 16 examples", 115, _steps),
     "gaussians": Section(
         "Gaussian transforms, one pass over 2^28 numbers",
         30,
         lambda device, _: race(device, 1 << 28, (torch.float32, torch.bfloat16), 20),
     ),
-    "memory": Section("Memory and seconds of a step", 90, _memory),
+    "memory": Section("Memory and seconds of a step", 80, _memory),
+    "predicted": Section("Peaks of steps, OPT-1.3B, 16 x 256 tokens", 35, _predicted),
     "agreement": Section(
         "CPU against GPU, float32",
         45,

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from zobench.bench.clock import seconds_of
+from zobench.bench.fits import GIB, need_of
 from zobench.bench.kernel_checks import CHECKS
+from zobench.bench.memory import measure, overrides_of
 from zobench.bench.subject import Subject, subject_of
 from zobench.build import build_optimizer
 from zobench.paths import PACKAGE_DIR
@@ -110,6 +112,19 @@ def memory(
             _empty(device)
         del subject, loss, once
         _empty(device)
+
+
+def predicted(
+    device: torch.device, rows: Sequence[str], of: Sequence[str], batch: int, tokens: int
+) -> Iterator[Row]:
+    """Peaks of steps beside what `zobench fits` says; rows and `of` as in `bench.memory`."""
+    for row in rows:
+        overrides = overrides_of(row, of, batch)
+        peak = measure(overrides, tokens, 3, device)["peak_gib"]
+        _empty(device)
+        gpu = device.type == "cuda"
+        said = need_of(composed(*overrides), tokens, gpu=gpu).peak / GIB
+        yield {"row": row, "peak GiB": peak, "fits says": said, "over": said / peak}
 
 
 def agreement(

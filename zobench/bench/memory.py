@@ -51,13 +51,14 @@ def overrides_of(row: str, shared: Sequence[str], batch: int) -> list[str]:
     return [*shared, f"optimizer={name}", f"train.batch_size={batch}", *more]
 
 
-def measure(overrides: Sequence[str], tokens: int, steps: int) -> dict[str, float]:
+def measure(
+    overrides: Sequence[str], tokens: int, steps: int, device: torch.device
+) -> dict[str, float]:
     """The number of parameters, peak GiB of steps, and median seconds of one."""
     from zobench.bench.clock import seconds_of
     from zobench.run.meter import Meter
     from zobench.schema import composed
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = composed(*overrides)
     small = {**settings, "model": _small(settings["model"])}
     for _ in range(2):
@@ -135,7 +136,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.alone:
         overrides = overrides_of(chosen.alone, chosen.of, chosen.batch)
-        print(json.dumps(measure(overrides, chosen.length, chosen.steps)))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        print(json.dumps(measure(overrides, chosen.length, chosen.steps, device)))
         return
     from zobench.bench.fits import need_of
     from zobench.schema import composed
