@@ -27,6 +27,7 @@ from zobench.schema import combinations, composed
 from zobench.zo import noise
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.optimizer import ZOOptimizer
+from zobench.zo.passes import fused
 from zobench.zo.space import Slot
 
 GIB = 2**30
@@ -122,6 +123,7 @@ def need_of(settings: Mapping[str, Any], tokens: int, *, gpu: bool = False) -> N
         if gpu:
             stack.enter_context(patch("zobench.models.language_model.has_instructions", _true))
         stack.enter_context(patch.multiple(noise, draw=_not_drawn, add=_not_added))
+        stack.enter_context(patch.object(fused, "run_numba", _not_added))
         stack.enter_context(patch.object(Slot, "square_norm", lambda *_: 1.0))
         stack.enter_context(patch.object(torch.nn.Module, "_apply", _applied))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
@@ -221,7 +223,7 @@ def _not_drawn(law: Any, stream: Any, start: int, count: int, device: torch.devi
 
 
 def _not_added(*_: Any, **__: Any) -> None:
-    """In place of `noise.add`."""
+    """In place of `noise.add` and of passes, whose kernels write into memory."""
 
 
 def _applied(module: Any, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
