@@ -12,7 +12,7 @@ from zobench.run.folder import RunFolder
 from zobench.run.runner import run
 
 Compose = Callable[..., dict[str, Any]]
-TABLES = ("mezo_memory", "loren_memory", "mezo_step_time")
+TABLES = ("mezo_memory", "loren_memory", "mezo_step_time", "qlora_memory")
 GIB = 2**30
 
 
@@ -25,7 +25,7 @@ def carried_out(settings: dict[str, Any], place: Path) -> dict[str, Any]:
     return run(folder)
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", (*TABLES, "pays_memory"))
 def test_a_table_needs_no_weights_and_no_data(compose: Compose, table: str) -> None:
     """Random weights where the run is, random tokens; a few batches, none of them twice."""
     settings = compose(f"experiment={table}", "model=opt_13b", "device=cuda:1")
@@ -69,6 +69,8 @@ JOBS = [
     ("loren_memory", "optimizer=mezo_svrg"),
     ("loren_memory", "optimizer=loren"),
     ("mezo_step_time", "optimizer=adamw"),
+    ("pays_memory", "optimizer=badam", "task.length=16"),
+    ("pays_memory", "optimizer=mezo", "tuning=lora", "task.length=16"),
 ]
 
 
