@@ -1,13 +1,11 @@
 """The root of a run's settings, and the conversion of Hydra's config to plain data."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import MISSING, OmegaConf
 
@@ -125,18 +123,6 @@ def composed(*overrides: str) -> dict[str, Any]:
     register()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return resolved(hydra.compose("config", overrides=list(overrides)))
-
-
-def combinations(overrides: Sequence[str]) -> list[list[str]]:
-    """The lists of overrides that a grid consists of, as Hydra reads `key=a,b`."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    choices = [
-        [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
-        if each.is_sweep_override()
-        else [str(each.input_line)]
-        for each in parsed
-    ]
-    return [list(line) for line in itertools.product(*choices)]
 
 
 @cache

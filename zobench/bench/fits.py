@@ -5,6 +5,7 @@ FakeTensorMode). A step is taken with them, and the bytes that live at a time ar
 """
 
 import argparse
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,10 +21,11 @@ from torch.utils._pytree import tree_map_only
 from zobench.bench.subject import Subject, subject_of
 from zobench.build import build_optimizer
 from zobench.errors import UserError
+from zobench.hydra_app import values_in
 from zobench.run.closure import CountedLoss, state_bytes
 from zobench.run.runner import checkpoint_activations
 from zobench.run.zero_shot import ZeroShot
-from zobench.schema import combinations, composed
+from zobench.schema import composed
 from zobench.zo import noise
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.optimizer import ZOOptimizer
@@ -260,8 +262,9 @@ class Case(NamedTuple):
 def cases_of(arguments: Sequence[str]) -> list[Case]:
     """All combinations of the overrides; `tokens` is not one of a run's settings."""
     found = []
-    for line in combinations(arguments):
-        named = dict(override.split("=", 1) for override in line)
+    swept = values_in(list(arguments))
+    for values in itertools.product(*swept.values()):
+        named = dict(zip(swept, values, strict=True))
         count = named.pop("tokens", "512")
         if not count.isdigit() or int(count) < 1:
             raise UserError(f"tokens={count}: give a number, at least 1")

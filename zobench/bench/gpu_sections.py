@@ -117,7 +117,7 @@ def memory(
 def predicted(
     device: torch.device, rows: Sequence[str], of: Sequence[str], batch: int, tokens: int
 ) -> Iterator[Row]:
-    """Peaks of steps beside what `zobench fits` says; rows and `of` as in `bench.memory`."""
+    """Peaks of steps, and what `zobench fits` says of them; arguments as in `bench.memory`."""
     for row in rows:
         overrides = overrides_of(row, of, batch)
         peak = measure(overrides, tokens, 3, device)["peak_gib"]

@@ -1,7 +1,7 @@
 """Peak memory of steps, measured and predicted: `python -m zobench.bench.memory`.
 
 A model of random weights takes steps on one batch of random tokens, each row in a process of its
-own, so that a peak is the peak of that alone; beside it is what `zobench fits` says. What the
+own, so that a peak is the peak of that alone, and `zobench fits` predicts it. What the
 process has before, after steps of a tiny model, is not counted. On a CPU glibc is told to return
 freed memory of 64 KiB and more: what it would keep for later is not what a step needs.
 """
@@ -14,25 +14,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 ROWS = (
-    *(
-        "zero_shot",
-        "mezo",
-        "conmezo",
-        "loren",
-        "curvzo",
-        "ldsd_sgd",
-        "mezo_adam",
-        "lomo",
-        "adalomo",
-    ),
-    *("badam", "lisa", "sgd", "adafactor", "adamw_8bit", "adamw_in_backward", "galore", "came"),
-    *("apollo_mini", "muon", "adamw_checkpointed", "adamw", "mezo tuning=lora"),
+    *("zero_shot", "mezo", "conmezo", "loren", "curvzo", "ldsd_sgd", "mezo_adam", "lomo"),
+    *("adalomo", "badam", "lisa", "sgd", "adafactor", "adamw_8bit", "adamw_in_backward", "galore"),
+    *("came", "apollo_mini", "muon", "adamw_checkpointed", "adamw", "mezo tuning=lora"),
     *("adamw tuning=lora", "adamw_checkpointed tuning=lora"),
 )
 # An OPT of 58 M parameters.
@@ -64,9 +53,11 @@ def measure(
     for _ in range(2):
         _, step = _step_of(small, 8, device)
         step()
-    before = _resident() if device.type == "cpu" else 0.0
-    parameters, step = _step_of(settings, tokens, device)
     meter = Meter(device)
+    with meter.phase("before"):
+        pass  # a peak begins at what the process has
+    before = meter.peak_gib("before")
+    parameters, step = _step_of(settings, tokens, device)
     with meter.phase("work"):
         seconds = [seconds_of(step, device) for _ in range(steps)]
     found = {"peak_gib": meter.peak_gib("work") - before, "parameters": float(parameters)}
@@ -115,13 +106,6 @@ def _step_of(settings: Any, tokens: int, device: torch.device) -> tuple[int, Any
     parts = -(-train["batch_size"] // chosen["batch_size"])
     batch: Any = Parts([subject.batch] * parts, [1.0] * parts) if parts > 1 else subject.batch
     return count, partial(step_of(optimizer, loss), batch)
-
-
-def _resident() -> float:
-    """GiB of this process that are in memory; 0 where the system does not say."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    return sum(int(line.split()[1]) * 1024 / _GIB for line in lines if line.startswith("VmRSS"))
 
 
 def main() -> None:

@@ -14,12 +14,11 @@ from typing import Any
 from zobench import __version__
 from zobench.errors import UserError
 from zobench.report.html import rendered
-from zobench.report.page.data import page_data
+from zobench.report.page.data import page_data, view_of
 from zobench.report.page.grid import grid
 from zobench.report.plots.options import FigureOptions
 from zobench.report.plots.pareto import pareto
 from zobench.report.runs import STATUSES, Suite, read_suite, suite_parser
-from zobench.report.table import DEFAULTS
 
 PARTS = Path(__file__).parent / "assets"  # template, styles and scripts
 SCRIPTS = ("format.js", "lines.js", "scale.js", "chart.js", "legend.js", "runs.js", "page.js")
@@ -60,13 +59,11 @@ def fronts(suite: Suite) -> list[dict[str, str]]:
 
     Each has the text of the figure and an address that holds the figure itself.
     """
-    try:
-        y, rows = (suite.preset("table", key) or DEFAULTS[key] for key in ("metric", "rows"))
-    except UserError:  # the runs disagree
-        y, rows = DEFAULTS["metric"], DEFAULTS["rows"]
-    found = []
+    view, found = view_of(suite), []
     for cost in ("memory/peak_gib", "time/train_s"):
-        options = FigureOptions(x=cost, y=y, lines=rows, log="none", target=0.0)
+        options = FigureOptions(
+            x=cost, y=view["metric"], lines=view["rows"], log="none", target=0.0
+        )
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "front.svg"
             try:

@@ -94,13 +94,18 @@ def _chosen(suite: Suite) -> set[str]:
 
     Where nothing can be selected all of a cell's runs are there.
     """
-    view = {key: _preset(suite, "table", key) or DEFAULTS[key] for key in DEFAULTS}
+    view = view_of(suite)
     try:
         rows, heads = (suite.labels(view[key]) for key in ("rows", "columns"))
     except UserError:  # the table reports it, too
         return set(suite.frame["id"])
     cells = suite.frame.groupby([rows, heads])
     return {run for _, cell in cells for run in selected(cell, view["select"])[1]["id"]}
+
+
+def view_of(suite: Suite) -> dict[str, str]:
+    """What the suite's table shows: its own settings, defaults where the runs disagree."""
+    return {key: _preset(suite, "table", key) or DEFAULTS[key] for key in DEFAULTS}
 
 
 def _preset(suite: Suite, part: str, key: str) -> str | None:
