@@ -27,6 +27,7 @@ from zobench.run.runner import checkpoint_activations
 from zobench.run.zero_shot import ZeroShot
 from zobench.schema import composed
 from zobench.zo import noise
+from zobench.zo.arithmetic import REMAINDER
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.passes import fused
@@ -169,7 +170,8 @@ def _step(subject: Subject, optimizer: torch.optim.Optimizer, loss: CountedLoss,
             loss.whole(batch)
         parts_of = optimizer.engine.sampler, optimizer.estimator, optimizer.rule
         slots = optimizer.engine.slots
-        return _held(optimizer) + sum(p.state_bytes(slot) for p in parts_of for slot in slots)
+        remainders = (slot.buffers[REMAINDER].nbytes for slot in slots if REMAINDER in slot.buffers)
+        return sum(remainders) + sum(p.state_bytes(slot) for p in parts_of for slot in slots)
     if isinstance(optimizer, ZeroShot):
         with torch.no_grad():
             loss.whole(batch)
@@ -184,7 +186,7 @@ def _step(subject: Subject, optimizer: torch.optim.Optimizer, loss: CountedLoss,
 
 
 def _held(optimizer: ZOOptimizer) -> int:
-    """Bytes that the optimizer has before its first step: remainders of 16-bit weights."""
+    """Bytes that the optimizer has before its first step, such as remainders of 16-bit weights."""
     return sum(b.nbytes for slot in optimizer.engine.slots for b in slot.buffers.values())
 
 
