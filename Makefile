@@ -80,8 +80,11 @@ docs: $(STAMP)  ## build the docs into build/docs: open build/docs/index.html
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/mkdocs build --strict --quiet
 
+leaderboard: $(STAMP)  ## write docs/results/leaderboard.md from results/
+	$(BIN)/python -m zobench.registry.leaderboard
+
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find zobench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test lm test-lm test-real test-smoke test-faults test-laws test-kernels check format bench gpu gpu-lab gpu-wheels docs clean
+.PHONY: help install demo test lm test-lm test-real test-smoke test-faults test-laws test-kernels check format bench gpu gpu-lab gpu-wheels docs leaderboard clean

@@ -23,9 +23,10 @@ ARROWS = {
     "models": ("zobench.(run|launch|report|tasks|tuning)", "wandb", *HYDRA),
     "tuning": ("zobench.(run|launch|report|tasks)", "wandb", *HYDRA),
     "tasks": ("zobench.(run|launch|report|models|tuning)", "wandb", *HYDRA),
-    "run": ("zobench.(launch|report)", *HYDRA),
-    "launch": ("zobench.report", *HYDRA),
-    "report": ("zobench.(run|launch)", "torch", *HYDRA),
+    "run": ("zobench.(launch|report|registry)", *HYDRA),
+    "launch": ("zobench.(report|registry)", *HYDRA),
+    "report": ("zobench.(run|launch|registry)", "torch", *HYDRA),
+    "registry": ("zobench.launch", "wandb", *HYDRA),
 }
 LAZY = ("datasets", "wandb", "wandb_workspaces", "peft", "matplotlib", "transformers", "sklearn")
 

@@ -36,7 +36,8 @@ Sub-commands:
   zobench sync [SUITE]       upload offline W&B runs           zobench sync quickstart
   zobench status SUITE       runs done, running, failed        zobench status quickstart
   zobench replay FOLDER      weights from a run's ledger       zobench replay runs/S/RUN --step best
-  zobench verify FOLDER      check a result by replaying       zobench verify runs/S/RUN
+  zobench verify FOLDER      check results by replaying        zobench verify results
+  zobench submit FOLDER      pack a run into results/          zobench submit --help
   zobench methods            all methods and their costs       zobench methods
   zobench why KEY ...        the source of a setting           zobench why optimizer.lr
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
@@ -72,7 +73,8 @@ def run_command(arguments: Sequence[str]) -> int:
         "sync": _module("zobench.report.sync"),
         "status": _module("zobench.launch.status"),
         "replay": _module("zobench.run.replay"),
-        "verify": _module("zobench.run.verify"),
+        "verify": _module("zobench.registry.verify"),
+        "submit": _module("zobench.registry.submit"),
         "methods": _module("zobench.methods"),
         "why": _module("zobench.why"),
         "pretrain": _pretrain,

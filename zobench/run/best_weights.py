@@ -82,6 +82,15 @@ class BestWeights:
         fence.put(temporary, path)
 
 
+def worth(dev: Mapping[str, float | None], select: str | None) -> float:
+    """What `train.select` compares: minus the loss, or a metric; -inf for NaN and null."""
+    name = (select or "dev/loss").removeprefix("dev/")
+    value = dev.get(name)
+    if value is None or math.isnan(value):
+        return -math.inf
+    return -value if name == "loss" else value
+
+
 @torch.no_grad()
 def put(weights: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> None:
     """Copy weights into the tensors with the same names."""

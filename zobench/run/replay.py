@@ -1,6 +1,7 @@
 """`zobench replay RUN_FOLDER`: rebuild a step's weights from the base weights and the ledger."""
 
 import argparse
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from zobench.zo.optimizer import ZOOptimizer
 
 
 class Replayed:
-    """A run's model; `to` replays its ledger. UserError if model or ledger is another run's."""
+    """A run's model; `to` replays its ledger. UserError if model or ledger is another run's.
+
+    losses: of the steps so far, as the optimizer returned them; NaN for a skipped step.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.settings = folder, settings_in(folder)
@@ -37,6 +41,7 @@ class Replayed:
         self.optimizer = build_optimizer(self.settings.optimizer, trained, self.model)
         self.why_not = why_not_replayed(self.optimizer)
         self.step = 0
+        self.losses: list[float] = []
         if self.why_not is None:
             try:
                 self.ledger = recover(folder.ledger)
@@ -61,9 +66,9 @@ class Replayed:
         self._compare()
         for record in records[self.step : step]:
             try:
-                self.optimizer.replay(record)
+                self.losses.append(self.optimizer.replay(record))
             except Diverged:
-                pass  # the run skipped this step, too
+                self.losses.append(math.nan)  # the run skipped this step, too
             except ValueError as error:
                 raise UserError(f"{self.folder.ledger}: {error}") from error
             self.step += 1

@@ -91,8 +91,7 @@ class Steps:
 
     def prepare(self, step: int) -> None:
         """Set the learning rate of a step."""
-        share = 1.0 + (self.train.final_lr - 1.0) * self.budget.share(step)
-        share *= min(1.0, (step + 1) / ((self.train.warmup or 0) + 1))
+        share = lr_share(self.train, self.budget, step)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             if rate is not None:
                 group["lr"] = rate * share
@@ -125,6 +124,12 @@ class Steps:
         if isinstance(self.optimizer, ZOOptimizer):
             return self.optimizer.engine.forwards
         return self.loss.forwards
+
+
+def lr_share(train: Train, budget: BudgetClock, step: int) -> float:
+    """The share of the learning rate that a step takes, by warm-up and linear decay."""
+    share = 1.0 + (train.final_lr - 1.0) * budget.share(step)
+    return share * min(1.0, (step + 1) / ((train.warmup or 0) + 1))
 
 
 def step_of(

@@ -1,4 +1,4 @@
-"""`zobench verify RUN_FOLDER`: rebuild a run's weights, evaluate them, compare with its result."""
+"""Rebuilds a finished run's weights, evaluates them, and compares with its result."""
 
 import gzip
 import math
@@ -12,8 +12,11 @@ from zobench.errors import UserError
 from zobench.run.best_weights import put, step_in
 from zobench.run.folder import RunFolder, csv_of
 from zobench.run.inputs import check_unchanged
+from zobench.run.meter import Meter
 from zobench.run.metrics_log import finite, read_rows
-from zobench.run.replay import Replayed, differing, folder_parser, settings_in
+from zobench.run.progress import BudgetClock
+from zobench.run.replay import Replayed, differing, settings_in
+from zobench.run.steps import lr_share
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Answer, Problem
 
@@ -33,6 +36,7 @@ class Verification:
         self.replayed = Replayed(folder)
         loaded, device = self.replayed.loaded, self.replayed.device
         self.problem: Problem = build(self.replayed.settings.task).prepare(loaded, device)
+        self.rate: float = self.replayed.optimizer.param_groups[0].get("lr", math.nan)
         self.found: list[str] = []
 
     def run(self) -> str:
@@ -58,7 +62,9 @@ class Verification:
             self.found.append(self.replayed.ledger.damage)
         self._same("steps", result["steps"], len(records))
         forwards = sum(len(record.losses) for record in records)
-        self._same("cost/forwards", result["cost"]["forwards"], forwards)
+        spent = result["cost"]["forwards"]
+        if result["status"] == "done" or spent < forwards:  # the step that diverged is no record
+            self._same("cost/forwards", spent, forwards)
         evaluated = [row["step"] for row in read_rows(self.folder.metrics)[0] if "dev/loss" in row]
         last = max(evaluated, default=0)
         if len(records) < max(last, result["best_step"]):
@@ -73,7 +79,36 @@ class Verification:
             self._compare_tested()
         self.replayed.to(last)
         self._scores("final", result["final"], self._evaluate("dev"))
+        self._compare_rates()
+        self._compare_losses()
         return f"{len(records)} steps replayed"
+
+    def _compare_rates(self) -> None:
+        """The ledger's learning rates with those of the settings; the first difference."""
+        settings, device = self.replayed.settings, self.replayed.device
+        if settings.budget.steps is None:
+            return  # a schedule over seconds cannot be repeated
+        clock = BudgetClock(settings.budget, Meter(device))
+        for step, record in enumerate(self.replayed.ledger.records):
+            rate = self.rate * lr_share(settings.train, clock, step)
+            if record.lr != rate:
+                self.found.append(
+                    f"lr of step {step}: {record.lr} in ledger.bin, {rate} by config.yaml"
+                )
+                return
+
+    def _compare_losses(self) -> None:
+        """The lines of training loss in metrics.jsonl with the means of the replayed steps'."""
+        logged = [row for row in read_rows(self.folder.metrics)[0] if "train/loss" in row]
+        first = 0
+        for row in logged:
+            losses = [x for x in self.replayed.losses[first : row["step"]] if math.isfinite(x)]
+            if row["step"] > len(self.replayed.losses):
+                return  # the run diverged after its last evaluation
+            mean = sum(losses) / len(losses) if losses else math.nan
+            first = row["step"]
+            name = f"train/loss after {first} steps"
+            self._same(name, row["train/loss"], finite(mean), "metrics.jsonl", "in ledger.bin")
 
     def _compare_tested(self) -> None:
         answers: list[Answer] = []
@@ -95,29 +130,16 @@ class Verification:
         for name in sorted(then.keys() | now.keys()):
             self._same(f"{part}/{name}", then.get(name), finite(now.get(name, math.nan)))
 
-    def _same(self, name: str, then: float | None, now: float | None) -> None:
+    def _same(
+        self,
+        name: str,
+        then: float | None,
+        now: float | None,
+        where: str = "result.json",
+        source: str = "now",
+    ) -> None:
         close = then == now or (
             None not in (then, now) and math.isclose(then, now, rel_tol=self.tolerance)  # type: ignore[arg-type]
         )
         if not close:
-            self.found.append(f"{name}: {then} in result.json, {now} now")
-
-
-def main(argv: list[str]) -> int:
-    """Command line of `zobench verify`; prints a line per difference, and then exits with 1."""
-    parser = folder_parser(
-        "verify",
-        "Rebuild a finished run's weights from its ledger, evaluate them again on dev and test, and"
-        " compare with result.json, best.safetensors and the predictions.",
-    )
-    parser.add_argument("--tolerance", type=float, default=0.0, help="relative (0: the same bits)")
-    args = parser.parse_args(argv)
-    if not 0.0 <= args.tolerance < 1.0:
-        raise UserError(f"--tolerance {args.tolerance}: must be at least 0 and below 1")
-    verification = Verification(RunFolder(args.folder), args.tolerance)
-    how = verification.run()
-    for line in verification.found:
-        print(line)
-    found = len(verification.found)
-    print(f"{args.folder}: {f'{found} differences' if found else 'as in result.json'} ({how})")
-    return 1 if found else 0
+            self.found.append(f"{name}: {then} in {where}, {now} {source}")

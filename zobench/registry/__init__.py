@@ -1,0 +1,1 @@
+"""A registry of results: small folders of scored runs, which `zobench verify` replays."""

@@ -1,0 +1,129 @@
+"""Makes docs/results/leaderboard.md from the entries of results/: `make leaderboard`.
+
+Entries are run folders, so that `zobench table SUITE --runs results` and the other commands on
+suites read them, too.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from zobench.registry.entry import Entry, Tuning
+from zobench.report.cells import Cell, fill
+from zobench.report.numbers import is_share, number
+from zobench.report.runs import Suite, read_suite, suites
+from zobench.report.table import DEFAULTS
+from zobench.run.folder import read_json
+
+WORKLOAD = ("task", "model", "tuning")
+_HEAD = """\
+# Leaderboard
+
+The entries of `results/`: scored runs with the files that show how they came about, which
+`zobench verify results` checks and replays. Dev selects among the settings of a row, test ranks the
+rows. "Tuning" is what choosing a row's settings cost, over all candidates: compare rows at equal
+tuning. How to add an entry is in CONTRIBUTING.md, "Contribute a result".
+"""
+_COLUMNS = ("dev/loss", "forwards", "tuning", "who", "date", "commit", "verified")
+
+
+def page(results: Path) -> str:
+    """The page, as markdown: a section for each suite, a table for each of its workloads.
+
+    Args:
+        results: the folder of all entries.
+    """
+    lines = [_HEAD]
+    for name in suites(results):
+        suite = read_suite(results, name)
+        metric = suite.preset("table", "metric") or DEFAULTS["metric"]
+        suite.check_metric(metric)
+        lines += [f"## {name}", "", _about(suite), ""]
+        for workload, runs in suite.frame.groupby([suite.labels(key) for key in WORKLOAD]):
+            lines += _table(suite, ", ".join(map(str, workload)), runs, metric)
+    return "\n".join(lines)
+
+
+def _table(suite: Suite, workload: str, runs: pd.DataFrame, metric: str) -> Iterator[str]:
+    """The rows of a workload by their mean on test, the best first."""
+    select = suite.preset("table", "select") or DEFAULTS["select"]
+    percent = ", %" if is_share(metric) else ""
+    yield f"**{workload}**"
+    yield ""
+    heads = ["rank", "optimizer", f"{metric}{percent} (seeds)", *_COLUMNS]
+    yield "| " + " | ".join(heads) + " |"
+    yield "| ---: | --- | ---: | ---: | ---: | ---: | --- | --- | --- | --- |"
+    cells = [
+        fill(suite, str(row), workload, mine, metric, select)
+        for row, mine in runs.groupby("optimizer")
+    ]
+    sign = 1.0 if metric.endswith("loss") else -1.0
+    cells.sort(key=lambda cell: (cell.values.empty, sign * cell.values.mean(), cell.row))
+    means = [sign * cell.values.mean() for cell in cells]
+    for cell, mean in zip(cells, means, strict=True):
+        rank = "-" if cell.values.empty else str(1 + sum(other < mean for other in means))
+        entries = [Entry.read(suite.path / folder) for folder in cell.runs["folder"]]
+        yield "| " + " | ".join([rank, *_facts(cell, metric), *_origin(entries)]) + " |"
+    yield ""
+
+
+def _about(suite: Suite) -> str:
+    """The machines and versions of a suite's entries, and the command for its profile score."""
+    metas = [read_json(suite.path / folder / "meta.json") for folder in suite.frame["folder"]]
+    devices = _told([meta["device"] for meta in metas])
+    versions = _told([f"torch {meta['versions']['torch']}" for meta in metas])
+    return (
+        f"Run on {devices} with {versions}. Forwards to a target and profile scores:"
+        f" `zobench score {suite.name} --runs results`."
+    )
+
+
+def _facts(cell: Cell, metric: str) -> list[str]:
+    """Row, score on test, and the means of dev loss and forwards."""
+    done = cell.done
+    return [
+        cell.row,
+        cell.text(metric, ""),
+        number("dev/loss", done["dev/loss"].mean()),
+        f"{done['cost/forwards'].mean():,.0f}" if len(done) else "-",
+    ]
+
+
+def _origin(entries: Sequence[Entry]) -> list[str]:
+    """What the entries of a row say: tuning, who, date, commit, how they were verified."""
+    return [
+        _told([_spent(entry.tuning) for entry in entries]),
+        _told([entry.who for entry in entries]),
+        _told([entry.date for entry in entries]),
+        _told([entry.commit or "-" for entry in entries]),
+        _told([entry.verified for entry in entries]),
+    ]
+
+
+def _spent(tuning: Tuning) -> str:
+    if not tuning.trials:
+        return "none"
+    trials = "1 trial" if tuning.trials == 1 else f"{tuning.trials} trials"
+    return f"{tuning.forwards:,} forwards, {trials}"
+
+
+def _told(texts: Sequence[str]) -> str:
+    """Different texts once each, safe in a cell of a table."""
+    told = "; ".join(dict.fromkeys(texts))
+    return told.replace("|", "\\|").replace("<", "&lt;")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of `make leaderboard`."""
+    parser = argparse.ArgumentParser(description="Write the page of all entries.")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/leaderboard.md"))
+    args = parser.parse_args(argv)
+    args.out.write_text(page(args.results))
+    print(f"{args.out}: from {args.results}")
+
+
+if __name__ == "__main__":
+    main()
