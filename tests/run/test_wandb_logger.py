@@ -34,7 +34,7 @@ def mirrored(
     root = tmp_path_factory.mktemp("somebody")
     settings = compose(
         *("optimizer=conmezo", "model=hf", f"model.path={root}/models/opt", "seed=3"),
-        *("logger=wandb", "logger.entity=me", f"runs_root={root}"),
+        *("logger=wandb", "logger.wandb.entity=me", f"runs_root={root}"),
     )
     folder = RunFolder(root / "run")
     folder.path.mkdir()
@@ -216,7 +216,7 @@ def test_a_resumed_online_run_sends_only_missing_rows(
 def test_the_yaml_asks_for_no_table_by_default() -> None:
     """What the test examples say stays here unless someone wants it in W&B."""
     node = yaml.safe_load((conf_dir() / "logger" / "wandb.yaml").read_text())
-    assert node["predictions"] is False
+    assert node["wandb"]["predictions"] is False
 
 
 @pytest.mark.parametrize("key", [None, "0" * 40])

@@ -74,9 +74,9 @@ def test_names_are_what_wandb_takes(
 @pytest.mark.parametrize(
     ("tags", "left", "said"),
     [
-        ([LONG, "good"], ["good"], ["logger.tags: 'xxxxxxxxxxxxxxxxxxxx...' has 70 letters"]),
+        ([LONG, "good"], ["good"], ["logger.wandb.tags: 'xxxxxxxxxxxxxxxxxxxx...' has 70 letters"]),
         (["x" * 64], ["x" * 64], []),
-        (["", None, "a"], ["a"], ["logger.tags: one is empty"] * 2),
+        (["", None, "a"], ["a"], ["logger.wandb.tags: one is empty"] * 2),
         (["a", "a", "t"], ["a"], []),
         ([1, 2.5, True], ["1", "2.5", "True"], []),
     ],
@@ -153,9 +153,15 @@ def test_a_server_that_is_none_is_not_replaced_by_another(
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        *(((name, None, None), "logger.project=") for name in ("a/b", "a:b", "", "p" * 129, "50%")),
-        *((("p", name, None), "logger.entity=") for name in ("me/mine", " ")),
-        *((("p", None, mode), f"logger.mode={mode}: choose online") for mode in ("foo", "Online")),
+        *(
+            ((name, None, None), "logger.wandb.project=")
+            for name in ("a/b", "a:b", "", "p" * 129, "50%")
+        ),
+        *((("p", name, None), "logger.wandb.entity=") for name in ("me/mine", " ")),
+        *(
+            (("p", None, mode), f"logger.wandb.mode={mode}: choose online")
+            for mode in ("foo", "Online")
+        ),
     ],
 )
 def test_a_place_that_is_none_is_refused(
@@ -165,8 +171,8 @@ def test_a_place_that_is_none_is_refused(
     with pytest.raises(UserError, match=f"^{said}"):
         check_place(*place)
     if place[0] == "a/b":
-        status, _, err = command(f"logger.project={place[0]}")
-        assert status == 1 and err.startswith("error: logger.project=a/b: has /")
+        status, _, err = command(f"logger.wandb.project={place[0]}")
+        assert status == 1 and err.startswith("error: logger.wandb.project=a/b: has /")
         assert err.count("\n") == 1 and not (tmp_path / "runs").exists()
 
 

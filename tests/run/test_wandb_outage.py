@@ -142,7 +142,12 @@ def test_a_server_that_is_not_there_and_a_bad_key(
     for number, key in enumerate(("not a key", "0" * 40)):
         monkeypatch.setenv("WANDB_API_KEY", key)
         folder = RunFolder(tmp_path / f"run{number}")
-        small = ("task=quadratic_columns", "budget.steps=3", "logger=wandb", "logger.mode=online")
+        small = (
+            "task=quadratic_columns",
+            "budget.steps=3",
+            "logger=wandb",
+            "logger.wandb.mode=online",
+        )
         folder.begin(compose(*small, f"runs_root={tmp_path}"), META)
         assert run(folder)["status"] == "done"
         assert "mirrored offline" in capfd.readouterr().err

@@ -1,8 +1,10 @@
 """Loggers mirror the run folder."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, Protocol
 
+from zobench.errors import UserError
 from zobench.run.folder import RunFolder
 
 Plain = Mapping[str, Any]  # settings, meta.json and result.json
@@ -23,6 +25,14 @@ class Logger(Protocol):
 
     def abort(self) -> None:
         """The run fails; close what was logged."""
+
+
+def require(package: str, option: str) -> None:
+    """Raise UserError if the package of an option of `logger` is not installed."""
+    if find_spec(package) is None:
+        raise UserError(
+            f"logger={option}: the package {package} is not installed; pip install zobench[loggers]"
+        )
 
 
 class DeferredLogger:

@@ -36,6 +36,11 @@ def wandb_config(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[s
     return flat | names | facts | {"settings": clean, "meta": shown}
 
 
+def values_of(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """Those of the config that are single values: for loggers whose settings are flat."""
+    return {k: v for k, v in config.items() if isinstance(v, bool | int | float | str)}
+
+
 def _clean(value: Any) -> Any:
     """The value without nulls and secrets; of absolute paths only the last part."""
     if isinstance(value, Mapping):
@@ -94,7 +99,9 @@ def names_of(meta: Mapping[str, Any]) -> dict[str, str]:
 
 def tags_of(choices: Mapping[str, str], own: Sequence[Any]) -> tuple[list[str], list[str]]:
     """The distinct tags of a run, and a message for each tag that W&B would reject."""
-    named = [(part, choices[part]) for part in _TAGGED] + [("logger.tags", tag) for tag in own]
+    named = [(part, choices[part]) for part in _TAGGED] + [
+        ("logger.wandb.tags", tag) for tag in own
+    ]
     tags, refused = [], []
     for key, value in named:
         tag = "" if value is None else str(value)
@@ -110,7 +117,7 @@ def tags_of(choices: Mapping[str, str], own: Sequence[Any]) -> tuple[list[str], 
 def check_place(project: str, entity: str | None, mode: str | None) -> None:
     """Raise UserError for a project, entity or mode that W&B rejects."""
     if mode is not None and mode not in MODES:
-        raise UserError(f"logger.mode={mode}: choose {', '.join(MODES)} or null")
+        raise UserError(f"logger.wandb.mode={mode}: choose {', '.join(MODES)} or null")
     for key, name in (("project", project), ("entity", entity)):
         if name is None:
             continue
@@ -118,8 +125,8 @@ def check_place(project: str, entity: str | None, mode: str | None) -> None:
         if not name.strip() or len(name) > _PROJECT or bad:
             what = f"has {bad}" if bad else "is empty" if not name.strip() else "is too long"
             raise UserError(
-                f"logger.{key}={name[:40]}: {what}; W&B accepts 1 to {_PROJECT} letters, none of"
-                f" {' '.join(_RESERVED)}"
+                f"logger.wandb.{key}={name[:40]}: {what}; W&B accepts 1 to {_PROJECT} letters,"
+                f" none of {' '.join(_RESERVED)}"
             )
 
 
