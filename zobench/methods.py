@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zobench import titles
 from zobench.build import build
 from zobench.errors import UserError
 from zobench.paths import conf_dir
@@ -136,11 +137,10 @@ def _counting(slot: Slot, method: Callable[..., Any], touched: list[int]) -> Any
 
 def title_of(row: str) -> tuple[str, str]:
     """(name, reference) from the first line of the row's yaml: `# Name (reference): ...`."""
-    first = _text(row).splitlines()[0]
-    found = re.match(r"# (?P<name>[^:(]+?)(?: \((?P<source>[^)]*)\))?[:,;]", first)
+    found = titles.title_of("optimizer", row)
     if found is None:
         raise UserError(f"conf/optimizer/{row}.yaml: begin with `# Name (reference): parts; ...`")
-    return found["name"], found["source"] or ""
+    return found
 
 
 def _stem(node: Mapping[str, Any]) -> str:
