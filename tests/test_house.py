@@ -27,6 +27,7 @@ ARROWS = {
     "launch": ("zobench.(report|registry)", *HYDRA),
     "report": ("zobench.(run|launch|registry)", "torch", *HYDRA),
     "registry": ("zobench.launch", "wandb", *HYDRA),
+    "integrations": (r"zobench\.(?!(zo|build|schema|errors)(\.|$))", "wandb", *HYDRA),
 }
 LAZY = ("datasets", "wandb", "wandb_workspaces", "peft", "matplotlib", "transformers", "sklearn")
 
@@ -56,6 +57,13 @@ def test_floors_import_only_what_is_below(floor: str) -> None:
         if banned.match(name)
     ]
     assert not wrong
+
+
+def test_nothing_imports_the_integrations() -> None:
+    """Loops of other libraries depend on zobench, and zobench does not depend on them."""
+    for path in FILES:
+        if path.parent.name != "integrations":
+            assert not [name for name in imports(path) if "zobench.integrations" in name], path
 
 
 def test_there_are_no_import_cycles() -> None:
@@ -92,7 +100,8 @@ def test_heavy_imports_happen_where_they_are_used() -> None:
     """datasets, wandb, transformers and the like are not imported with the module."""
     for path in FILES:
         heavy = {name.split(".")[0] for name in imports(path, top_level=True)} & set(LAZY)
-        assert not heavy or path.stem.startswith("pretrain"), (path, heavy)
+        exempt = path.stem.startswith("pretrain") or path.parent.name == "integrations"
+        assert not heavy or exempt, (path, heavy)
 
 
 def test_files_are_at_most_400_lines_long() -> None:

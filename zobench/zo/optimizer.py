@@ -48,6 +48,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         engine: The `Engine`; `engine.forwards` counts the evaluations so far.
         steps: Steps taken so far.
         record: What a ledger needs of the last step; None before the first.
+        loss: What the last step returned; None before the first.
 
     Raises:
         ValueError: `lr` or `eps` is out of range, the parts do not fit (feedback that no part
@@ -91,11 +92,12 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.graph = bool(graph)
         self.steps = 0
         self.record: Record | None = None  # of the last step, for a ledger
+        self.loss: float | None = None
         self._share_buffers()
 
     @torch.no_grad()
     def step(  # type: ignore[override]
-        self, closure: Closure, anchor: Callable[[int], Tensor | float] | None = None
+        self, closure: Closure | None = None, anchor: Callable[[int], Tensor | float] | None = None
     ) -> float:
         """Take one step.
 
@@ -114,7 +116,13 @@ class ZOOptimizer(torch.optim.Optimizer):
             Diverged: A loss is not finite; the weights are as before the step. The caller may skip
                 the step: the next one uses the same directions on its own batch.
             ValueError: The estimator needs `anchor`, and there is none.
+            TypeError: There is no closure.
         """
+        if closure is None:
+            raise TypeError(
+                "ZOOptimizer.step needs a closure that returns the loss of the batch; in place of"
+                " Hugging Face's Trainer use zobench.integrations.transformers.ZOTrainer"
+            )
 
         def evaluate(requests: Sequence[Request]) -> Sequence[float]:
             loss, sampler, request = closure, self.engine.sampler, requests[0]
@@ -160,6 +168,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.steps += 1
         applied = [c for name in (GRAD, MOVE) for c in feedback.channels.get(name, {}).values()]
         self.record = Record(lr, tuple(self.engine.losses), tuple(applied), packed)
+        self.loss = feedback.loss
         return feedback.loss
 
     @torch.no_grad()

@@ -1,0 +1,1 @@
+"""zobench inside other libraries' training loops; nothing of zobench imports this package."""
