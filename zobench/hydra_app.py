@@ -6,7 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -15,9 +18,17 @@ from zobench.errors import UserError
 from zobench.paths import conf_dir
 from zobench.targets import admit
 
+_NAMED = {  # keys whose values a run's name or folder has
+    *("task", "model", "tuning", "optimizer", "evaluation", "held_out", "seed"),
+    *("suite", "runs_root", "experiment", "grid", "scale"),
+}
 
-def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], None]) -> None:
-    """Let Hydra call the task with each job's settings; `--cfg` and `--help` call nothing."""
+
+def hydra_app(arguments: list[str], config_name: str, task: Callable[[Any], Any]) -> None:
+    """Let Hydra call the task with each job's settings; `--cfg` and `--help` call nothing.
+
+    A sweeper that searches, such as Optuna's, gets what the task returns.
+    """
     import hydra
 
     ready(arguments)
@@ -32,9 +43,23 @@ def ready(arguments: list[str]) -> None:
     from zobench.schema import register
 
     register()
+    _offer_sweeper()
     install_hooks()
     _check_groups(arguments)
     _make_importable(arguments)
+
+
+def _offer_sweeper() -> None:
+    """Make `hydra/sweeper=halving` known: Hydra takes plugins from `hydra_plugins` alone."""
+    from hydra.core.plugins import Plugins
+
+    from zobench import tune
+
+    with suppress(ModuleNotFoundError):  # no plugin is installed
+        import_module("hydra_plugins")
+    package = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
+    sys.modules["hydra_plugins.zobench"] = package.zobench = tune  # type: ignore[attr-defined]
+    Plugins.instance().register(tune.Halving)
 
 
 class LogLaunch(Callback):
@@ -51,14 +76,32 @@ class LogLaunch(Callback):
         self._note(config, 1)
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
+        from zobench import live
+
         del kwargs
-        self._note(config, jobs_in(config.hydra.sweeper.params or {}, _as_typed(config)))
+        runs = runs_of(config.hydra.sweeper, _as_typed(config))
+        self._note(config, runs)
+        live.begin(config.hydra.launcher._target_, runs)
 
     def _note(self, config: Any, runs: int) -> None:
         from zobench.launch import launch_log
 
+        suite = config.hydra.sweeper.get("suite", config.suite)
         if self.runs is None or launch_log.VARIABLE not in os.environ:  # else another grid began it
-            launch_log.begin(config.runs_root, config.suite, _as_typed(config), self.runs or runs)
+            launch_log.begin(config.runs_root, suite, _as_typed(config), self.runs or runs)
+
+
+def runs_of(sweeper: Any, typed: Sequence[str]) -> int:
+    """The number of runs of a multirun, at most: of a grid, of a search, or Optuna's trials."""
+    if "n_trials" in sweeper:
+        return int(sweeper.n_trials)
+    grid = jobs_in(sweeper.params or {}, typed)
+    if "rungs" in sweeper:
+        from zobench.tune import sizes
+
+        with suppress(UserError):  # which the sweeper will raise
+            return grid * sum(sizes(sweeper.trials, sweeper.reduction, sweeper.rungs))
+    return grid
 
 
 def jobs_in(params: Mapping[Any, Any], typed: Sequence[str]) -> int:
@@ -80,6 +123,24 @@ def _values_of(override: Any) -> list[str]:
         return list(override.sweep_string_iterator())
     interval = override.is_sweep_override()  # the sweeper will reject it
     return [override.input_line if interval else override.get_value_element_as_str()]
+
+
+def varied(hydra: Any, overrides: list[str]) -> dict[str, str]:
+    """Key -> value of what a sweep varies, in one of its jobs.
+
+    What a sweeper has chosen by itself counts. What the run's name has anyway is left out.
+
+    Args:
+        hydra: Hydra's own settings of the job.
+        overrides: of the command line that launched the sweep.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    grid = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*grid, *overrides])
+    fixed = {o.get_key_element(): _values_of(o) for o in parsed if not o.is_sweep_override()}
+    found = values_in([*hydra.overrides.task])
+    return {k: v[0] for k, v in found.items() if k not in _NAMED and v != fixed.get(k)}
 
 
 def _as_typed(config: Any) -> list[str]:

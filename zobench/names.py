@@ -1,10 +1,14 @@
-"""Names that become parts of paths."""
+"""Names: those that become parts of paths, and those of metrics."""
 
+import math
 import re
+from collections import Counter
+from collections.abc import Mapping
 
 from zobench.errors import UserError
 
 _PLAIN = re.compile(r"\w[\w.+=@ -]*")
+_VARIED, _VALUE = 80, 24  # characters of a run's name for what its sweep varies, and for a value
 _LONGEST = 100  # characters; file systems take 255 bytes, and a run's name has several
 
 
@@ -16,3 +20,51 @@ def plain_name(key: str, name: str) -> str:
             " digits and . _ - + = @"
         )
     return str(name)
+
+
+def short_settings(settings: Mapping[str, str]) -> list[str]:
+    """Settings as parts of a name: `optimizer.lr=0.0003` is `lr=3e-4`.
+
+    Keys that would be the same keep their section. What is too long for a name is left out.
+    """
+    last = Counter(key.rpartition(".")[2] for key in settings)
+    parts: list[str] = []
+    for key, value in settings.items():
+        short = ".".join(key.split(".")[-1 if last[key.rpartition(".")[2]] == 1 else -2 :])
+        part = f"{_plain(short)}={_short(value)}"
+        if len("-".join([*parts, part])) <= _VARIED:
+            parts.append(part)
+    return parts
+
+
+def _short(value: str) -> str:
+    """A value as part of a name: numbers in few letters, of a path the last part."""
+    text = value.strip("'\"")
+    try:
+        number = float(text)
+    except ValueError:
+        return _plain(re.split(r"[/:]", text.rstrip("/"))[-1])[:_VALUE].strip("-")
+    if not math.isfinite(number) or (number.is_integer() and "e" not in text.lower()):
+        return text
+    digits, _, power = f"{number:.5e}".partition("e")
+    scientific = f"{float(digits):g}e{int(power)}"
+    return min(f"{number:.6g}", scientific, key=lambda shown: (len(shown), "e" in shown))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.+=@]+", "-", text).strip("-")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric, such as `dev/loss`, is a loss; others are scores."""
+    return metric.rpartition("/")[2] == "loss"
+
+
+def dev_metric(metric: str) -> str:
+    """The name, if it is of a dev metric; else UserError."""
+    if not metric.startswith("dev/"):
+        raise UserError(
+            f"optimized_metric={metric}: must be a metric of dev, as dev/loss: nothing is selected"
+            " by test"
+        )
+    return metric

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 
 from zobench.errors import UserError
+from zobench.launch.run_lock import owner_of
 from zobench.paths import PACKAGE_DIR
 from zobench.run.device import NoDevice
-from zobench.run.folder import HALVED, RunFolder, read_json, write_json
+from zobench.run.folder import HALVED, RunFolder, read_json, write_atomically, write_json
 from zobench.run.ranks.group import Lost
 from zobench.run.stop import REQUEUE
 from zobench.secret import redacted
@@ -41,15 +42,24 @@ GROUPS = ("task", "model", "tuning", "optimizer")  # a run's name has the choice
 
 
 class Job(NamedTuple):
-    """A run to launch: its folder, its settings, and other entries of meta.json."""
+    """A run to launch: its folder, its settings, and other entries of meta.json.
+
+    command: the command line that starts this run; empty if it is not known.
+    """
 
     folder: RunFolder
     settings: RunSettings
     meta: Mapping[str, Any]
+    command: str = ""
 
     @classmethod
     def of(
-        cls, settings: RunSettings, base: Mapping[str, Any], choices: Mapping[str, str]
+        cls,
+        settings: RunSettings,
+        base: Mapping[str, Any],
+        choices: Mapping[str, str],
+        varied: Sequence[str] = (),
+        command: str = "",
     ) -> "Job":
         """A run that Hydra has composed.
 
@@ -57,13 +67,16 @@ class Job(NamedTuple):
             settings: of the run.
             base: the settings with seed 0; their hash is common to all seeds of a cell.
             choices: the option chosen in each config group, for names and labels.
+            varied: what its sweep varies besides the choices and the seed, for its name.
+            command: the command line that starts this run.
         """
         own = identity(settings.plain)
-        name = "-".join([*(choices[group] for group in GROUPS), f"s{settings.seed}", own])
-        meta: dict[str, Any] = {"id": own, "setting": identity(base), "name": name}
+        parts = [*(choices[group] for group in GROUPS), *varied, f"s{settings.seed}", own]
+        path = _folder_of(own, Path(settings.runs_root) / settings.suite / "-".join(parts))
+        meta: dict[str, Any] = {"id": own, "setting": identity(base), "name": path.name}
         meta |= {"suite": settings.suite, "seed": settings.seed}
         meta |= {"choices": dict(choices), **_environment()}
-        return cls(RunFolder(Path(settings.runs_root) / settings.suite / name), settings, meta)
+        return cls(RunFolder(path), settings, meta, command)
 
     @classmethod
     def begun(cls, path: Path) -> "Job":
@@ -80,14 +93,48 @@ class Job(NamedTuple):
         """Prepare the folder for the run or its next attempt, unless it has a result."""
         if not self.folder.result.is_file():
             self.folder.begin(self.settings.plain, self.meta)
+            if self.command:
+                write_atomically(self.folder.overrides, redacted(self.command) + "\n")
+
+    def twin(self) -> Path | None:
+        """Another folder that has this run, finished or claimed by a living process.
+
+        Two commands may begin a run at the same moment under different names.
+        """
+        here = self.folder.path
+        for path in _folders_with(str(self.meta.get("id")), here.parent):
+            if path.name != here.name:
+                owner = owner_of(path)
+                alive = owner is not None and owner.alive
+                if alive or (path / self.folder.result.name).is_file():
+                    return path
+        return None
 
     def as_json(self) -> list[Any]:
         """Arguments for `from_json` in another process."""
-        return [str(self.folder.path.resolve()), self.settings.plain, self.meta]
+        return [str(self.folder.path.resolve()), self.settings.plain, self.meta, self.command]
 
     @classmethod
-    def from_json(cls, path: str, plain: Mapping[str, Any], meta: Mapping[str, Any]) -> "Job":
-        return cls(RunFolder(Path(path)), RunSettings.of(plain), meta)
+    def from_json(
+        cls, path: str, plain: Mapping[str, Any], meta: Mapping[str, Any], command: str
+    ) -> "Job":
+        return cls(RunFolder(Path(path)), RunSettings.of(plain), meta, command)
+
+
+def _folder_of(own: str, new: Path) -> Path:
+    """The folder that has the run with this id, a finished one first; else the new one.
+
+    A run may have begun in another sweep, or alone, and have another name from there.
+    """
+    if new.is_dir():
+        return new
+    found = _folders_with(own, new.parent)
+    return next((path for path in found if (path / "result.json").is_file()), [*found, new][0])
+
+
+def _folders_with(own: str, suite: Path) -> list[Path]:
+    """The folders of a suite whose names end in the id."""
+    return sorted(path for path in suite.glob(f"*-{own}") if path.is_dir())
 
 
 class Outcome(NamedTuple):

@@ -1,9 +1,10 @@
 """Launch one run: skip it, or start it in a separate process, and report its outcome."""
 
+import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,21 @@ from zobench.errors import UserError
 from zobench.launch import launch_log, signals
 from zobench.launch.job import DATA, MEMORY, Job, Outcome
 from zobench.launch.process import run_jobs
+from zobench.names import lower_is_better
 from zobench.run.folder import HALVED, RunFolder, read_json
 from zobench.run.inputs import check_unchanged
+from zobench.run.notes import LIVE
 from zobench.run.ranks.group import started
 from zobench.run.stop import REQUEUE, Stop, Stopped
 from zobench.settings import RunSettings
 
 
-def launch(job: Job) -> None:
+def launch(job: Job) -> float | None:
     """Run the job unless its result exists; failed and unfinished runs resume.
 
     If the result belongs to other data or another model, the job fails. In a process that launches
-    runs for a command, a stopped run saves and is reported.
+    runs for a command, a stopped run saves and is reported. Returns what a sweeper that searches
+    needs: the run's `optimized_metric`, infinitely bad for a diverged run, None without a result.
     """
     helper = signals.helper()
     if helper is None:
@@ -37,6 +41,21 @@ def launch(job: Job) -> None:
         except Stopped:
             helper.requeue()
             report(Outcome.stopped(job.folder), job.folder)
+    return _optimized(job)
+
+
+def _optimized(job: Job) -> float | None:
+    if not job.folder.finished:
+        return None
+    metric, result = job.settings.optimized_metric, job.folder.ended()
+    if result["status"] != "done":
+        return math.inf if lower_is_better(metric) else -math.inf
+    dev: dict[str, float] = result["dev"]
+    value = dev.get(metric.removeprefix("dev/"))
+    if value is None and metric != RunSettings.optimized_metric:
+        known = ", ".join(f"dev/{name}" for name in dev) or "none"
+        raise UserError(f"optimized_metric={metric}: the run has no such metric; it has {known}")
+    return value
 
 
 def _launch(job: Job) -> None:
@@ -78,8 +97,27 @@ def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
         print(f"{outcome}\n  log: {log}", file=sys.stderr, flush=True)
     if path := os.environ.get(launch_log.VARIABLE):
         counts = launch_log.counts(launch_log.rows_of(Path(path)))
-        if counts.planned > 1:
+        if counts.planned > 1 and LIVE not in os.environ:
             print(counts, flush=True)
+
+
+def carry_out(work: Callable[[signals.Command], None], *, searching: bool = False) -> int:
+    """Launch what `work` launches, with signals handled; returns the exit status of the command.
+
+    Prints a summary of the runs that the launch log has. searching: a diverged run is a trial like
+    any other.
+    """
+    try:
+        with signals.Command() as command:
+            work(command)
+    except Stopped as stop_signal:
+        print(f"stopped by {stop_signal}; the next launch resumes the runs", file=sys.stderr)
+        return REQUEUE
+    finally:
+        notes = Path(os.environ.pop(launch_log.VARIABLE, "none"))
+        rows = launch_log.rows_of(notes)
+        launch_log.end(notes)
+    return summary([row for row in rows if not (searching and row.get("status") == "diverged")])
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> int:

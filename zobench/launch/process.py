@@ -37,6 +37,7 @@ from zobench.run.together import run_together
 from zobench.secret import Redacted
 from zobench.settings import RunSettings
 from zobench.targets import located, targets_in
+from zobench.terminal import outlive_readers
 from zobench.zo.part import PartError
 
 FORKS = sys.platform == "linux"  # other systems' libraries start threads, which a fork breaks
@@ -53,15 +54,23 @@ class ForkServer:
         responses, other_end = os.pipe()
         module = ["-m", "zobench.launch.process"]
         command = [sys.executable, *module, str(other_end), str(int(forks))]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, text=True, pass_fds=(other_end,)
-        )
+        # the server inherits the mask: Ctrl-C while it imports is for this process alone
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, text=True, pass_fds=(other_end,)
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(other_end)
         self._responses = os.fdopen(responses)
+        self._ready = False  # it still imports
 
     def close(self) -> int:
         """Stop the current run, which saves, and end the server; returns its exit status."""
         assert self._process.stdin is not None
+        if not self._ready:
+            self._process.kill()
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         self._responses.close()
@@ -75,6 +84,7 @@ class ForkServer:
         assert self._process.stdin is not None
         try:
             request = [job.as_json() for job in jobs]
+            self._ready = self._ready or bool(self._responses.readline())
             print(json.dumps(request), file=self._process.stdin, flush=True)
             line = self._responses.readline()
         except BrokenPipeError:
@@ -149,9 +159,11 @@ def close_server() -> int:
 
 
 def serve(requests: TextIO, responses: TextIO, forks: bool) -> None:
-    """For each line of requests, fork a process and write its response."""
+    """Write a line; then for each line of requests, fork a process and write its response."""
     for number in SIGNALS:  # the run and the launching process handle them
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    print("ready", file=responses, flush=True)
     for line in requests:
         jobs = [Job.from_json(*job) for job in json.loads(line)]
         for job in jobs:
@@ -227,6 +239,8 @@ def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
                 folder.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(claimed(folder.path))
             for job in jobs:
+                if twin := job.twin():
+                    raise Busy(f"{twin.name} is the same run")
                 if job.folder.result.is_file():
                     check_unchanged(job.folder, job.settings)
             if all(folder.finished for folder in folders):
@@ -244,6 +258,9 @@ def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
             note_end(folders, outcomes)
             return outcomes
     except Busy as busy:
+        for folder in folders:
+            with suppress(OSError):
+                folder.path.rmdir()  # unless it has files
         return [Outcome.elsewhere(folder, str(busy)) for folder in folders]
     except Exception as error:  # of the folder itself: no run has begun
         return [Outcome.failed(folder, error) for folder in folders]
@@ -321,6 +338,7 @@ if __name__ == "__main__":
 
     import zobench.run.runner  # noqa: F401
 
+    outlive_readers()
     # the only threads are idle pools of libraries, whose own handlers support a fork
     warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
     try:

@@ -31,6 +31,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
+        self.overrides = path / "overrides.txt"  # the command line that starts the run
         self.meta = path / "meta.json"
         self.metrics = path / "metrics.jsonl"
         self.ledger = path / "ledger.bin"
