@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zobench.errors import UserError
-from zobench.launch.job import described
+from zobench.launch.run_lock import lives
 
 VARIABLE = "ZOBENCH_LAUNCH"  # environment variable: the file, for all processes of the command
 FOLDER = ".launches"
+KEPT = 30.0  # days that the log of an ended sweep is kept
 
 
 class Counts(NamedTuple):
@@ -52,7 +53,21 @@ def begin(runs_root: str, suite: str, command: Sequence[str], runs: int) -> None
     plan = {"suite": suite, "command": list(command), "runs": runs}
     with contextlib.suppress(OSError, UserError):
         folder.mkdir(parents=True, exist_ok=True)
+        _expire(folder)
         note({**plan, "pid": os.getpid(), "host": platform.node()})
+
+
+def _expire(folder: Path) -> None:
+    """Remove the logs of commands that ended long ago."""
+    oldest = time.time() - KEPT * 86_400
+    for path in folder.glob("*.jsonl"):
+        if path.stat().st_mtime < oldest and not living(rows_of(path)):
+            path.unlink(missing_ok=True)
+
+
+def living(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether the command of a log is a living process of this machine."""
+    return bool(rows) and rows[0].get("host") == platform.node() and lives(rows[0]["pid"])
 
 
 def note(row: dict[str, Any]) -> None:
@@ -62,6 +77,8 @@ def note(row: dict[str, Any]) -> None:
             with Path(path).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"time": time.time(), **row}) + "\n")
         except OSError as error:
+            from zobench.launch.job import described  # imports torch
+
             raise UserError(f"runs_root: {described(error)[1]}") from error
 
 
@@ -106,7 +123,9 @@ def end(path: Path) -> None:
 
 
 def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
+    """`40 s`, `12 min`, `3.5 h`, `4 days`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 from zobench.errors import UserError
 from zobench.launch import launch_log
-from zobench.launch.run_lock import lives, owner_of
+from zobench.launch.run_lock import owner_of
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.metrics_log import read_rows
 
@@ -96,10 +95,6 @@ def _plans(folder: Path, suite: str) -> list[list[dict[str, Any]]]:
     """The logs of a suite's running launches; if there are none, the latest log."""
     found = [launch_log.rows_of(path) for path in sorted(folder.glob("*.jsonl"))]
     found = [rows for rows in found if rows and rows[0].get("suite") == suite]
-    living = [rows for rows in found if _lives(rows[0])]
+    living = [rows for rows in found if launch_log.living(rows)]
     latest = {str(rows[0]["command"]): rows for rows in living or found[-1:]}
     return list(latest.values())
-
-
-def _lives(plan: dict[str, Any]) -> bool:
-    return plan["host"] == platform.node() and lives(plan["pid"])

@@ -1,0 +1,1 @@
+"""The runs on disk: list them, remove them. Nothing here imports torch."""
