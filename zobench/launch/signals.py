@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from zobench.run.notes import COMMAND, command_of
 from zobench.run.stop import Stop, Stopped
+from zobench.terminal import outlive_readers
 
 _SUBMITIT = (signal.SIGUSR2, signal.SIGUSR1)  # submitit uses one of them at the job's time limit
 _PAUSE = 0.2  # seconds between two checks of the command
@@ -90,6 +91,7 @@ def _joblib_worker(folder: Path) -> Helper:
     global _watched
     if not _watched:
         _watched = True
+        outlive_readers()
         (folder / "workers").touch()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # between two jobs

@@ -7,6 +7,7 @@ from typing import Any
 
 from zobench.tasks.problem import Noted, Problem
 
+LIVE = "ZOBENCH_LIVE"  # environment variable: the command shows how far its runs are
 COMMAND = "ZOBENCH_COMMAND"  # environment variable: the command's process id and its folder
 
 

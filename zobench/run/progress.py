@@ -1,11 +1,13 @@
 """Progress of a run: a bar on a terminal, lines elsewhere."""
 
+import os
 import time
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from zobench.run.notes import LIVE
 from zobench.settings import Budget
 
 
@@ -51,6 +53,8 @@ class BudgetClock:
 class RunProgress:
     """Shows steps, training loss, dev accuracy and time left; a context manager.
 
+    It shows nothing where the command shows all its runs together.
+
     lines: print lines even on a terminal, which can show one bar at a time.
     """
 
@@ -58,6 +62,7 @@ class RunProgress:
         self._name, self._budget = name, clock
         self._console = Console()
         self._lines = lines or not self._console.is_terminal
+        self._quiet = LIVE in os.environ
         self._start = time.perf_counter()
         self._dev = ""
         columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
@@ -73,7 +78,7 @@ class RunProgress:
         name = "accuracy" if "accuracy" in dev else "loss"
         self._dev = f"dev {100 * dev[name]:.1f} %" if name == "accuracy" else f"dev {dev[name]:.4g}"
         self._bar.update(self._task, completed=self._budget.used(step))
-        if self._lines and step:
+        if self._lines and step and not self._quiet:
             seconds = time.perf_counter() - self._start
             used = self._budget.used(step)
             left = seconds / used * max(0.0, self._budget.total - used)

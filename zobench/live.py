@@ -1,0 +1,180 @@
+"""One view of runs that go at the same time, on a terminal: a line for each, and the whole sweep.
+
+Each run is in a process of its own. What they print goes through a pipe to the launching command,
+which shows it above the view; how far they are is read from the launch log and metrics.jsonl.
+"""
+
+import json
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from zobench.launch import launch_log
+from zobench.launch.launch_log import duration
+from zobench.run.notes import LIVE
+
+_TAIL = 4096  # bytes at the end of metrics.jsonl that are read
+_LINES = 20  # runs shown
+
+
+class Reached(NamedTuple):
+    """How far a run is: its last step, the steps of its budget, its last losses and metrics."""
+
+    step: int
+    steps: int | None
+    values: dict[str, float]
+
+
+class LiveView:
+    """The view of one command; between `start` and `stop` it has the terminal."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Show the view; what this process and those it starts print goes above it."""
+        sys.stdout.flush()
+        self._before = {number: os.dup(number) for number in (1, 2) if os.isatty(number)}
+        self._terminal = os.fdopen(os.dup(1), "w")
+        self._pipe, other_end = os.pipe()
+        for number in self._before:
+            os.dup2(other_end, number)
+        os.close(other_end)
+        os.environ[LIVE] = "1"
+        console = Console(file=self._terminal)
+        options: dict[str, Any] = {"transient": True, "refresh_per_second": 2}
+        options |= {"redirect_stdout": False, "redirect_stderr": False}
+        self._live = Live(console=console, get_renderable=_drawn, **options)
+        self._live.start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def stop(self) -> None:
+        """Remove the view; all that was printed stays."""
+        sys.stdout.flush()
+        for number, before in self._before.items():
+            os.dup2(before, number)
+            os.close(before)
+        del os.environ[LIVE]
+        self._ended.set()  # workers that wait for more runs still have the pipe
+        self._reader.join()
+        self._live.stop()
+        self._terminal.close()
+        os.close(self._pipe)
+
+    def _read(self) -> None:
+        """Print complete lines from the pipe above the view."""
+        data = b""
+        while True:
+            ended = self._ended.is_set()
+            if select.select([self._pipe], [], [], 0.1)[0]:
+                data += os.read(self._pipe, 1 << 16)
+                *lines, data = data.split(b"\n")
+                for line in lines:
+                    self._live.console.out(line.decode(errors="replace"), highlight=False)
+            elif ended:
+                return
+
+
+_view: LiveView | None = None
+
+
+def begin(launcher: str, runs: int) -> None:
+    """Start the view if the launcher has several runs at once, and stdout is a terminal."""
+    global _view
+    if _view is None and launcher.endswith(".JoblibLauncher") and runs > 1 and os.isatty(1):
+        _view = LiveView()
+        _view.start()
+
+
+def end() -> None:
+    """Stop the view, if there is one."""
+    global _view
+    if _view is not None:
+        _view.stop()
+        _view = None
+
+
+def _drawn() -> RenderableType:
+    log = Path(os.environ.get(launch_log.VARIABLE, "none"))
+    rows = launch_log.rows_of(log)
+    return drawn(rows, log.parent.parent, time.time()) if rows else ""
+
+
+def drawn(rows: Sequence[dict[str, Any]], root: Path, now: float) -> RenderableType:
+    """A line for each running run, and the counts of the launch.
+
+    Args:
+        rows: of the launch log.
+        root: the folder of all runs.
+        now: seconds since 1970.
+    """
+    plan, *events = rows
+    last = {row["run"]: row for row in events if row["run"]}
+    running = [row for row in last.values() if row["status"] == "begun"]
+    table = Table.grid(padding=(0, 1))
+    for row in running[:_LINES]:
+        table.add_row(*_line(row, root / plan["suite"] / row["run"], now))
+    hidden = len(running) - _LINES
+    more = [Text(f"and {hidden} more")] if hidden > 0 else []
+    return Group(table, *more, Text(str(launch_log.counts(rows))))
+
+
+def _line(row: dict[str, Any], folder: Path, now: float) -> list[RenderableType]:
+    reached = reached_by(folder)
+    name = Text(folder.name, no_wrap=True, overflow="ellipsis")
+    if reached is None:
+        return [name, "", Text("starts"), "", ""]
+    shown = [f"{key} {value:.4g}" for key, value in reached.values.items()]
+    if not reached.steps:
+        return [name, "", Text(f"step {reached.step}"), Text(", ".join(shown)), ""]
+    left = (now - row["time"]) / max(1, reached.step) * (reached.steps - reached.step)
+    bar = ProgressBar(total=reached.steps, completed=reached.step, width=20)
+    rest = f"{duration(left)} left" if reached.step else ""
+    step = Text(f"{reached.step}/{reached.steps}", no_wrap=True)
+    return [name, bar, step, Text(", ".join(shown), no_wrap=True), Text(rest, no_wrap=True)]
+
+
+def reached_by(folder: Path) -> Reached | None:
+    """How far the run of a folder is; None before its first row of metrics."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().splitlines()
+        steps = _steps_of(folder / "config.yaml")
+    except OSError:
+        return None
+    step, values = 0, {}
+    for line in lines:
+        try:
+            row = json.loads(line)
+            step = int(row["step"])
+        except (ValueError, KeyError, TypeError):  # the first line read, or one being written
+            continue
+        for key in ("train/loss", "dev/loss", "dev/accuracy"):
+            if isinstance(row.get(key), int | float):
+                values[key] = row[key]
+    return Reached(step, steps, values) if values else None
+
+
+@cache
+def _steps_of(config: Path) -> int | None:
+    """The budget in steps of a run's settings; None if it is in seconds or cannot be read."""
+    try:
+        steps = yaml.safe_load(config.read_text())["budget"]["steps"]
+    except (yaml.YAMLError, ValueError, KeyError, TypeError):
+        return None
+    return steps if isinstance(steps, int) else None
