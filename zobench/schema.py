@@ -1,5 +1,6 @@
 """The root of a run's settings, and the conversion of Hydra's config to plain data."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,16 +22,16 @@ from zobench.paths import conf_dir
 class Config:
     """The root of a run's settings; the components are plain yaml with a `_target_`."""
 
-    model: Any = MISSING
-    tuning: Any = MISSING
-    task: Any = MISSING
+    model: Any = MISSING  # what is fine-tuned
+    tuning: Any = MISSING  # which of its weights train, or what is added to it
+    task: Any = MISSING  # data, prompt, loss and metric
     data: Any = None  # the folder of each corpus, which tasks refer to; null is the hub
-    sampler: Any = MISSING
-    estimator: Any = MISSING
-    rule: Any = MISSING
+    sampler: Any = MISSING  # the law of the search directions
+    estimator: Any = MISSING  # where the loss is evaluated
+    rule: Any = MISSING  # how the estimate moves the weights
     arithmetic: Any = None  # of 16-bit weights; null is exact
-    optimizer: Any = MISSING
-    logger: Any = MISSING
+    optimizer: Any = MISSING  # a row of the tables: the method, with its rate
+    logger: Any = MISSING  # what mirrors metrics.jsonl
     budget: sections.Budget = field(default_factory=sections.Budget)
     train: sections.Train = field(default_factory=sections.Train)
     checkpoint: sections.Checkpoint = field(default_factory=sections.Checkpoint)
@@ -41,14 +42,16 @@ class Config:
     published: sections.Published = field(default_factory=sections.Published)
     plot: sections.Plot = field(default_factory=sections.Plot)
     diagnose: sections.Diagnose = field(default_factory=sections.Diagnose)
+    optimized_metric: str = "dev/loss"  # of dev: what a run returns to a sweeper that searches
     lr_factor: float = 1.0  # multiplies optimizer.lr: one grid for rows with very different rates
+    held_out: int | None = None  # draws a variant of the task that no search has seen
     seed: int = 0  # of noise and data order; the data itself has task.data_seed
     suite: str = "scratch"  # runs of one suite share a folder and a table
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...; free: a GPU that no other run has claimed
     runs_per_gpu: int = 1  # of those with device=free, such as hydra/launcher=local starts
     threads: int | None = None  # CPU threads of a run; null is torch's choice
     pack_runs: int | None = None  # runs of a sweep that are trained side by side, in one process
-    runs_root: str = MISSING
+    runs_root: str = MISSING  # folder of all runs
 
 
 _REFERRED_TO = ("data", "sampler", "estimator", "rule", "arithmetic")
@@ -59,9 +62,11 @@ def resolved(config: Any) -> dict[str, Any]:
 
     `sampler`, `estimator`, `rule`, `arithmetic` and `data` are resolved only where an optimizer or
     a task refers to them, since their own references, such as eps, may not exist otherwise.
-    `budget.forwards` is converted to `budget.steps`, and `lr_factor` multiplies `optimizer.lr`.
+    `budget.forwards` is converted to `budget.steps`, `lr_factor` multiplies `optimizer.lr`, and
+    `optimizer.search`, which only `zobench tune` reads, is left out. With `held_out` the task is a
+    variant of itself.
     """
-    config = _within_budget(config)
+    config = _varied(_within_budget(config))
     settings: dict[str, Any] = {}
     for key in config:
         if key in _REFERRED_TO:
@@ -70,6 +75,8 @@ def resolved(config: Any) -> dict[str, Any]:
         if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
         settings[str(key)] = value
+    settings["optimizer"].pop("search", None)
+    settings["task"].pop("held_out", None)
     _scale_rate(settings)
     _check_keys(settings)
     return settings
@@ -104,6 +111,26 @@ def _within_budget(config: Any) -> Any:
         config.train.update(periods)
     elif budget["seconds"] is None:
         config.budget.steps = DEFAULT_STEPS if budget["steps"] is None else budget["steps"]
+    return config
+
+
+def _varied(config: Any) -> Any:
+    """The settings with the task's data seed, and what `task.held_out` lists, drawn by `held_out`.
+
+    `task.held_out` has alternatives by key: another prompt, another balance of the classes.
+    """
+    seed = config.held_out
+    if seed is None:
+        return config
+    if seed < 0:
+        raise UserError(f"held_out={seed}: must not be negative")
+    if "data_seed" not in config.task:
+        raise UserError(f"held_out={seed}: this task has no data_seed, so nothing to draw")
+    alternatives: Any = OmegaConf.to_container(config.task).get("held_out") or {}  # type: ignore[union-attr]
+    config = config.copy()
+    config.task.data_seed = random.Random(f"held_out/{seed}/data_seed").randrange(1, 2**32)
+    for key, values in alternatives.items():
+        config.task[key] = random.Random(f"held_out/{seed}/{key}").choice(values)
     return config
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from zobench.build import check
 from zobench.errors import UserError
-from zobench.names import plain_name
+from zobench.names import dev_metric, plain_name
 from zobench.nested import nodes
 
 Node = Mapping[str, Any]  # a class (`_target_`) and its arguments
@@ -29,14 +29,14 @@ class Budget:
 class Train:
     """How a run trains."""
 
-    batch_size: int = 16
+    batch_size: int = 16  # examples per step
     final_lr: float = 1.0  # share of lr left at the last step, reached linearly; 1 is constant
     warmup: int | None = None  # steps that lr takes to rise from 0, linearly
     micro_batch_size: int | None = None  # evaluate a batch in parts: same loss, less memory
     precision: str | None = None  # bfloat16: arithmetic under autocast, weights as they are
     grad_clip: float | None = None  # largest gradient norm, by back-propagation only
     checkpointing: bool | None = None  # recompute activations, by back-propagation only
-    select: str | None = None  # last: test the last weights; null: those with the lowest dev loss
+    select: str | None = None  # weights to test: last, dev/mcc: highest; null: lowest dev loss
     nonfinite: str | None = None  # skip: leave out steps whose loss is not finite; stop, null: end
     diverged_above: float | None = None  # end above this multiple of the first logged loss
     patience: int | None = None  # end after this many evaluations without a lower loss on dev
@@ -60,7 +60,7 @@ class Retries:
     """How often a failed run is retried within one launch, by kind of failure."""
 
     killed: int = 1  # by a signal, from outside; the run resumes
-    crash: int = 0
+    crash: int = 0  # by an exception in zobench or a library
     memory: int = 3  # each with batches in parts of half the size
 
 
@@ -75,16 +75,16 @@ class Ranks:
 class Evaluation:
     """How dev and test are evaluated."""
 
-    batch_size: int = 64
+    batch_size: int = 64  # examples per forward
 
 
 @dataclass
 class Table:
     """Defaults of `zobench table` for the suite."""
 
-    rows: str = "optimizer"
-    columns: str = "task"
-    metric: str = "test/accuracy"
+    rows: str = "optimizer"  # a choice, seed or a key: one row per value
+    columns: str = "task"  # likewise
+    metric: str = "test/accuracy"  # what a cell shows
     target: float | None = None  # also show the forwards until dev/accuracy reached it
     select: str = "mean"  # dev chooses a cell's setting: one for all seeds, or (seed) one for each
     baseline: str | None = None  # the row that the others are tested against, example by example
@@ -97,11 +97,11 @@ class Published:
     They match a run's choices of method, task and tuning, renamed by `names`.
     """
 
-    paper: str | None = None
-    table: str | None = None
-    model: str | None = None
+    paper: str | None = None  # as in the file; null shows nothing
+    table: str | None = None  # of the paper, as in the file
+    model: str | None = None  # as in the file
     setting: str | None = None  # exactly as in the file
-    metric: str = "accuracy"
+    metric: str = "accuracy"  # as in the file
     names: dict[str, str] = field(default_factory=dict)  # our option: the paper's name
 
 
@@ -111,7 +111,7 @@ class Plot:
 
     kind: str | None = None  # curves, target, pareto or rates; null is curves
     x: str | None = None  # a metric, or for curves also a setting: one point per value
-    y: str | None = None
+    y: str | None = None  # a metric
     lines: str | None = None  # null is optimizer
     log: str | None = None  # axes with a logarithmic scale: none, x, y or both
 
@@ -145,6 +145,7 @@ class RunSettings:
     retries: Retries = field(default_factory=Retries)
     ranks: Ranks = field(default_factory=Ranks)
     diagnose: Diagnose = field(default_factory=Diagnose)
+    optimized_metric: str = "dev/loss"
     suite: str = "scratch"
     runs_root: str = "runs"
     device: str = "auto"
@@ -233,6 +234,10 @@ def _one_of(names: tuple[str | None, ...], words: str) -> _Range:
     return lambda name: name in names, words
 
 
+_SELECT: _Range = (
+    lambda name: name in (None, "last") or name.startswith("dev/"),
+    "choose last, null for the lowest loss on dev, or a metric of dev, such as dev/mcc",
+)
 _NOT_NEGATIVE: _Range = (lambda value: value >= 0, "must not be negative")
 _RANGES: Mapping[str, _Range] = {
     "train.final_lr": _NOT_NEGATIVE,
@@ -243,7 +248,7 @@ _RANGES: Mapping[str, _Range] = {
     "train.micro_batch_size": _or_null(*_at_least(1)),
     "train.warmup": _or_null(*_NOT_NEGATIVE),
     "train.precision": _one_of((None, "bfloat16"), "choose bfloat16 or null"),
-    "train.select": _one_of((None, "last"), "choose last, or null for the best on dev"),
+    "train.select": _SELECT,
     "train.nonfinite": _one_of((None, "stop", "skip"), "choose stop, skip, or null for stop"),
     "train.diverged_above": _or_null(*_above(1)),
     "train.patience": _or_null(*_at_least(1)),
@@ -268,6 +273,7 @@ def _check_ranges(settings: RunSettings) -> None:
         if not allowed(value):
             raise UserError(f"{key}={value}: {words}")
     plain_name("suite", settings.suite)
+    dev_metric(settings.optimized_metric)
 
 
 def _check_numbers(plain: Mapping[str, Any]) -> None:
