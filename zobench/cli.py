@@ -2,17 +2,21 @@
 
 import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zobench import __version__
 from zobench.errors import UserError
 from zobench.explain import explained
+from zobench.terminal import outlive_readers
 
 if TYPE_CHECKING:
     from zobench.launch.job import Job
+    from zobench.launch.signals import Command
 
 _SIZES = ("hidden_size", "ffn_size", "layers", "heads")  # of conf/pretrain.yaml, for its groups
 
@@ -31,15 +35,22 @@ Sub-commands:
   zobench table SUITE        runs/SUITE as a table             zobench table quickstart
   zobench plot SUITE         its curves, bars, fronts; as PNG  zobench plot quickstart --log y
   zobench compare SUITE      its rows against MeZO, intervals  zobench compare all_tiny
+  zobench score SUITE ...    forwards to a target, profiles    zobench score lab_seeds
   zobench report SUITE       all of it as one HTML page        zobench report quickstart
   zobench dashboard SUITE    a W&B report of it, --dry-run     zobench dashboard quickstart
   zobench sync [SUITE]       upload offline W&B runs           zobench sync quickstart
+  zobench tune ...           search every row's settings       zobench tune experiment=all_tiny
   zobench status SUITE       runs done, running, failed        zobench status quickstart
+  zobench list [SUITE]       suites, or runs: state, size      zobench list quickstart
+  zobench rm SUITE ...       remove suites or runs             zobench rm scratch
+  zobench rerun FOLDER ...   a run again, from its settings    zobench rerun runs/S/RUN
   zobench replay FOLDER      weights from a run's ledger       zobench replay runs/S/RUN --step best
   zobench verify FOLDER      check results by replaying        zobench verify results
   zobench submit FOLDER      pack a run into results/          zobench submit --help
   zobench methods            all methods and their costs       zobench methods
   zobench why KEY ...        the source of a setting           zobench why optimizer.lr
+  zobench settings [PATTERN] all settings, types, defaults     zobench settings train
+  zobench completion SHELL   completion for bash or zsh        eval "$(zobench completion bash)"
   zobench pretrain ...       train a small model from text     zobench pretrain recipe=tiny out=X
   zobench fits ...           a run's memory, unloaded          zobench fits model=llama3_8b --gpu 24
   zobench bench ...          steps against their forwards      zobench bench optimizers=[mezo,loren]
@@ -54,6 +65,7 @@ def main() -> None:
         # iterations that torch's idle threads (GNU OpenMP) spin on a core; the default lasts about
         # as long as a pass over a module. Must be set before torch is loaded.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    outlive_readers()
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -63,30 +75,17 @@ def run_command(arguments: Sequence[str]) -> int:
     if command in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "run": _runs,
-        "table": _module("zobench.report.table"),
-        "plot": _module("zobench.report.plot"),
-        "compare": _module("zobench.report.compare"),
-        "report": _module("zobench.report.page.build"),
-        "dashboard": _module("zobench.report.dashboard"),
-        "sync": _module("zobench.report.sync"),
-        "status": _module("zobench.launch.status"),
-        "replay": _module("zobench.run.replay"),
-        "verify": _module("zobench.registry.verify"),
-        "submit": _module("zobench.registry.submit"),
-        "methods": _module("zobench.methods"),
-        "why": _module("zobench.why"),
-        "pretrain": _pretrain,
-        "fits": _module("zobench.bench.fits"),
-        "bench": _module("zobench.bench.app"),
-    }
+    if command in ("-V", "--version"):
+        print(f"zobench {__version__}")
+        return 0
+    known = commands()
     try:
-        if command in commands:
-            return commands[command](rest)
+        if command in known:
+            return known[command](rest)
         if command and command[0] not in "-+~" and "=" not in command:
+            shown = [name for name in known if name[0] != "_"]
             raise UserError(
-                f"{command}: no such command; there are {', '.join(commands)}, and Hydra overrides"
+                f"{command}: no such command; there are {', '.join(shown)}, and Hydra overrides"
                 " such as optimizer=mezo (zobench --help)"
             )
         return _runs(list(arguments))
@@ -103,6 +102,45 @@ def run_command(arguments: Sequence[str]) -> int:
         return 1
 
 
+def commands() -> dict[str, Callable[[list[str]], int]]:
+    """The sub-commands, by name; a module is imported when its command is carried out."""
+    return {
+        "run": _runs,
+        "table": _module("zobench.report.table"),
+        "plot": _module("zobench.report.plot"),
+        "compare": _module("zobench.report.compare"),
+        "score": _module("zobench.report.score"),
+        "report": _module("zobench.report.page.build"),
+        "dashboard": _module("zobench.report.dashboard"),
+        "sync": _module("zobench.report.sync"),
+        "tune": _tune,
+        "status": _module("zobench.launch.status"),
+        "list": _module("zobench.stored.listing"),
+        "rm": _module("zobench.stored.removal"),
+        "rerun": _module("zobench.rerun"),
+        "replay": _module("zobench.run.replay"),
+        "verify": _module("zobench.registry.verify"),
+        "submit": _module("zobench.registry.submit"),
+        "methods": _module("zobench.methods"),
+        "why": _module("zobench.why"),
+        "settings": _module("zobench.settings_reference"),
+        "completion": _module("zobench.completion"),
+        "_complete": _completed,
+        "pretrain": _pretrain,
+        "fits": _module("zobench.bench.fits"),
+        "bench": _module("zobench.bench.app"),
+    }
+
+
+def _completed(words: list[str]) -> int:
+    """Print the candidates for the last word of a command line, for the shell's completion."""
+    from zobench.completion import candidates
+
+    names = [name for name in commands() if name[0] != "_"]
+    print("\n".join(candidates(words[0] if words else "", names, HELP)))
+    return 0
+
+
 def _module(name: str) -> Callable[[list[str]], int]:
     """The main function of a module, imported when it is called."""
     return lambda arguments: int(import_module(name).main(arguments))
@@ -113,84 +151,68 @@ def _runs(arguments: list[str]) -> int:
     from zobench.launch.torchrun import lead_or_follow
     from zobench.run.ranks.group import started
 
-    return lead_or_follow(lambda: _launched(arguments)) if started() else _launched(arguments)
+    return lead_or_follow(lambda: launched(arguments)) if started() else launched(arguments)
 
 
-def _launched(arguments: list[str]) -> int:
+def _tune(arguments: list[str]) -> int:
+    """A sweep by the sweeper that searches."""
+    return _runs(import_module("zobench.tune").words(arguments))
+
+
+def launched(arguments: list[str]) -> int:
     """Compose and launch, then print a summary of the runs."""
+    from zobench import live
     from zobench.grids import command_lines
     from zobench.hydra_app import hydra_app
-    from zobench.launch import launch_log
-    from zobench.launch.launch import launch, summary
+    from zobench.launch.launch import carry_out, launch
     from zobench.launch.packs import launch_in_packs
-    from zobench.launch.signals import Command
     from zobench.launch.torchrun import only
     from zobench.run.ranks.group import started
-    from zobench.run.stop import REQUEUE, Stopped
     from zobench.secret import refuse_in_arguments
 
     refuse_in_arguments(arguments)
+    line: list[str] = []
     packs: dict[int, list[Job]] = {}  # by the size of a pack
     distributed: list[Job] = []  # under torchrun
 
-    def launch_config(config: Any) -> None:
-        if (job := _checked(config)) is None:
-            return
+    def launch_config(config: Any) -> float | None:
+        if (job := _checked(config, line)) is None:
+            return None
         if started():
             distributed.append(job)
         elif size := job.settings.pack_runs:
             packs.setdefault(size, []).append(job)
         else:
+            return launch(job)
+        return None
+
+    def work(command: "Command") -> None:
+        for words in command_lines(arguments):
+            line[:] = words
+            try:
+                hydra_app(words, "config", launch_config)
+            finally:
+                live.end()
+            command.finish()
+        for size, jobs in packs.items():
+            launch_in_packs(jobs, size)
+        for job in only(distributed):
             launch(job)
 
-    try:
-        with Command() as command:
-            for line in command_lines(arguments):
-                hydra_app(line, "config", launch_config)
-                command.finish()
-            for size, jobs in packs.items():
-                launch_in_packs(jobs, size)
-            for job in only(distributed):
-                launch(job)
-    except Stopped as stop_signal:
-        print(f"stopped by {stop_signal}; the next launch resumes the runs", file=sys.stderr)
-        return REQUEUE
-    finally:
-        notes = Path(os.environ.pop(launch_log.VARIABLE, "none"))
-        rows = launch_log.rows_of(notes)
-        launch_log.end(notes)
-    return summary(rows)
+    return carry_out(work, searching="hydra/sweeper=halving" in arguments)
 
 
-def _checked(config: Any) -> "Job | None":
+def _checked(config: Any, line: Sequence[str]) -> "Job | None":
     """The job of a config; None after invalid settings, which are reported like a failed run."""
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import open_dict
 
-    from zobench.build import build, check, try_optimizer
-    from zobench.launch.job import GROUPS, Job, Outcome
+    from zobench.launch.job import Outcome
     from zobench.launch.launch import report
-    from zobench.launchers import share
-    from zobench.names import plain_name
-    from zobench.schema import resolved
-    from zobench.secret import Secret, refuse_secrets
-    from zobench.settings import RunSettings
+    from zobench.secret import Secret
 
     hydra = HydraConfig.get()
-    choices = _labelled({k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k})
     try:
-        plain = resolved(config)
-        refuse_secrets(plain)
-        for group in GROUPS:
-            plain_name(group, choices.get(group, ""))
-        settings = RunSettings.of(plain | share(plain, hydra.launcher))
-        check(plain)
-        try_optimizer(settings.optimizer)
-        build(settings.logger, "logger")  # raises UserError for bad settings
-        _check_launcher(settings.pack_runs, hydra.launcher._target_)
-        with open_dict(config):
-            config.seed = 0
-        base = resolved(config)
+        return job_of(config, hydra, line)
     except Exception as error:
         message = explained(error)
         if isinstance(error, Secret):  # Hydra has written a sweep's settings to this file
@@ -202,19 +224,67 @@ def _checked(config: Any) -> "Job | None":
             name = hydra.job.override_dirname or name
         report(Outcome("failed", name, message))
         return None
-    return Job.of(settings, base, choices)
 
 
-def _labelled(choices: dict[str, str]) -> dict[str, str]:
+def job_of(config: Any, hydra: Any, line: Sequence[str] = ()) -> "Job":
+    """The job of composed settings and Hydra's own; UserError for invalid ones.
+
+    line: the arguments of the command that launches it, with its sweep.
+    """
+    from hydra._internal.utils import get_args_parser
+    from omegaconf import open_dict
+
+    from zobench.build import build, check, try_optimizer
+    from zobench.hydra_app import varied
+    from zobench.launch.job import GROUPS, Job
+    from zobench.launchers import share
+    from zobench.names import plain_name, short_settings
+    from zobench.schema import resolved
+    from zobench.secret import refuse_secrets
+    from zobench.settings import RunSettings
+
+    chosen = {k: v for k, v in hydra.runtime.choices.items() if v and "/" not in k}
+    choices = _labelled(chosen, config.held_out)
+    plain = resolved(config)
+    _refuse_ignored(plain["optimizer"], choices["optimizer"], hydra.overrides.task)
+    refuse_secrets(plain)
+    for group in GROUPS:
+        plain_name(group, choices.get(group, ""))
+    settings = RunSettings.of(plain | share(plain, hydra.launcher))
+    check(plain)
+    try_optimizer(settings.optimizer)
+    build(settings.logger, "logger")  # raises UserError for bad settings
+    _check_launcher(settings.pack_runs, hydra.launcher._target_)
+    with open_dict(config):
+        config.seed = 0
+    given = get_args_parser().parse_args(list(line))
+    parts = short_settings(varied(hydra, given.overrides)) if line else []
+    folder = ["--config-dir", os.path.abspath(given.config_dir)] if given.config_dir else []
+    own = shlex.join(["zobench", *folder, *hydra.overrides.task])
+    return Job.of(settings, resolved(config), choices, parts, own)
+
+
+def _labelled(choices: dict[str, str], held_out: int | None) -> dict[str, str]:
     """The choices, with an evaluation other than `standard` added to the optimizer's name.
 
-    A run without training has only the evaluation's name, as in the papers' tables.
+    A run without training has only the evaluation's name, as in the papers' tables. The name of a
+    task's variant has the seed that drew it.
     """
+    if held_out is not None:
+        choices = {**choices, "task": f"{choices['task']}-held_out={held_out}"}
     evaluation, optimizer = choices.get("evaluation", "standard"), choices.get("optimizer", "")
     if evaluation == "standard":
         return choices
     named = evaluation if optimizer == "zero_shot" else f"{optimizer}-{evaluation}"
     return {**choices, "optimizer": named}
+
+
+def _refuse_ignored(optimizer: Mapping[str, Any], name: str, typed: Sequence[str]) -> None:
+    """Raise UserError for a typed part of a method that the optimizer does not have."""
+    for override in typed:
+        group = override.lstrip("+").partition("=")[0]
+        if group in ("sampler", "estimator", "rule") and group not in optimizer:
+            raise UserError(f"{override}: optimizer={name} has no {group}, so it would be ignored")
 
 
 def _check_launcher(pack_runs: int | None, launcher: str) -> None:
