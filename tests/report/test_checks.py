@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from tests.report.suites import SUITE, write_run
+from tests.report.test_table import details
 from zobench.errors import UserError
-from zobench.report.table import table
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,11 @@ from zobench.report.table import table
             "task.data_seed: 7 (adamw t), 0 (mezo t)",
         ),
         (
+            {"model": {"dtype": "float32"}, "task": {"data_seed": 0, "chat": True}},
+            {},
+            "task.chat: true (adamw t), false (mezo t)",
+        ),
+        (
             {"model": {"dtype": "float32"}},
             {"data": {"test": 50}},
             "test examples: 50 (adamw t), 100 (mezo t)",
@@ -39,7 +44,7 @@ def test_the_first_line_names_what_differs_and_where(
     """In every format, with the values and the rows; the CSV has it in a column."""
     usual = {"model": {"dtype": "float32"}, "task": {"data_seed": 0}}
     write_run(tmp_path, task="t", more=usual, meta={"data": {"test": 100}})
-    assert "differ" not in table(tmp_path, SUITE)
+    assert "differ" not in details(tmp_path)
     write_run(
         tmp_path,
         task="t",
@@ -48,32 +53,40 @@ def test_the_first_line_names_what_differs_and_where(
         meta={"data": {"test": 100}, **meta},
     )
     line = f"these runs differ in: {says}"
-    assert table(tmp_path, SUITE).splitlines()[0] == line
-    assert table(tmp_path, SUITE, format="markdown").splitlines()[0] == line
-    assert table(tmp_path, SUITE, format="latex").splitlines()[0] == f"% {line}"
-    assert f'<p class="warning" role="note">{line}</p>' in table(tmp_path, SUITE, format="html")
-    numbers = pd.read_csv(io.StringIO(table(tmp_path, SUITE, format="csv")))
+    assert details(tmp_path).splitlines()[0] == line
+    assert details(tmp_path, format="markdown").splitlines()[0] == line
+    assert details(tmp_path, format="latex").splitlines()[0] == f"% {line}"
+    assert f'<p class="warning" role="note">{line}</p>' in details(tmp_path, format="html")
+    numbers = pd.read_csv(io.StringIO(details(tmp_path, format="csv")))
     assert set(numbers["differs"]) == {says}
+
+
+def test_the_first_line_says_that_prompts_were_those_of_a_chat(tmp_path: Path) -> None:
+    """Where all runs had it, which is no difference."""
+    for value, stated in (("auto", "auto"), (True, "auto and true")):
+        write_run(tmp_path, task=str(value), more={"task": {"chat": value}})
+        first = details(tmp_path, rows="seed").splitlines()[0 if value == "auto" else 1]
+        assert first == f"{SUITE}: test/accuracy (%), task.chat={stated}"
 
 
 def test_steps_of_a_row_and_forwards_of_a_column_are_compared(tmp_path: Path) -> None:
     """A row that took more steps on one task is named; so are rows with other forwards."""
     write_run(tmp_path, task="a", more={"budget": {"steps": 100}}, forwards=200)
     write_run(tmp_path, task="b", more={"budget": {"steps": 300}}, forwards=600)
-    first = table(tmp_path, SUITE).splitlines()[0]
+    first = details(tmp_path).splitlines()[0]
     assert first == "these runs differ in: steps: 100 (mezo a), 300 (mezo b)"
     write_run(tmp_path, optimizer="adamw", task="a", more={"budget": {"steps": 100}}, forwards=100)
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert answer.splitlines()[0].endswith("; forwards (named by row below)")
     assert "rows used different numbers of forwards: adamw 100; mezo 200 to 600" in answer
-    assert "steps: " not in table(tmp_path, SUITE, rows="budget.steps", columns="task")
+    assert "steps: " not in details(tmp_path, rows="budget.steps", columns="task")
 
 
 def test_what_was_not_trained_is_not_another_budget(tmp_path: Path) -> None:
     """Zero-shot has no forwards, which makes nothing incomparable."""
     write_run(tmp_path, forwards=400)
     write_run(tmp_path, optimizer="zero_shot", forwards=0)
-    assert "differ in" not in table(tmp_path, SUITE)
+    assert "differ in" not in details(tmp_path)
 
 
 def test_settings_of_other_budgets_do_not_compete(tmp_path: Path) -> None:
@@ -81,27 +94,27 @@ def test_settings_of_other_budgets_do_not_compete(tmp_path: Path) -> None:
     write_run(tmp_path, lr=1e-3, more={"budget": {"steps": 100}}, forwards=200)
     write_run(tmp_path, lr=1e-2, more={"budget": {"steps": 200}}, forwards=400)
     with pytest.raises(UserError, match=r"budget.steps=100, budget.steps=200; .*--rows optimizer,"):
-        table(tmp_path, SUITE)
-    assert "(1)" in table(tmp_path, SUITE, rows="optimizer,budget.steps")
+        details(tmp_path)
+    assert "(1)" in details(tmp_path, rows="optimizer,budget.steps")
     with pytest.raises(UserError, match="different budgets"):
-        table(tmp_path, SUITE, select="seed")
+        details(tmp_path, select="seed")
 
 
 def test_settings_at_equal_forwards_compete(tmp_path: Path) -> None:
     """Fewer steps of more queries are the same budget in forwards."""
     for steps in (100, 50):
         write_run(tmp_path, more={"budget": {"steps": steps, "forwards": 400}}, forwards=400)
-    assert "2 settings competed" in table(tmp_path, SUITE)
+    assert "2 settings competed" in details(tmp_path)
 
 
 def test_settings_on_other_data_do_not_compete(tmp_path: Path) -> None:
     """Two data seeds for one seed in a cell are an error; one for each seed are not."""
     for seed in (0, 1):
         write_run(tmp_path, seed, lr=1e-3, more={"task": {"data_seed": 5}})
-    assert "competed" not in table(tmp_path, SUITE)
+    assert "competed" not in details(tmp_path)
     write_run(tmp_path, 0, lr=1e-2, more={"task": {"data_seed": 6}})
     with pytest.raises(UserError, match=r"data seeds .*data_seed=5, task.data_seed=6"):
-        table(tmp_path, SUITE)
+        details(tmp_path)
 
 
 def test_runs_of_one_setting_that_read_other_files_are_no_cell(tmp_path: Path) -> None:
@@ -110,4 +123,4 @@ def test_runs_of_one_setting_that_read_other_files_are_no_cell(tmp_path: Path) -
         inputs = {"task.data_dir": {"r.csv": {"sha256": digest}}, "_target_": {"m.py": {}}}
         write_run(tmp_path, seed, meta={"inputs": inputs} if digest else {})
     with pytest.raises(UserError, match="seeds 0, 1 and 2 have read different files of data"):
-        table(tmp_path, SUITE)
+        details(tmp_path)

@@ -112,7 +112,7 @@ def test_the_report_has_the_comparisons_of_table_and_plots(
     assert filters(runset) == [("group", "=", SUITE)]
     assert runset["grouping"] == [{"section": "config", "name": "optimizer.value"}]
     [text] = [b["content"] for b in printed["spec"]["blocks"] if b["type"] == "markdown-block"]
-    assert "| mezo | 60.0 (1) |" in text
+    assert "| MeZO | 60.0 |" in text
     places = [
         tuple(p["layout"][k] for k in "xywh") for p in grid["panelBankSectionConfig"]["panels"]
     ]

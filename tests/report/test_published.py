@@ -8,12 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.report.suites import SUITE, write_run
-from tests.report.test_table import cells
+from tests.report.suites import write_run
+from tests.report.test_table import cells, details
 from zobench.errors import UserError
 from zobench.report.published import FILE, PublishedNumbers, load
 from zobench.report.published_columns import MARKS
-from zobench.report.table import table
 
 T1 = {"paper": "mezo", "table": "T1", "setting": "1000-train"}
 
@@ -88,7 +87,7 @@ def test_published_stands_beside_ours(tmp_path: Path) -> None:
             published=T1,
             choices={"tuning": "full"},
         )
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert "| published | difference |" in answer
     assert re.search(r"\| mezo +\| +90\.0 \(1\) \| +91\.4 \| +-1\.4 \|", answer)
     assert re.search(r"\| ours +\| +50\.0 \(1\) \| +- \| +- \|", answer)
@@ -111,7 +110,7 @@ def test_the_papers_own_model_needs_no_warning(tmp_path: Path) -> None:
             choices={"tuning": "full", **choices},
             more={"model": {"path": "facebook/opt-13b"}},
         )
-        answer = table(tmp_path, SUITE, rows="model")
+        answer = details(tmp_path, rows="model")
     assert "91.4" in answer and "is no check" not in answer
 
 
@@ -133,14 +132,14 @@ def test_evidence_is_marked_in_every_format(tmp_path: Path) -> None:
     options = {"columns": "tuning"}
     level = rows.query("method == 'zo_sgd'").set_index("tuning")["evidence"]
     for tuning in ("full", "prompt"):
-        said = pd.read_csv(io.StringIO(table(tmp_path, SUITE, format="csv", **options)))
+        said = pd.read_csv(io.StringIO(details(tmp_path, format="csv", **options)))
         assert said.set_index("column").loc[tuning, "evidence"] == level[tuning]
         sign, meaning = MARKS[level[tuning]]
-        text = table(tmp_path, SUITE, **options)
+        text = details(tmp_path, **options)
         assert re.search(rf"\|   published +\|.* \[{sign}\]", text)
         assert f"[{sign}] {level[tuning]}, {meaning}" in text
-        assert rf"\textsuperscript{{{sign}}}" in table(tmp_path, SUITE, format="latex", **options)
-        assert f"<sup>{sign}</sup>" in table(tmp_path, SUITE, format="html", **options)
+        assert rf"\textsuperscript{{{sign}}}" in details(tmp_path, format="latex", **options)
+        assert f"<sup>{sign}</sup>" in details(tmp_path, format="html", **options)
 
 
 def test_the_mean_over_tasks_stands_beside_the_papers(tmp_path: Path) -> None:
@@ -157,7 +156,7 @@ def test_the_mean_over_tasks_stands_beside_the_papers(tmp_path: Path) -> None:
                     published=asked,
                     choices={"tuning": "full"},
                 )
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert re.search(r"\| optimizer +\| +rte \| +sst2 \| +average \|", answer)
     assert re.search(r"\| mezo +\| +50\.0 \(1\) \| +90\.0 \(1\) \| +70\.0 \|", answer)
     assert re.search(r"\| conmezo +\| +- \| +90\.0 \(1\) \| +- \|", answer)
@@ -169,10 +168,10 @@ def test_the_mean_over_tasks_stands_beside_the_papers(tmp_path: Path) -> None:
 def test_without_a_paper_nothing_is_published(tmp_path: Path) -> None:
     """No column without `published.paper`, and none for a metric that the paper's is not."""
     write_run(tmp_path, task="sst2", choices={"tuning": "full"}, published={"metric": "accuracy"})
-    assert "published" not in table(tmp_path, SUITE)
+    assert "published" not in details(tmp_path)
     write_run(tmp_path, 1, task="sst2", choices={"tuning": "full"}, published=T1)
-    assert "| published |" in table(tmp_path, SUITE)
-    answer = table(tmp_path, SUITE, metric="dev/loss")
+    assert "| published |" in details(tmp_path)
+    answer = details(tmp_path, metric="dev/loss")
     assert "| published |" not in answer and "no published numbers: those of mezo" in answer
 
 
@@ -181,4 +180,4 @@ def test_runs_must_agree_on_what_is_published(tmp_path: Path) -> None:
     write_run(tmp_path, 0, published=T1)
     write_run(tmp_path, 1, published=T1 | {"table": "T20"})
     with pytest.raises(UserError, match=r"disagree about published.table: T1, T20|T20, T1"):
-        table(tmp_path, SUITE)
+        details(tmp_path)

@@ -6,10 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.report.suites import SUITE, write_run
-from tests.report.test_table import cells
+from tests.report.suites import write_run
+from tests.report.test_table import cells, details
 from zobench.report.selection import choose_each
-from zobench.report.table import table
 
 RATES = (1e-4, 1e-3, 1e-2)
 # Dev accuracy by seed: 1e-3 is best in the mean, 1e-2 of the first seed.
@@ -52,7 +51,7 @@ def test_a_note_names_the_choice_of_each_seed(tmp_path: Path) -> None:
     """`seed` says for each seed what was chosen, by which number, among how many."""
     suite(tmp_path, {(lr, seed): 0.5 for lr in RATES for seed in (0, 1)})
     write_run(tmp_path, 2, lr=RATES[0], status="failed", reason="out of memory")
-    answer = table(tmp_path, SUITE, select="seed")
+    answer = details(tmp_path, select="seed")
     assert "50.0 +- 0.0 (2; 1 failed) [1]" in answer
     assert (
         "3 settings competed; shown, best on dev for each seed: "
@@ -74,7 +73,7 @@ def test_a_seed_that_dev_leaves_open_leaves_the_cell_open(tmp_path: Path) -> Non
     """Without dev numbers nothing is chosen for a seed, and the cell says how many settings."""
     for lr in RATES[:2]:
         write_run(tmp_path, 0, lr=lr, dev=None, dev_loss=None)
-    assert "| - (0; 2 settings) [1] |" in table(tmp_path, SUITE, select="seed")
+    assert "| - (0; 2 settings) [1] |" in details(tmp_path, select="seed")
 
 
 def test_ties_of_a_seed_go_to_the_smaller_id() -> None:

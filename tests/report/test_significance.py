@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.report.suites import SUITE, write_run
-from tests.report.test_table import cells
+from tests.report.suites import write_run
+from tests.report.test_table import cells, details
 from zobench.errors import UserError
 from zobench.report.statistics import interval, sign_flip
-from zobench.report.table import table
 
 EXAMPLES = 60
 
@@ -27,10 +26,10 @@ def test_the_interval_is_over_seeds_and_examples(tmp_path: Path) -> None:
     for seed, mine in enumerate(runs):
         write_run(tmp_path, seed, scores=mine)
     low, high = interval([np.array(mine) for mine in runs], shared=True)
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert f" {100 * low:.1f} to {100 * high:.1f} |" in answer
     assert "95 % interval: bootstrap over seeds and test examples (2000 resamples)" in answer
-    assert table(tmp_path, SUITE) == answer
+    assert details(tmp_path) == answer
     cell = cells(tmp_path).iloc[0]
     assert cell[["interval_low", "interval_high"]].tolist() == pytest.approx([low, high])
 
@@ -40,10 +39,10 @@ def test_without_predictions_the_interval_is_over_seeds(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path, seed, scores=scores(seed, 0.8))
         write_run(tmp_path, seed, optimizer="old", test=0.7 + 0.1 * seed)
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert "95 % interval over seeds only, without predictions: old synthetic_reviews" in answer
     assert "over seeds only where examples have no scores" in answer
-    assert "bootstrap over seeds (2000" in table(tmp_path, SUITE, metric="cost/forwards")
+    assert "bootstrap over seeds (2000" in details(tmp_path, metric="cost/forwards")
 
 
 def test_p_is_of_the_scores_averaged_over_common_seeds(tmp_path: Path) -> None:
@@ -59,8 +58,8 @@ def test_p_is_of_the_scores_averaged_over_common_seeds(tmp_path: Path) -> None:
     numbers = cells(tmp_path).set_index("row")
     assert numbers.loc["conmezo", "p"] == pytest.approx(p)
     assert numbers["p"].isna().tolist() == [False, True]
-    assert f" {p:.4f} |" in table(tmp_path, SUITE, baseline="mezo")
-    assert "p vs" not in table(tmp_path, SUITE, rows="model")
+    assert f" {p:.4f} |" in details(tmp_path, baseline="mezo")
+    assert "p vs" not in details(tmp_path, rows="model")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_a_note_says_why_there_is_no_p(
     write_run(tmp_path, scores=scores(0, 0.5))
     mine = scores(1, 0.5) if tested else None
     write_run(tmp_path, seed, optimizer="conmezo", scores=mine, gold=gold)
-    answer = table(tmp_path, SUITE, baseline="mezo")
+    answer = details(tmp_path, baseline="mezo")
     assert f"no p vs mezo, {why}: conmezo synthetic_reviews" in answer
     assert "| p vs mezo |" not in answer
 
@@ -97,7 +96,7 @@ def test_seeds_with_test_rows_of_their_own_are_paired_too(tmp_path: Path) -> Non
 def test_a_baseline_that_has_not_begun_is_no_error(tmp_path: Path) -> None:
     """The suite names its baseline; of a sweep that has not come to it the table is shown."""
     write_run(tmp_path, optimizer="conmezo", scores=scores(0, 0.5), preset={"baseline": "mezo"})
-    assert "no p vs mezo, as it has no number there" in table(tmp_path, SUITE)
+    assert "no p vs mezo, as it has no number there" in details(tmp_path)
 
 
 def test_damaged_predictions_are_named(tmp_path: Path) -> None:
@@ -105,7 +104,7 @@ def test_damaged_predictions_are_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path, scores=scores(0, 0.5))
     (folder / "predictions.csv.gz").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"cannot read .*predictions\.csv\.gz.*repair or remove"):
-        table(tmp_path, SUITE)
+        details(tmp_path)
 
 
 def test_of_several_columns_they_are_lines_under_the_row(tmp_path: Path) -> None:
@@ -113,10 +112,10 @@ def test_of_several_columns_they_are_lines_under_the_row(tmp_path: Path) -> None
     for task in ("a", "b"):
         write_run(tmp_path, task=task, scores=scores(0, 0.5))
         write_run(tmp_path, task=task, optimizer="x", scores=scores(1, 0.5))
-    rows = [line for line in table(tmp_path, SUITE).splitlines() if line[0] == "|"]
+    rows = [line for line in details(tmp_path).splitlines() if line[0] == "|"]
     lines = [line.split("|")[1].rstrip() for line in rows]
     assert lines == [" optimizer", " mezo", "   95 % interval", " x", "   95 % interval"]
-    answer = table(tmp_path, SUITE, baseline="mezo")
+    answer = details(tmp_path, baseline="mezo")
     assert len(re.findall(r"\|   p vs mezo +\| +[01]\.\d{4} \| +[01]\.\d{4} \|", answer)) == 1
     assert re.search(r"\| mezo .*\| +400 \| +0\.002222 \| +0\.5 \| 0\.0125 \|", answer)
 
@@ -132,7 +131,7 @@ def test_hours_are_of_the_device_and_of_all_seeds(
     """Summed over seeds, and named by what they ran on."""
     for seed, device in enumerate(devices):
         write_run(tmp_path, seed, meta={"device": device})
-    assert f"| {kind} |" in table(tmp_path, SUITE)
+    assert f"| {kind} |" in details(tmp_path)
     assert cells(tmp_path).iloc[0]["hours"] == pytest.approx(2 * 4 / 3600)
 
 
@@ -158,7 +157,7 @@ def test_html_is_one_escaped_page(tmp_path: Path) -> None:
     """Rows of equal length with scopes and a caption, nothing to load, names never markup."""
     write_run(tmp_path, task="a", optimizer="<script>x", scores=scores(0, 0.5))
     write_run(tmp_path, task="b", optimizer="mezo", status="failed", reason="<b>&")
-    page = table(tmp_path, SUITE, format="html")
+    page = details(tmp_path, format="html")
     tree = Tree()
     tree.feed(page)
     assert page.startswith('<!doctype html>\n<html lang="en">')

@@ -27,6 +27,11 @@ def cells(root: Path, **options: Any) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(answer), dtype={"setting": str, "seeds": str, "row": str})
 
 
+def details(root: Path, **options: Any) -> str:
+    """The suite's table with --details."""
+    return table(root, SUITE, details=True, **options)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_a_cell_is_numpys_mean_and_sample_std_in_any_order(
@@ -55,7 +60,7 @@ def test_text_shows_percent_spread_and_number_of_runs(tmp_path: Path) -> None:
     for seed, value in enumerate((0.90, 0.91, 0.92)):
         write_run(tmp_path, seed, test=value)
     write_run(tmp_path, optimizer="conmezo", test=0.8)
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert " 91.0 +- 1.0 (3) |" in answer
     costs = r"\| +400 \| +0\.001111 \| +0\.5 \| 0\.0125 \|"
     assert re.search(rf"\| conmezo +\| +80\.0 \(1\) \| +- {costs}", answer)
@@ -85,7 +90,7 @@ def test_a_seed_is_never_what_sets_settings_apart(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path, seed)
     write_run(tmp_path, 0, lr=0.01)
-    note = table(tmp_path, SUITE)
+    note = details(tmp_path)
     assert "optimizer.lr=0.01 (dev" in note and "seed=" not in note
 
 
@@ -103,7 +108,7 @@ def test_fewer_seeds_do_not_win(tmp_path: Path) -> None:
         write_run(tmp_path, seed, lr=1e-3, dev=0.7, test=0.7)
     write_run(tmp_path, 0, lr=1e-2, dev=1.0, test=1.0)
     write_run(tmp_path, 1, lr=1e-2, status="diverged", reason="loss is nan", test=0.0)
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert "70.0 +- 0.0 (2) [1]" in answer
     assert "1 of 2 runs done) left out for fewer finished seeds" in answer
     assert "[1] mezo, synthetic_reviews: diverged (loss is nan): " in answer
@@ -113,7 +118,7 @@ def test_settings_are_never_mixed_even_without_dev(tmp_path: Path) -> None:
     """Settings that dev cannot tell apart are not averaged: the cell says there are two."""
     for lr in (1e-3, 1e-2):
         write_run(tmp_path, lr=lr, dev=None, dev_loss=None)
-    assert "| - (0; 2 settings) [1] |" in table(tmp_path, SUITE)
+    assert "| - (0; 2 settings) [1] |" in details(tmp_path)
     assert cells(tmp_path)["mean"].isna().all()
     by_rate = cells(tmp_path, rows="optimizer.lr")
     assert by_rate["row"].tolist() == ["0.001", "0.01"]
@@ -128,7 +133,7 @@ def test_lost_runs_are_shown_and_not_averaged(tmp_path: Path) -> None:
         write_run(tmp_path, seed, status=status, reason=reason, test=0.1)
         for seed, (status, reason) in enumerate(lost.items(), start=1)
     ]
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert "90.0 (1; 1 diverged, 1 failed, 1 running or stopped) [1]" in answer
     assert f"diverged (loss is nan): {folders[0].name}" in answer
     assert f"failed (oom: out of memory): {folders[1].name}" in answer
@@ -140,7 +145,7 @@ def test_lost_runs_are_shown_and_not_averaged(tmp_path: Path) -> None:
 def test_a_suite_where_nothing_finished_still_has_a_table(tmp_path: Path) -> None:
     """With no finished run the table shows what there is instead of an error."""
     write_run(tmp_path, status="unfinished")
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert "- (0; 1 running or stopped) [1]" in answer
     assert "no run is finished" in answer
 
@@ -149,7 +154,7 @@ def test_a_done_run_without_the_metric_is_not_passed_over(tmp_path: Path) -> Non
     """A finished run whose metric is not a number is counted as such and named."""
     write_run(tmp_path, 0, test=0.9)
     folder = write_run(tmp_path, 1, test=float("nan"))
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert "90.0 (1; 1 without a number) [1]" in answer
     assert f"without a finite test/accuracy: {folder.name}" in answer
 
@@ -158,12 +163,12 @@ def test_budget_and_seeds_are_stated(tmp_path: Path) -> None:
     """Steps, forwards and seeds stand under the table, and it says where the rows differ."""
     write_run(tmp_path, 0, optimizer="mezo", forwards=400)
     write_run(tmp_path, 0, optimizer="loren", forwards=1200)
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert "seeds: 0\n" in answer
     assert "budget: budget.steps 200; forwards 400 to 1200" in answer
     assert "rows used different numbers of forwards: loren 1200; mezo 400" in answer
     write_run(tmp_path, 1, optimizer="mezo", forwards=400)
-    assert "seeds differ: 0 (loren synthetic_reviews); 0, 1 (mezo" in table(tmp_path, SUITE)
+    assert "seeds differ: 0 (loren synthetic_reviews); 0, 1 (mezo" in details(tmp_path)
 
 
 def grid(root: Path) -> None:
@@ -177,26 +182,24 @@ def grid(root: Path) -> None:
 def test_markdown_rows_have_equal_columns(tmp_path: Path) -> None:
     """Every line of the Markdown table has as many unescaped bars as the header."""
     grid(tmp_path)
-    lines = [
-        ln for ln in table(tmp_path, SUITE, format="markdown").splitlines() if ln.startswith("|")
-    ]
+    lines = [ln for ln in details(tmp_path, format="markdown").splitlines() if ln.startswith("|")]
     assert len(lines) == 5  # the last is the interval of the first row
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {8}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {9}
     assert lines[3].startswith("| &nbsp;&nbsp;95 % interval | - | 4")
 
 
 def test_latex_escapes_names_and_uses_booktabs(tmp_path: Path) -> None:
     """No bare special character is left in the LaTeX, and its rows have equal columns."""
     grid(tmp_path)
-    answer = table(tmp_path, SUITE, format="latex")
+    answer = details(tmp_path, format="latex")
     assert r"\toprule" in answer and r"\bottomrule" in answer
-    assert r"a\_b\textbar{}c & 70.0 (1) & 55.0 $\pm$ 7.1 (2) & 400 &" in answer
+    assert r"a\_b\textbar{}c & 70.0 (1) & 55.0\textsubscript{$\pm$7.1} (2) & 62.5 & 400 &" in answer
     assert r"mezo & - & - (0; 1 failed)\textsuperscript{1} & - &" in answer
     assert r"\quad 95 \% interval & - & 4" in answer
     source = "\n".join(answer.splitlines()[1:])
     assert not re.search(r"(?<!\\)[_%#]", source)
     rows = [line for line in source.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {6}
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {7}
 
 
 def test_rows_of_several_keys_are_ordered_part_by_part(tmp_path: Path) -> None:
@@ -208,10 +211,11 @@ def test_rows_of_several_keys_are_ordered_part_by_part(tmp_path: Path) -> None:
 
 
 def test_csv_has_one_line_per_cell(tmp_path: Path) -> None:
-    """The CSV has fractions, not percent, and a line for each cell that has runs."""
+    """The CSV has fractions, not percent, and a line for each cell that has runs, or a mean."""
     grid(tmp_path)
     answer = cells(tmp_path)
-    assert len(answer) == 3
+    assert answer["column"].tolist() == ["50%_&more", "sst2", "sst2", "average"]
+    assert answer["mean"].tolist()[3] == pytest.approx((0.7 + 0.55) / 2)
     cell = answer[(answer["row"] == "a_b|c") & (answer["column"] == "sst2")].iloc[0]
     assert cell["mean"] == pytest.approx(0.55)
     assert cell["seeds"] == "0 1"
@@ -226,7 +230,7 @@ def test_the_suite_says_what_its_table_is(tmp_path: Path) -> None:
     assert cells(tmp_path, rows="task").iloc[0]["row"] == "synthetic_reviews"
     write_run(tmp_path, 1, preset=preset | {"metric": "dev/loss"})
     with pytest.raises(UserError, match=r"disagree about table.metric: dev/loss, test/loss"):
-        table(tmp_path, SUITE)
+        details(tmp_path)
 
 
 def test_forwards_to_a_target_stand_beside_the_costs(tmp_path: Path) -> None:
@@ -236,7 +240,7 @@ def test_forwards_to_a_target_stand_beside_the_costs(tmp_path: Path) -> None:
         write_run(tmp_path, seed, optimizer="sgd", accuracies=((0, 0.5), (50, 0.9 - seed / 10)))
         write_run(tmp_path, seed, optimizer="worse", accuracies=((0, 0.5), (400, 0.8999)))
     write_run(tmp_path, 2, status="diverged", accuracies=((0, 0.9),))
-    answer = table(tmp_path, SUITE, target="0.9")
+    answer = details(tmp_path, target="0.9")
     rows = [line.split("|")[-2].strip() for line in answer.splitlines() if line[0] == "|"]
     assert rows == ["forwards to 90 %", "150 +- 70.71", "50 (1 of 2)", "-"]
     assert "forwards to 90 %: cost/forwards at the first evaluation" in answer
@@ -244,21 +248,21 @@ def test_forwards_to_a_target_stand_beside_the_costs(tmp_path: Path) -> None:
     assert numbers["forwards_to_0.9"].tolist() == pytest.approx([150, 50, np.nan], nan_ok=True)
     assert numbers.loc["mezo", "forwards_to_0.9_std"] == pytest.approx(np.std((100, 200), ddof=1))
     assert numbers["forwards_to_0.9_n"].tolist() == [2, 1, 0]
-    assert "forwards to" not in table(tmp_path, SUITE)
+    assert "forwards to" not in details(tmp_path)
 
 
 def test_a_target_comes_from_the_suite_and_needs_a_single_column(tmp_path: Path) -> None:
     """The runs' `table.target` is used, an argument wins, and of two columns a note speaks."""
     write_run(tmp_path, preset={"target": "0.75"}, accuracies=((10, 0.7), (20, 0.75)))
-    assert table(tmp_path, SUITE).splitlines()[2].endswith("| forwards to 75 % |")
-    assert re.search(r"\| +10 \|\n", table(tmp_path, SUITE, target="0.7"))
+    assert details(tmp_path).splitlines()[2].endswith("| forwards to 75 % |")
+    assert re.search(r"\| +10 \|\n", details(tmp_path, target="0.7"))
     write_run(tmp_path, task="sst2")
-    answer = table(tmp_path, SUITE)
+    answer = details(tmp_path)
     assert "forwards to 75 %" not in answer.splitlines()[2]
     assert "shown where there is one column" in answer
     for wrong in ("90", "0", "high", "nan"):
         with pytest.raises(UserError, match=f"target {wrong}: must be .* such as 0.9"):
-            table(tmp_path, SUITE, target=wrong)
+            details(tmp_path, target=wrong)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +283,7 @@ def test_unknown_options_name_the_known_ones(
     write_run(tmp_path, lr=1e-3)
     write_run(tmp_path, lr=1e-2)
     with pytest.raises(UserError, match=message):
-        table(tmp_path, SUITE, **options)
+        details(tmp_path, **options)
 
 
 def truncate(name: str) -> Callable[[Path], object]:
@@ -310,7 +314,7 @@ def test_damaged_folders_are_named(
     """A file that cannot be read, or a run that is there twice, is an error that names it."""
     damage(write_run(tmp_path))
     with pytest.raises(UserError, match=message):
-        table(tmp_path, SUITE)
+        details(tmp_path)
 
 
 def test_unknown_and_empty_suites(tmp_path: Path) -> None:

@@ -1,28 +1,17 @@
-r"""Write a sheet of strings as plain text, Markdown, LaTeX or HTML, or its numbers as CSV.
+"""Write a sheet of strings as plain text, Markdown, LaTeX or HTML, or its numbers as CSV.
 
-Cells are written in ASCII, `91.2 +- 1.0 (3) [1]`; LaTeX gets a real `\pm` and a superscript.
+Cells are written in ASCII, `91.2 +- 1.0 (3) [1]`; the best cells are bold and
+those within noise underlined, in plain text `*` and `~`.
 """
 
 import io
-import re
 from collections.abc import Callable
 
 import pandas as pd
 
 from zobench.report.html import html
+from zobench.report.latex import latex
 from zobench.report.sheet import UNDER, Sheet
-
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        **{character: "\\" + character for character in "&%$#_{}"},
-    }
-)
 
 
 def text(sheet: Sheet) -> str:
@@ -35,13 +24,17 @@ def text(sheet: Sheet) -> str:
     grid = Table(box=ASCII2)
     for place, name in enumerate(sheet.header):
         grid.add_column(Text(name), justify="right" if place else "left", no_wrap=True)
-    for line in sheet.body:
-        grid.add_row(*map(Text, line))
+    signed = {column for _, column in sheet.best | sheet.close}
+    for n, line in enumerate(sheet.body):
+        blanks = [" " if place in signed else "" for place in range(len(line))]
+        signs = [sheet.sign(n, place, "*", "~") or blank for place, blank in enumerate(blanks)]
+        grid.add_row(*(Text(cell + sign) for cell, sign in zip(line, signs, strict=True)))
     out = io.StringIO()
     Console(file=out, width=10_000, color_system=None, force_terminal=False).print(grid)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     warning = [sheet.warning] if sheet.warning else []
-    return "\n".join([*warning, sheet.title, *lines, *sheet.notes]) + "\n"
+    notes = [*sheet.legend("*", "~"), *sheet.notes]
+    return "\n".join([*warning, sheet.title, *lines, *notes]) + "\n"
 
 
 def markdown(sheet: Sheet) -> str:
@@ -53,49 +46,16 @@ def markdown(sheet: Sheet) -> str:
             label = "&nbsp;&nbsp;" + label.strip()
         return "| " + " | ".join(cell.replace("|", r"\|") for cell in [label, *cells[1:]]) + " |"
 
+    def marked(line: int, cells: list[str]) -> list[str]:
+        signs = [sheet.sign(line, place, "**{}**", "<u>{}</u>") for place in range(len(cells))]
+        return [(sign or "{}").format(cell) for sign, cell in zip(signs, cells, strict=True)]
+
     rule = ["---", *["---:"] * (len(sheet.header) - 1)]
-    table = [row(sheet.header), row(rule), *map(row, sheet.body)]
-    notes = [f"- {note}" for note in sheet.notes]
+    body = [row(marked(n, line)) for n, line in enumerate(sheet.body)]
+    table = [row(sheet.header), row(rule), *body]
+    notes = [f"- {note}" for note in [*sheet.legend("bold", "underlined"), *sheet.notes]]
     warning = [sheet.warning, ""] if sheet.warning else []
     return "\n".join([*warning, f"**{sheet.title}**", "", *table, "", *notes]) + "\n"
-
-
-def latex(sheet: Sheet) -> str:
-    """A booktabs table with the notes in small print under it."""
-
-    def escape(cell: str) -> str:
-        return cell.translate(LATEX)
-
-    def name(cell: str) -> str:
-        # The braces keep a label such as [1, 2] from being read as the argument of a line break.
-        text = "{" + escape(cell) + "}" if cell.startswith("[") else escape(cell)
-        return r"\quad " + text.strip() if cell.startswith(UNDER) else text
-
-    def value(cell: str) -> str:
-        marked = re.sub(r" \[(\w+)\]$", r"\\textsuperscript{\1}", escape(cell))
-        return marked.replace(" +- ", r" $\pm$ ")
-
-    body = [[name(line[0]), *map(value, line[1:])] for line in sheet.body]
-    frame = pd.DataFrame(body, columns=[name(cell) for cell in sheet.header])
-    layout = "l" + "r" * (len(sheet.header) - 1)
-    tabular = frame.style.hide(axis="index").to_latex(hrules=True, column_format=layout)
-    notes = [escape(note).replace(" +- ", r" $\pm$ ") + r" \par" for note in sheet.notes]
-    warning = escape(sheet.warning)
-    return "\n".join(
-        [
-            *([f"% {sheet.warning}"] if warning else []),
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape(sheet.title)}}}",
-            *([rf"{warning} \par\smallskip"] if warning else []),
-            tabular.rstrip(),
-            r"\par\smallskip\footnotesize\raggedright",
-            *notes,
-            r"\end{table}",
-            "",
-        ]
-    )
 
 
 def csv(sheet: Sheet) -> str:

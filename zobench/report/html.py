@@ -1,5 +1,6 @@
 """A sheet as one HTML file: nothing to load, readable by screen readers and on narrow screens."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from zobench.report.sheet import Sheet, unmarked
 
 def html(sheet: Sheet) -> str:
     """A page of its own, in which every text of the sheet is escaped."""
-    notes = [note.replace(" +- ", " ± ") for note in sheet.notes]
+    texts = [*sheet.legend("bold", "underlined"), *sheet.notes]
+    notes = [note.replace(" +- ", " ± ") for note in texts]
     made = {"title": sheet.title, "warning": sheet.warning, "header": sheet.header}
     return rendered("table.html.j2", **made, body=sheet.lines(_cell), notes=notes) + "\n"
 
@@ -25,6 +27,11 @@ def rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     return house.get_template(template).render(values)
+
+
+def address(figure: Path) -> str:
+    """An address that holds the SVG file itself."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(figure.read_bytes()).decode()}"
 
 
 def _cell(text: str) -> dict[str, str]:

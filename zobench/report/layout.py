@@ -1,9 +1,4 @@
-"""The runs of a suite as a sheet: cells in rows and columns, with intervals, tests and published
-numbers.
-
-Of a single column the intervals, tests and published numbers are columns; of several they are
-lines under each row.
-"""
+"""The runs of a suite by rows and columns: cells, their averages, and facts about each cell."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,17 +7,16 @@ from dataclasses import dataclass
 import pandas as pd
 
 from zobench.errors import UserError
-from zobench.report.cells import Cell, costs, costs_header, fill
-from zobench.report.checks import refuse_unequal, what_differs
+from zobench.report.cells import Cell, fill
+from zobench.report.checks import chat_stated, refuse_unequal, what_differs
 from zobench.report.curves import curve, forwards_to, read_metrics
-from zobench.report.footer import footer
-from zobench.report.numbers import forwards_key, is_share, number, order
+from zobench.report.numbers import forwards_key, is_share, order
 from zobench.report.predictions import Predictions
 from zobench.report.published import published_of
 from zobench.report.published_columns import published_columns
 from zobench.report.runs import Suite
-from zobench.report.sheet import UNDER, Sheet
 from zobench.report.significance import Facet, Place, intervals, tests
+from zobench.report.sweep_order import arranged, known_order, swept
 
 AVERAGE = "average"
 
@@ -39,8 +33,57 @@ class View:
     target: float | None = None
 
 
-def lay_out(suite: Suite, view: View) -> Sheet:
-    """The sheet of a suite; UserError where keys are unknown or a cell mixes budgets."""
+@dataclass(frozen=True)
+class Layout:
+    """A suite's cells by row and column, with the order in which a table shows them.
+
+    heads: the columns, without that of the averages. swept: the values that the suite's
+    experiment lists for each key. intervals: the 95 % intervals, one of the facets, if any.
+    differs: the settings that make numbers of the table incomparable.
+    """
+
+    suite: Suite
+    view: View
+    cells: Mapping[Place, Cell]
+    names: Sequence[str]
+    heads: Sequence[str]
+    averages: Mapping[Place, float]
+    swept: Mapping[str, Sequence[str]]
+    intervals: Sequence[Facet]
+    facets: Sequence[Facet]
+    differs: str
+
+    @property
+    def title(self) -> str:
+        metric = self.view.metric
+        chat = chat_stated(self.suite, list(self.cells.values()))
+        return f"{self.suite.name}: {metric}{' (%)' if is_share(metric) else ''}{chat}"
+
+    @property
+    def all_heads(self) -> list[str]:
+        """The columns, the averages last."""
+        return [*self.heads, *([AVERAGE] if self.averages else [])]
+
+    def of_row(self, name: str) -> list[Cell]:
+        """The row's cells."""
+        return [cell for cell in self.cells.values() if cell.row == name]
+
+    def records(self) -> list[dict[str, object]]:
+        """A line of the CSV per cell: its own numbers, then those of its facets."""
+        view = self.view
+        records = {p: cell.record(view.metric, view.target) for p, cell in self.cells.items()}
+        for (row, column), mean in self.averages.items():
+            own = {"row": row, "column": column, "metric": view.metric, "mean": mean}
+            records[row, column] = own
+        for place, record in records.items():
+            for facet in self.facets:
+                record |= facet.records.get(place, {})
+            record["differs"] = self.differs
+        return list(records.values())
+
+
+def lay_out(suite: Suite, view: View) -> Layout:
+    """The layout of a suite; UserError where keys are unknown or a cell mixes budgets."""
     if view.rows == view.columns:
         raise UserError(
             f"rows and columns are both '{view.rows}'; choose another --rows or --columns"
@@ -48,53 +91,36 @@ def lay_out(suite: Suite, view: View) -> Sheet:
     if suite.metrics:
         suite.check_metric(view.metric)
     cells = _cells(suite, view)
-    names, heads = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
-    heads.sort(key=order)
-    predictions = Predictions(suite.path)
+    published, values = published_of(suite), swept(suite)
+    order_of = known_order(values, published)
+    names, heads = (
+        arranged(dict.fromkeys(place[axis] for place in cells), keys, order_of)
+        for axis, keys in enumerate((view.rows, view.columns))
+    )
     averages = _averages(cells, heads) if view.columns == "task" else {}
+    predictions = Predictions(suite.path)
+    spans = intervals(cells, predictions, view.metric)
     facets = [
-        *intervals(cells, predictions, view.metric),
+        *spans,
         *tests(cells, predictions, view.metric, view.baseline),
-        *published_columns(suite, cells, averages, published_of(suite), view.metric),
+        *published_columns(suite, cells, averages, published, view.metric),
     ]
-    # An average mixes metrics of several tasks: shown where a paper has one to compare with.
-    if any(place in facet.texts for facet in facets for place in averages):
-        heads.append(AVERAGE)
-    facets = [facet for facet in facets if facet.texts or facet.notes]
-    shown = [facet for facet in facets if facet.texts]
-    noted = [key for key in cells if cells[key].notes]
-    marks = {key: f" [{count}]" for count, key in enumerate(noted, start=1)}
-    numbers = {key: cell.text(view.metric, marks.get(key, "")) for key, cell in cells.items()}
-    numbers |= {key: number(view.metric, mean) for key, mean in averages.items()}
-    single = len(heads) == 1
-    until = [f"forwards to {100 * view.target:g} %"] if view.target is not None and single else []
-    header = [view.rows, *heads, *([facet.title for facet in shown] if single else [])]
-    body = []
-    for name in names:
-        mine = [cell for cell in cells.values() if cell.row == name]
-        ends = costs(mine)
-        if view.target is not None and single:
-            ends.append(mine[0].forwards_to(view.target))
-        here = [(name, head) for head in heads]
-        beside = [facet.texts.get(here[0], "-") for facet in shown] if single else []
-        body.append([name, *[numbers.get(place, "-") for place in here], *beside, *ends])
-        body += [] if single else _under(shown, here, len(ends))
-    listed = [f"{marks[k].strip()} {', '.join(k)}: {n}" for k in noted for n in cells[k].notes]
-    facts = footer(suite, list(cells.values()), view.metric, view.target)
-    facts += [note for facet in facets for note in facet.notes]
-    differs = what_differs(suite, list(cells.values()), f"{view.rows},{view.columns}")
-    return Sheet(
-        title=f"{suite.name}: {view.metric}{' (%)' if is_share(view.metric) else ''}",
-        header=[*header, *costs_header(list(cells.values())), *until],
-        body=body,
-        notes=[*facts, *listed],
-        records=_records(cells, averages if AVERAGE in heads else {}, facets, view, differs),
-        differs=differs,
+    return Layout(
+        suite,
+        view,
+        cells,
+        names,
+        heads,
+        averages,
+        values,
+        spans,
+        [facet for facet in facets if facet.texts or facet.notes],
+        what_differs(suite, list(cells.values()), f"{view.rows},{view.columns}"),
     )
 
 
 def _cells(suite: Suite, view: View) -> dict[Place, Cell]:
-    """The cells in the order of rows and columns."""
+    """The cells, sorted by row and column."""
     frame = suite.frame
     if view.metric not in frame:
         frame = frame.assign(**{view.metric: math.nan})
@@ -128,30 +154,3 @@ def _averages(cells: Mapping[Place, Cell], heads: Sequence[str]) -> dict[Place, 
         if 1 < len(heads) == len(means) and not any(map(math.isnan, means)):
             found[name, AVERAGE] = sum(means) / len(means)
     return found
-
-
-def _under(facets: Sequence[Facet], places: Sequence[Place], costs: int) -> list[list[str]]:
-    """A line per facet that has texts for the row."""
-    return [
-        [UNDER + facet.title, *[facet.texts.get(place, "-") for place in places], *[""] * costs]
-        for facet in facets
-        if any(place in facet.texts for place in places)
-    ]
-
-
-def _records(
-    cells: Mapping[Place, Cell],
-    averages: Mapping[Place, float],
-    facets: Sequence[Facet],
-    view: View,
-    differs: str,
-) -> list[dict[str, object]]:
-    """A line of the CSV per cell: its own numbers, then those of its facets."""
-    records = {place: cell.record(view.metric, view.target) for place, cell in cells.items()}
-    for (row, column), mean in averages.items():
-        records[row, column] = {"row": row, "column": column, "metric": view.metric, "mean": mean}
-    for place, record in records.items():
-        for facet in facets:
-            record |= facet.records.get(place, {})
-        record["differs"] = differs
-    return list(records.values())
