@@ -192,7 +192,9 @@ def test_the_table_of_the_page_is_the_suites(suite: Path) -> None:
     html = page(suite.parent, suite.name)
     table = html[html.index("<table") : html.index("</table>")]
     words = " ".join(re.sub(r"<[^>]*>", " ", table).split())
-    assert "quick: test/accuracy (%)" in words and "mezo 90.7 ± 0.7 (2)" in words
+    assert "quick: test/accuracy (%)" in words and "MeZO 90.7 ± 0.7 80" in words
+    details = html.split("</table>")[1]
+    assert "mezo" in details and "95 % interval" in details
 
 
 def test_the_command_writes_where_it_is_told(
@@ -212,8 +214,8 @@ def test_the_command_writes_where_it_is_told(
 
 def test_every_part_of_the_page_is_used() -> None:
     """The template, the styles and each script of the folder are in the page's own list."""
-    from zobench.report.page.build import SCRIPTS
+    from zobench.report.page.build import SCRIPTS, STYLES
 
     there = {path.name for path in PARTS.iterdir()}
-    assert there == {"template.html.j2", "page.css", *SCRIPTS}
+    assert there == {"template.html.j2", *STYLES, *SCRIPTS}
     assert all(len((PARTS / name).read_text().splitlines()) <= 250 for name in there)

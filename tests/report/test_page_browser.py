@@ -1,16 +1,20 @@
 """The report page in a headless Chromium: what a reader clicks, and what then changes."""
 
+import csv
+import io
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from tests.report.page_runs import write_run
 from zobench.report.page.build import page
+from zobench.report.table import table
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -86,7 +90,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suite = tmp_path_factory.mktemp("runs") / "small"
     for seed in (0, 1):
         write_run(suite, seed)
-        write_run(suite, seed, optimizer="adamw", lr=3e-3, steps=60)
+        adamw = write_run(suite, seed, optimizer="adamw", lr=3e-3, steps=60) / "result.json"
+        adamw.write_text(adamw.read_text().replace("0.91", "0.96").replace("0.90", "0.95"))
     write_run(suite, optimizer="sgd", status="diverged", reason="the loss is nan at step 40")
     write_run(suite, optimizer="lion", status="failed", reason="x" * 200, log="Traceback " * 90)
     write_run(suite, optimizer="sgd", lr=0.5, status="unfinished")
@@ -197,14 +202,14 @@ def test_runs_open_and_failures_lead_to_them(opened: Any) -> None:
 
 def test_columns_sort(opened: Any) -> None:
     """A click on a head orders the table by it and says which way; a second one turns it."""
-    first = "[...document.querySelectorAll('.results tbody th')].map((h) => h.textContent)"
+    first = "[...document.querySelectorAll('#table > .wide tbody th')].map((h) => h.textContent)"
     names = opened.execute_script(f"return {first}")
-    click(opened, ".results thead button")
-    assert opened.execute_script(f"return {first}") == sorted(names)
-    click(opened, ".results thead button")
-    assert opened.execute_script(f"return {first}") == sorted(names, reverse=True)
+    click(opened, "#table > .wide thead button")
+    assert opened.execute_script(f"return {first}") == sorted(names, key=str.casefold)
+    click(opened, "#table > .wide thead button")
+    assert opened.execute_script(f"return {first}") == sorted(names, key=str.casefold, reverse=True)
     assert opened.execute_script(
-        "return document.querySelector('.results th').getAttribute('aria-sort')"
+        "return document.querySelector('#table > .wide th').getAttribute('aria-sort')"
     ) == ("descending")
 
 
@@ -220,7 +225,108 @@ def test_the_keyboard_reads_the_chart(opened: Any) -> None:
     assert opened.execute_script("return document.querySelector('.tip').hidden")
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+def saved(browser: Any, name: str) -> str:
+    """The text of the file that a button of the page saves."""
+    browser.execute_script(
+        "URL.createObjectURL = (blob) => { window.kept = blob.text(); return 'data:,'; };"
+        "HTMLAnchorElement.prototype.click = () => {};"
+        "document.querySelector(`[data-save='${arguments[0]}']`).click()",
+        name,
+    )
+    text: str = browser.execute_script("return window.kept")
+    return text
+
+
+def test_a_panel_shows_scores_against_a_setting(opened: Any) -> None:
+    """A point per setting with a score, a ring where dev selected, and what differs on hovering."""
+    dots = "document.querySelectorAll('#rates .dot').length"
+    until(opened, f"{dots} === 2")  # mezo and adamw; the others have no result
+    opened.execute_script(
+        "const dot = document.querySelector('#rates .dot'), box = dot.getBoundingClientRect();"
+        "const at = {clientX: box.x + 3, clientY: box.y + 3};"
+        "dot.ownerSVGElement.dispatchEvent(new PointerEvent('pointermove', at))"
+    )
+    tip = said(opened, "#rates .tip")
+    assert "dev/accuracy 90.0" in tip and "optimizer.lr0.00" in tip and "seeds0, 1" in tip
+    opened.execute_script(
+        "const e = document.querySelector('#rates-x'); e.value = 'budget.steps';"
+        "e.dispatchEvent(new Event('change'))"
+    )
+    assert said(opened, "#rates .x-title") == "budget.steps"
+
+
+def test_parallel_coordinates_have_a_line_per_setting_with_results(opened: Any) -> None:
+    """The best on dev is thick; a click opens the run."""
+    until(opened, "document.querySelectorAll('#parallel path.line').length === 2")
+    assert opened.execute_script("return document.querySelector('#parallel .line.best') !== null")
+    axes = "[...document.querySelectorAll('#parallel .x-title')].map((t) => t.textContent)"
+    assert opened.execute_script(f"return {axes}")[:2] == ["optimizer", "optimizer.lr"]
+
+
+def test_rows_are_compared_with_a_chosen_one(opened: Any) -> None:
+    """Mean difference and interval over seeds, the other way round for the other baseline."""
+    row = "document.querySelector('#compare tbody tr')"
+    assert opened.execute_script(f"return {row}.cells[0].textContent") == "adamw"
+    assert opened.execute_script(f"return {row}.cells[5].textContent") == "2"
+    opened.execute_script(
+        "const e = document.querySelector('#compare-baseline'); e.value = 'adamw';"
+        "e.dispatchEvent(new Event('change'))"
+    )
+    assert opened.execute_script(f"return {row}.cells[0].textContent") == "mezo"
+    assert said(opened, "#compare thead th:nth-child(3)") == "minus adamw"
+    click(opened, "#compare details summary")
+    until(opened, "document.querySelector('#compare .pairs') !== null")
+    assert "0.001 instead of 0.003" in said(opened, "#compare .pairs")
+
+
+def test_an_address_opens_a_run(opened: Any, small: Path) -> None:
+    """`#run-ID` is a link to that run, and each section has one to itself."""
+    run = opened.execute_script("return document.querySelector('tr.run').id")
+    opened.execute_script("location.hash = arguments[0]", f"#{run}")
+    until(opened, f"document.querySelector('#{run} .open').ariaExpanded === 'true'")
+    assert said(opened, f"#{run}-body a") == "Link to this run"
+    links = "[...document.querySelectorAll('h2 .anchor')].map((a) => a.getAttribute('href'))"
+    assert {"#table", "#curves", "#rates", "#compare", "#runs"} <= set(
+        opened.execute_script(f"return {links}")
+    )
+    opened.get(f"{small.as_uri()}#{run}")
+    until(opened, f"document.querySelector('#{run}-body') !== null")
+
+
+def test_the_best_run_is_marked(opened: Any) -> None:
+    """A star in the list; the best number of the table is bold."""
+    assert "best on dev" in said(opened, "tr.run[data-status=done] .star")
+    assert said(opened, "#table td.best span") == said(opened, "#table tbody td span")
+
+
+def test_tables_are_saved_as_csv(opened: Any, small: Path) -> None:
+    """The table's is that of `zobench table`; runs and curves have what is shown."""
+    frame = table(small.parents[1], small.parent.name, format="csv")
+    assert saved(opened, "table.csv") == frame
+    [head, *runs] = csv.reader(io.StringIO(saved(opened, "runs.csv")))
+    assert len(runs) == 7 and {"folder", "best", "optimizer.lr", "test/accuracy"} <= set(head)
+    [head, *points] = csv.reader(io.StringIO(saved(opened, "curves.csv")))
+    assert head == ["group", "line", "seeds", "cost/forwards", "dev/accuracy", "low", "high"]
+    assert {"mezo", "adamw"} <= {point[0] for point in points}
+    assert len(saved(opened, "compare.csv").splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["curves.svg", "settings-reviews.svg", "parallel.svg"])
+def test_figures_are_saved_as_svg(opened: Any, name: str) -> None:
+    """A file of its own: lines with colours, a legend, and no reference to the page's styles."""
+    until(opened, "document.querySelectorAll('#parallel path.line').length")
+    text = saved(opened, name)
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in text
+    lines = [path for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("d")]
+    assert lines and all(
+        "rgb" in str(path.get("stroke")) for path in lines if path.get("data-runs")
+    )
+    assert "mezo" in text and "adamw" in text
+
+
+@pytest.mark.parametrize("width", [390, 1440])
 def test_the_page_is_as_wide_as_the_window(browser: Any, small: Path, width: int) -> None:
     """Nothing makes the page scroll sideways, with every run opened."""
     show(browser, small, width)

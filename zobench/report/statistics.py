@@ -14,7 +14,7 @@ RESAMPLES = 2_000
 FLIPS = 10_000
 _AT_ONCE = 1_000  # flips held in memory
 # 97.5 % quantiles of Student's t by degrees of freedom; for more than ten, ten's (conservative)
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 def seed_interval(means: Numbers) -> tuple[float, float]:
@@ -72,7 +72,7 @@ def student_half_width(values: Numbers) -> float:
     """Half of the 95 % interval of Student's t for the mean; NaN below two values."""
     if len(values) < 2:
         return math.nan
-    quantile = _T[min(len(values) - 1, len(_T)) - 1]
+    quantile = T95[min(len(values) - 1, len(T95)) - 1]
     return float(quantile * values.std(ddof=1) / math.sqrt(len(values)))
 
 

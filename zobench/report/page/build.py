@@ -3,7 +3,6 @@
 Styles, scripts and data are inside it, and its content policy forbids it to load anything.
 """
 
-import base64
 import json
 import tempfile
 from collections import Counter
@@ -13,15 +12,21 @@ from typing import Any
 
 from zobench import __version__
 from zobench.errors import UserError
-from zobench.report.html import rendered
+from zobench.report.html import address, rendered
+from zobench.report.launches import waiting
 from zobench.report.page.data import page_data, view_of
 from zobench.report.page.grid import grid
+from zobench.report.page.scores import scores_of
 from zobench.report.plots.options import FigureOptions
 from zobench.report.plots.pareto import pareto
 from zobench.report.runs import STATUSES, Suite, read_suite, suite_parser
 
 PARTS = Path(__file__).parent / "assets"  # template, styles and scripts
-SCRIPTS = ("format.js", "lines.js", "scale.js", "chart.js", "legend.js", "runs.js", "page.js")
+STYLES = ("page.css", "panels.css")
+SCRIPTS = (
+    *("format.js", "export.js", "lines.js", "scale.js", "chart.js", "legend.js", "runs.js"),
+    *("rates.js", "parallel.js", "compare.js", "page.js"),
+)
 
 
 def page(root: Path, suite: str) -> str:
@@ -29,13 +34,14 @@ def page(root: Path, suite: str) -> str:
     from markupsafe import Markup
 
     runs = read_suite(root, suite)
-    data = page_data(runs)
+    data, details = page_data(runs), grid(runs, details=True)
+    data["csv"] = details.csv
     counts = Counter(runs.frame["status"])
     times = [run[key] for run in data["runs"] for key in ("begun", "ended") if run[key]]
     scripts = [(PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS]
     return rendered(
         "page/assets/template.html.j2",
-        styles=Markup((PARTS / "page.css").read_text(encoding="utf-8")),
+        styles=Markup("\n".join((PARTS / name).read_text(encoding="utf-8") for name in STYLES)),
         scripts=Markup("\n".join(scripts)),
         suite=suite,
         version=__version__,
@@ -48,8 +54,11 @@ def page(root: Path, suite: str) -> str:
         models=_values(data, "model"),
         counts={status: counts[status] for status in STATUSES if counts[status]},
         total=len(runs.frame),
+        waiting=waiting(root, suite),
         table=grid(runs),
+        details=details,
         fronts=fronts(runs),
+        scores=scores_of(runs),
         data=Markup(embedded(data)),
     )
 
@@ -70,9 +79,7 @@ def fronts(suite: Suite) -> list[dict[str, str]]:
                 said = pareto(suite, options, out)
             except UserError:  # no finished run, or a metric that is the cost itself
                 continue
-            figure = base64.b64encode(out.read_bytes()).decode()
-        text = ". ".join(said[:2])
-        found.append({"text": text, "source": f"data:image/svg+xml;base64,{figure}"})
+            found.append({"text": ". ".join(said[:2]), "source": address(out)})
     return found
 
 
@@ -91,7 +98,7 @@ def main(argv: list[str]) -> int:
     parser = suite_parser(
         "report",
         "One self-contained HTML page: the table, curves to explore, scores against memory and "
-        "time, every run with its settings, "
+        "time, the area under performance profiles, every run with its settings, "
         "failures with the end of their logs. Made from the run folders alone.",
         "zobench report quickstart --out quickstart.html",
     )

@@ -1,10 +1,13 @@
 """The data of the report page about a suite, as plain JSON values."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from zobench.errors import UserError
 from zobench.report.numbers import is_share, order
@@ -12,6 +15,7 @@ from zobench.report.page.curves import AXES, columns, rounded
 from zobench.report.page.labels import group_keys, labels
 from zobench.report.runs import Suite, flatten
 from zobench.report.selection import selected
+from zobench.report.statistics import T95
 from zobench.report.table import DEFAULTS
 
 LOG_CHARACTERS = 4000  # of the end of a log
@@ -26,7 +30,8 @@ def page_data(suite: Suite) -> dict[str, Any]:
     abouts = [_about(suite.path / folder) for folder in suite.frame["folder"]]
     environment, own = shared(abouts)
     named = labels(suite)
-    chosen = _chosen(suite)
+    chosen, view = _chosen(suite), view_of(suite)
+    rows, best = _rows(suite, view["rows"]), _best(suite)
     limit = min(max(ALL_POINTS // len(suite.frame), POINTS[0]), POINTS[1])
     runs = []
     for place, row in enumerate(suite.frame.to_dict("records")):
@@ -36,7 +41,9 @@ def page_data(suite: Suite) -> dict[str, Any]:
         run = {key: row[key] for key in ("folder", "id", "setting", "seed", "status", "reason")}
         run |= {
             "label": named[row["id"]],
+            "row": rows[row["id"]],
             "selected": row["id"] in chosen,
+            "best": row["id"] in best,
             "choices": {key: row[key] for key in suite.choices},
             "numbers": {key: value for key, value in numbers.items() if value is not None},
             "config": configs[place],
@@ -58,6 +65,8 @@ def page_data(suite: Suite) -> dict[str, Any]:
         "shares": sorted(shares),
         "groups": group_keys(suite),
         "first": {key: _preset(suite, "plot", key) for key in ("x", "y")},
+        "table": view | {"baseline": _preset(suite, "table", "baseline")},
+        "t95": T95,
         "settings": settings,
         "environment": environment,
         "runs": runs,
@@ -101,6 +110,28 @@ def _chosen(suite: Suite) -> set[str]:
         return set(suite.frame["id"])
     cells = suite.frame.groupby([rows, heads])
     return {run for _, cell in cells for run in selected(cell, view["select"])[1]["id"]}
+
+
+def _rows(suite: Suite, keys: str) -> dict[str, str]:
+    """The row of the table that each run, by id, is in; empty for keys that no run has."""
+    try:
+        labels = list(suite.labels(keys))
+    except UserError:  # the table reports it, too
+        labels = [""] * len(suite.frame)
+    return dict(zip(suite.frame["id"], labels, strict=True))
+
+
+def _best(suite: Suite) -> set[str]:
+    """The finished runs, by id, of the best dev accuracy of their task, then of dev loss."""
+    done = suite.frame[suite.frame["status"] == "done"]
+    best = set()
+    tasks = done["task"] if "task" in suite.choices else pd.Series("", index=done.index)
+    for _, runs in done.groupby(tasks):
+        pairs = (-runs["dev/accuracy"].fillna(-1.0), runs["dev/loss"].fillna(math.inf))
+        keys = list(zip(*pairs, strict=True))
+        if any(key != (1.0, math.inf) for key in keys):
+            best |= {run for run, key in zip(runs["id"], keys, strict=True) if key == min(keys)}
+    return best
 
 
 def view_of(suite: Suite) -> dict[str, str]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from zobench.errors import UserError
+from zobench.report.formats import csv
 from zobench.report.runs import Suite
 from zobench.report.sheet import Sheet, unmarked
 from zobench.report.table import sheet
@@ -16,20 +17,24 @@ _PARTS = re.compile(r"(?P<mean>\S+)(?: \+- (?P<spread>\S+))?(?: \((?P<runs>[^()]
 
 @dataclass
 class PageTable:
-    """A header and lines of cells; `error` is the reason if there are none."""
+    """A header and lines of cells; `error` is the reason if there are none.
+
+    csv: the numbers of the table as a file.
+    """
 
     title: str = ""
     warning: str = ""
     header: list[str] = field(default_factory=list)
     body: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, str]] = field(default_factory=list)
+    csv: str = ""
     error: str = ""
 
 
-def grid(suite: Suite) -> PageTable:
+def grid(suite: Suite, *, details: bool = False) -> PageTable:
     """The table of the suite under its own `table:` settings."""
     try:
-        return taken_apart(sheet(suite))
+        return taken_apart(sheet(suite, details=details))
     except UserError as error:
         return PageTable(error=str(error))
 
@@ -37,7 +42,7 @@ def grid(suite: Suite) -> PageTable:
 def taken_apart(made: Sheet) -> PageTable:
     """Each line as label and cells, each cell as its parts, each note with the mark it explains."""
     notes: list[dict[str, str]] = []
-    for text in made.notes:
+    for text in [*made.legend("bold", "underlined"), *made.notes]:
         match = re.fullmatch(r"\[(\w+)\] (.*)", text, re.DOTALL)
         mark, text = (match[1], match[2]) if match else ("", text)
         # The first of the notes under a mark is what the mark links to.
@@ -45,7 +50,7 @@ def taken_apart(made: Sheet) -> PageTable:
         notes.append({"mark": mark, "target": target, "text": text.replace("+-", "±")})
     targets = {note["target"] for note in notes}
     body = made.lines(partial(_cell, targets))
-    return PageTable(made.title, made.warning, made.header, body, notes)
+    return PageTable(made.title, made.warning, made.header, body, notes, csv(made))
 
 
 def _cell(targets: set[str], text: str) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from zobench.report.plots.cells import missing, notes, selected
 from zobench.report.plots.chart import Chart, Line, chart
 from zobench.report.plots.lines import direct_names, draw_chart
 from zobench.report.plots.options import SPREAD, FigureOptions
+from zobench.report.plots.unfinished import as_it_stands
 from zobench.report.runs import Suite
 
 AXES = {"none": (), "x": ("x",), "y": ("y",), "both": ("x", "y")}
@@ -17,12 +18,15 @@ AXES = {"none": (), "x": ("x",), "y": ("y",), "both": ("x", "y")}
 
 def curves(suite: Suite, options: FigureOptions, out: Path) -> list[str]:
     """Draw mean and spread over seeds; returns notes on what is shown and what is missing."""
+    suite, running = as_it_stands(suite, options.x, options.y, options.lines)
     full = chart(suite, options.x, options.y, options.lines)
     shown, remarks = on_log_axes(full, options.log)
+    so_far = f"not finished, shown as far as they are: {'; '.join(running)}" if running else ""
+    remarks += [so_far] if so_far else []
     remarks += [note for line in shown.lines for note in _notes(line)]
     if all(line.points.empty for line in shown.lines):
         raise UserError(f"nothing to plot in suite '{suite.name}': {'; '.join(remarks)}")
-    draw_chart(shown, options.log, caption(shown), out)
+    draw_chart(shown, options.log, "; ".join(filter(None, (caption(shown), so_far))), out)
     return [_summary(suite, shown), *remarks]
 
 

@@ -97,6 +97,13 @@ class Chart {
     return group;
   }
 
+  // What is drawn, as the lines of a CSV file.
+  table() {
+    const { x, y } = this.state;
+    const rows = this.lines.flatMap((line) => line.xs.map((v, i) => [line.group, line.label, line.runs.map((run) => run.seed).join(" "), v, line.ys[i], line.lo?.[i], line.hi?.[i]]));
+    return [["group", "line", "seeds", x, y, "low", "high"], ...rows];
+  }
+
   point(event) {
     if (!this.lines.length) return;
     const box = this.svg.getBoundingClientRect();
@@ -143,7 +150,7 @@ class Chart {
       swatch(other.index, other.broken), el("span", {}, this.lines.length === this.groups ? other.group : other.label),
       el("span", {}, number(state.y, mean) + (std ? ` ± ${number(state.y, std)}` : ""))));
     if (here.length > rows.length) rows.push(el("li", { class: "more" }, `and ${plural(here.length - rows.length, "more line")}`));
-    this.tip.replaceChildren(el("p", {}, `${AXIS_NAMES[state.x][0]} ${number(state.x, v)}`), el("ul", {}, ...rows));
+    this.tip.replaceChildren(el("p", {}, `${AXIS_NAMES[state.x][0]} ${number(state.x, v)}`), el("ul", {}, ...rows), telling(line.runs));
     this.tip.hidden = false;
     const top = this.svg.getBoundingClientRect().top - this.figure.getBoundingClientRect().top;
     const room = this.figure.clientWidth, wide = this.tip.offsetWidth;

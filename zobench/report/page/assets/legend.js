@@ -5,8 +5,15 @@ class Legend {
     Object.assign(this, { place, state, changed });
   }
 
+  // The lines that are drawn, as [name, colour, dash].
+  entries() {
+    const drawn = new Map(this.lines.map((line) => [line.group, line.index]));
+    return [...drawn].map(([name, index]) => [name, colour(index), dash(index)]);
+  }
+
   // groups: from name to runs, in order. lines: those drawn.
   draw(groups, lines) {
+    this.lines = lines;
     const { state } = this;
     const entries = [...groups].map(([name, runs], index) => {
       const shown = runs.filter((run) => !state.hidden.has(run.id)).length;

@@ -12,13 +12,15 @@ const state = {
 const figure = $("figure.chart"), chart = new Chart(figure);
 const legend = new Legend($("aside.legend"), state, changed);
 const list = new RunList($("#runs"), state, changed);
+const rates = new Rates($("#rates"), state), parallel = new Parallel($("#parallel"), state, list);
+const comparison = new Comparison($("#compare"), state);
 let waiting = false;
 
 // Draw once per frame, however many changes there were.
 function changed() {
   if (waiting) return;
   waiting = true;
-  requestAnimationFrame(() => { waiting = false; redraw(); list.update(); });
+  requestAnimationFrame(() => { waiting = false; redraw(); rates.draw(); parallel.draw(); list.update(); });
 }
 
 function redraw() {
@@ -84,6 +86,7 @@ function controls() {
     el("label", { class: "field" }, el("span", {}, "Smoothing ", amount), slider),
     el("div", { class: "ticks" }, tick("log y", "logY"), tick("log x", "logX"), several ? tick("only settings that dev selects", "selected") : ""),
     el("label", { class: "field whole" }, "Filter runs", el("input", { type: "search", placeholder: "mezo lr=0.001", autocomplete: "off", spellcheck: "false" })),
+    el("span", { class: "saves" }, csvSaver("curves", () => chart.table()), svgSaver("curves", () => [chart.svg, legend.entries()])),
   );
 }
 
@@ -110,16 +113,27 @@ function sortable(table) {
   }));
 }
 
+// A section is named by its address, and a run by #run-ID, which opens it.
+function visited() {
+  const run = RUNS.find(({ id }) => location.hash === `#run-${id}`);
+  if (run) list.visit(run);
+}
+
 if (DATA.metrics.length) controls();
 else $("aside.legend").hidden = true;
 drawFailures($("#failures"), list);
+for (const section of document.querySelectorAll("main > section")) {
+  $("h2", section).append(el("a", { class: "anchor", href: `#${section.id}`, "aria-label": "link to this section" }));
+}
+comparison.draw();
 for (const table of document.querySelectorAll("table.sortable")) sortable(table);
+if ($("#table table")) $("#table").insertBefore(el("p", { class: "below saves" }, saver("CSV", "table.csv", "text/csv", () => DATA.csv)), $("#table .notes"));
 // A mark in the table leads to a note that may be folded away.
 for (const link of document.querySelectorAll("sup a")) {
-  link.addEventListener("click", () => { $(link.getAttribute("href")).closest("details").open = true; });
+  link.addEventListener("click", () => { for (let box = $(link.getAttribute("href")).closest("details"); box; box = box.parentNode.closest("details")) box.open = true; });
 }
 // On paper nothing can be opened.
-addEventListener("beforeprint", () => { for (const box of document.querySelectorAll("details.notes")) box.open = true; });
+addEventListener("beforeprint", () => { for (const box of document.querySelectorAll("details.notes, details.more-table")) box.open = true; });
 // The filter above the chart and the one above the list are the same.
 const filters = [...document.querySelectorAll("input[type=search]")];
 for (const input of filters) {
@@ -130,4 +144,6 @@ for (const input of filters) {
   });
 }
 new ResizeObserver(() => changed()).observe(figure);
+addEventListener("hashchange", visited);
 changed();
+visited();

@@ -19,13 +19,14 @@ class RunList {
     const heads = [head("run", false, (run) => [run.label, run.seed]), head("status", false, (run) => [RANK[run.status] ?? 9]),
       ...HEADLINES.map((key) => head(heading(key), true, (run) => [run.numbers[key] ?? null]))];
     this.body.append(...[...this.rows.values()].map((row) => row.node));
+    $(".list-head", section).append(csvSaver("runs", () => this.table()));
     $(".list", section).append(el("table", {}, el("thead", {}, el("tr", {}, ...heads, el("th", { scope: "col" }, "curve"))), this.body), (this.none = el("p", { class: "empty", hidden: true }, "No run matches the filter.")));
   }
 
   row(run) {
     const id = `run-${run.id}`;
     const open = el("button", { type: "button", class: "open", "aria-expanded": "false", "aria-controls": `${id}-body`, onclick: () => this.toggle(run) },
-      el("span", { class: "name" }, value(run, "run")));
+      el("span", { class: "name" }, value(run, "run"), run.best ? el("span", { class: "star" }, tasks.length > 1 ? `best on dev of ${run.choices.task}` : "best on dev") : null));
     const eye = el("button", { type: "button", class: "eye", "aria-pressed": "true", "aria-label": `curve of ${value(run, "run")}`, onclick: () => this.hide(run) }, "shown");
     const curved = Object.keys(run.y).length > 0;
     const status = el("td", { class: "plain status" }, el("i", { class: `mark ${run.status}`, "aria-hidden": "true" }), run.status);
@@ -33,6 +34,15 @@ class RunList {
       ...HEADLINES.map((key) => el("td", { class: "figure", "data-head": heading(key) }, key in run.numbers ? number(key, run.numbers[key]) : "–")),
       el("td", { class: "plain" }, curved ? eye : el("span", { class: "spread" }, "none")));
     return { run, node, open, eye, body: null };
+  }
+
+  // The runs that match the filter, as the lines of a CSV file.
+  table() {
+    const settings = [...new Set(RUNS.flatMap((run) => Object.keys(run.config)))].sort();
+    const choices = Object.keys(RUNS[0].choices);
+    const runs = RUNS.filter((run) => matches(run, this.state.filter));
+    return [["folder", "id", "setting", "seed", "status", "selected", "best", ...choices, ...settings, ...known],
+      ...runs.map((run) => [run.folder, run.id, run.setting, run.seed, run.status, run.selected, run.best, ...choices.map((key) => run.choices[key]), ...settings.map((key) => run.config[key]), ...known.map((key) => run.numbers[key])])];
   }
 
   hide(run) {
@@ -114,7 +124,8 @@ function details(run) {
   panes.push(pane("Settings that differ between runs", el("div", {}, own ? pairs(run.config) : el("p", {}, "None: all runs have the same settings."), rest)));
   const facts = { folder: run.folder, "first written": run.begun && `${run.begun} UTC`, "last written": run.ended && `${run.ended} UTC`, ...DATA.environment, ...run.environment };
   const numbers = Object.keys(run.numbers).length ? pairs(run.numbers, (key, v) => number(key, v) + (unit(key) ? ` ${unit(key)}` : "")) : el("p", {}, "None: the run has no result.");
-  panes.push(el("div", {}, el("h3", {}, "Results"), numbers, lazy("Choices", () => pairs(run.choices)), lazy("Environment", () => pairs(facts))));
+  const link = el("p", {}, el("a", { href: `#run-${run.id}` }, "Link to this run"));
+  panes.push(el("div", {}, el("h3", {}, "Results"), numbers, lazy("Choices", () => pairs(run.choices)), lazy("Environment", () => pairs(facts)), link));
   return el("div", { class: "panes" }, ...panes);
 }
 
