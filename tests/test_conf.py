@@ -38,6 +38,9 @@ NEEDS = {
     "model=point": ["task=quadratic"],
     "model=linear": ["task=a9a"],
     "task=custom": ["task.prompt=x", "task.choices=[a,b]", "task.labels=[0,1]"],
+    "task=custom_regression": ["task.prompt=x", "task.choices=[a,b]", "task.labels=[0,1]"],
+    "task=custom_multi_label": ["task.prompt=x", "task.labels=[a,b]", "task.right=y"],
+    "task=custom_preference": ["task.prompt=x"],
     "task=custom_answer": ["task.prompt=x", "task.answers=y", "task.target=z"],
     "estimator=recursive": ["optimizer=acc_zom"],  # for its rule's beta
 }

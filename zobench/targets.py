@@ -9,7 +9,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,20 @@ def admit(folder: Path) -> None:
 
 def located(target: Any, key: str) -> Any:
     """The object that a `_target_` names; UserError if it is not allowed or does not exist."""
-    named = f"{key}._target_={target}" if key else f"_target_={target}"
+    return _found(target, f"{key}._target_={target}" if key else f"_target_={target}")
+
+
+def function_named(name: str, key: str) -> Callable[..., Any]:
+    """The function that the setting `key` names, such as mine.reward; UserError as in `located`."""
+    found = _found(name, f"{key}={name}")
+    if not callable(found):
+        raise UserError(f"{key}={name}: is not a function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _found(target: Any, named: str) -> Any:
+    """The object with this dotted name. named: setting and value, for messages."""
     if not isinstance(target, str) or not _DOTTED.fullmatch(target):
         raise UserError(f"{named}: expected a dotted name, such as zobench.zo.rules.sgd.SGD")
     of_user = not _OURS.fullmatch(target)

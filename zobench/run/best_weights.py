@@ -1,4 +1,4 @@
-"""The weights that a run tests: those with the lowest dev loss, stored on disk, or the last."""
+"""The weights that a run tests: those that are best on dev, stored on disk, or the last."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,17 +15,20 @@ from zobench.run.fence import fence_of
 
 
 class BestWeights:
-    """Stores the weights with the lowest dev loss.
+    """Stores the weights with the lowest dev loss, or the highest metric of dev.
 
     The file holds its step, and gets its name only after the evaluation is in metrics.jsonl, so
     that both agree whenever a run is killed.
 
-    trained: the tensors that train, by name. last: test the last weights; then nothing is written
-    before the end.
+    trained: the tensors that train, by name. select: `train.select`; with `last`, the last weights
+    are tested and nothing is written before the end.
     """
 
-    def __init__(self, path: Path, trained: Mapping[str, Tensor], *, last: bool) -> None:
-        self.path, self.trained, self.last = path, trained, last
+    def __init__(
+        self, path: Path, trained: Mapping[str, Tensor], *, select: str | None = None
+    ) -> None:
+        self.path, self.trained, self.select = path, trained, select
+        self.last = select == "last"
         self._next = path.with_suffix(".partial")
         self.dev: dict[str, float] = {}
         self.step = 0
@@ -40,9 +43,14 @@ class BestWeights:
 
     def evaluated(self, step: int, dev: Mapping[str, float], *, save: bool = True) -> None:
         """Record an evaluation, and write the weights if they are the best so far."""
+        if not self.last and self.select and self.select.removeprefix("dev/") not in dev:
+            raise UserError(
+                f"train.select={self.select}: this task's metrics are"
+                f" {', '.join(f'dev/{name}' for name in dev)}"
+            )
         if not math.isfinite(dev["loss"]):
             return
-        if self.last or not self.dev or dev["loss"] < self.dev["loss"]:
+        if self.last or not self.dev or worth(dev, self.select) > worth(self.dev, self.select):
             self.dev, self.step = dict(dev), step
             if save and not self.last and self.stored < step:
                 self._save(self._next)

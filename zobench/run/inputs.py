@@ -22,7 +22,8 @@ from zobench.models.files import files_of, is_from_hub
 from zobench.paths import place_of
 from zobench.run.folder import RunFolder, damaged, read_json, write_json
 from zobench.settings import RunSettings
-from zobench.targets import located, targets_in
+from zobench.targets import function_named, located, targets_in
+from zobench.tasks.own import named_functions
 
 # the settings that name the files
 DATA, MODEL, ROWS, CODE = "task.data_dir", "model.path", "task.source", "_target_"
@@ -146,12 +147,14 @@ def _model_files(settings: RunSettings) -> dict[str, Path]:
 
 def _code_files(settings: RunSettings) -> dict[str, Path]:
     """The user's own Python files that the settings name."""
+    named = [pair for part in _PARTS for pair in targets_in(getattr(settings, part), part)]
+    objects = [located(target, key) for key, target in named]
+    objects += [function_named(name, key) for key, name in named_functions(settings.task)]
     found = {}
-    for part in _PARTS:
-        for key, target in targets_in(getattr(settings, part), part):
-            module = sys.modules[located(target, key).__module__]
-            if module.__file__ and not f"{module.__name__}.".startswith(_LIBRARIES):
-                found[f"{module.__name__}.py"] = Path(module.__file__)
+    for one in objects:
+        module = sys.modules[one.__module__]
+        if module.__file__ and not f"{module.__name__}.".startswith(_LIBRARIES):
+            found[f"{module.__name__}.py"] = Path(module.__file__)
     return found
 
 

@@ -267,7 +267,7 @@ def result_of(
         "status": "diverged" if reason else "done",
         "reason": reason,
         "test": {k: finite(v) for k, v in test.items()},
-        "dev": loop.best.dev,
+        "dev": {k: finite(v) for k, v in loop.best.dev.items()},
         "final": {k: finite(v) for k, v in loop.final.items()},
         "train": {"loss": loop.train_loss},
         "best_step": loop.best.step,

@@ -218,10 +218,9 @@ def _end(folder: RunFolder, train: Train, logger: Logger, result: Mapping[str, A
 def _best(
     folder: RunFolder, trained: Mapping[str, Any], select: str | None, group: Group | None
 ) -> BestWeights:
-    last = select == "last"
     if group is not None:
-        return SharedBestWeights(folder, trained, group, last=last)
-    return BestWeights(folder.weights, trained, last=last)
+        return SharedBestWeights(folder, trained, group, select)
+    return BestWeights(folder.weights, trained, select=select)
 
 
 def _export(folder: RunFolder, made: Prepared) -> None:

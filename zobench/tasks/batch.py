@@ -23,9 +23,10 @@ class Batch:
     input_ids, attention_mask: (R, T), right-padded; token_types: the same or None. read_row,
     read_at: (M,) the distinct places whose logits are needed. picked: (N, K) which of the M places
     predicts each target. target: (N, K), right-aligned, -1 where the choice is shorter. example,
-    place: (N,) the candidate's example and its number within it; example -1 is none. gold: (B,).
-    choices: most candidates of an example. alone: rows of different lengths do not go through the
-    model together, because padding changes a row's outputs in this model.
+    place: (N,) the candidate's example and its number within it; example -1 is none. gold: (B,) or
+    (B, classes), what the scores of each example are compared with. choices: most candidates of an
+    example. alone: rows of different lengths do not go through the model together, because padding
+    changes a row's outputs in this model.
     """
 
     input_ids: Tensor
@@ -153,7 +154,7 @@ def collate(
         target=torch.tensor([[-1] * (depth - len(t)) + list(t) for t in target]),
         example=torch.tensor(owner),
         place=torch.tensor(place),
-        gold=torch.tensor([example.gold for example in examples]),
+        gold=torch.tensor([example.expected for example in examples]),
         token_types=padded([row.types for row in rows], 0) if rows[0].types else None,
         tokens=sum(len(row.context) for row in rows),
         choices=max(len(example.candidates) for example in examples),

@@ -16,10 +16,12 @@ from zobench.tasks.example import Example, Row, Splits
 from zobench.tasks.findings import missing_classes, repeated_texts
 from zobench.tasks.in_context import Examples, Rendered, check_demonstrations, with_demonstrations
 from zobench.tasks.labels import Labels
-from zobench.tasks.losses import loss_named
+from zobench.tasks.losses import LOSSES, loss_named, read_rows, with_rows
 from zobench.tasks.prior import check_start
 from zobench.tasks.problem import Loaded
+from zobench.tasks.reading import Choosing
 from zobench.tasks.source import FromSource, Source
+from zobench.tasks.split_metrics import OF_CHOICES, metrics_named
 from zobench.tasks.templates import Expression, Template
 
 
@@ -35,8 +37,11 @@ class ChoiceTask(FromSource):
     the prompt and a full stop follows the mask. texts: one or two templates that a classification
     head reads; without them it reads the prompt.
     loss: `choice` (cross-entropy over the choices), `answer` (language modelling of the right
-    choice), `sequence` (of the whole text) or `accuracy` (its negative, for optimizers that need
-    no gradient). demonstrations: examples from train put before each prompt of dev and test (see
+    choice), `sequence` (of the whole text), `accuracy` (its negative, for optimizers that need
+    no gradient), or a function of the user's own of (scores of the choices, number of the right
+    one, row), whose negative mean is the loss. metrics: `mcc`, `macro_f1`, `balanced_accuracy`, and
+    functions of the user's own of all outputs, numbers and rows of a split.
+    demonstrations: examples from train put before each prompt of dev and test (see
     `zobench.tasks.in_context`).
     calibrated: score log p(choice | prompt) - log p(choice | content_free), not the mean log p;
     content_free is a template too, and may be empty (see `zobench.tasks.prior`).
@@ -63,7 +68,8 @@ class ChoiceTask(FromSource):
         right: str | None = None,
         cloze: str | None = None,
         texts: Sequence[str] | None = None,
-        loss: str = "choice",
+        loss: str | Callable[..., float] = "choice",
+        metrics: Sequence[str | Callable[..., float]] | None = None,
         demonstrations: int = 0,
         calibrated: bool = False,
         content_free: str = "",
@@ -87,7 +93,8 @@ class ChoiceTask(FromSource):
         self.texts = [Template(t, f"task.texts.{n}") for n, t in enumerate(texts or [prompt])]
         if len(self.texts) > 2:
             raise UserError("task.texts: a classification head reads one text or a pair")
-        self.loss = loss_named(loss)
+        self.loss = loss_named(loss, Choosing(), LOSSES)
+        self.metrics = metrics_named(metrics, OF_CHOICES if each is None else {})
         self.demonstrations, self.calibrated = demonstrations, calibrated
         self.content_free = Template(content_free, "task.content_free")
         self.source, self.data_dir = source, data_dir
@@ -165,7 +172,8 @@ class ChoiceTask(FromSource):
         self._check(encoder)
         pools = self.source.rows(self.data_dir)
         render = self._renderer(encoder.interface)
-        splits = vars(self.draw(pools).each(render))
+        drawn = self.draw(pools)
+        splits = vars(drawn.each(render))
         encoded = {split: [encoder(e) for e in examples] for split, examples in splits.items()}
         if self.each is None:
             check_distinct(splits["train"][0], encoded["train"][0])
@@ -178,10 +186,14 @@ class ChoiceTask(FromSource):
             whole = Rendered(pools["train"], render)
             for split, train in (("dev", splits["train"]), ("test", whole)):
                 eval_examples[split] = self._prompted(splits[split], train, encoder)
+        if read_rows(self.loss, self.metrics):
+            for some in (loss_examples, eval_examples):
+                some |= {split: with_rows(some[split], vars(drawn)[split]) for split in some}
         notes = repeated_texts(splits)
         if self.each is None:
             notes = missing_classes(splits, self.labels.texts) + notes
-        return ChoiceProblem(loss_examples, eval_examples, self.loss, encoder, device, notes=notes)
+        parts = (loss_examples, eval_examples, self.loss, encoder, device)
+        return ChoiceProblem(*parts, metrics=self.metrics, notes=notes).tried()
 
     def _check(self, encoder: Encoder) -> None:
         self.loss.check(encoder.interface)

@@ -1,47 +1,69 @@
-"""A choice task prepared for one model: scores of the choices, and accuracy."""
+"""A task with candidates prepared for one model: their scores, and what these say."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Encoded
-from zobench.tasks.problem import Answer
-from zobench.tasks.text_problem import TextProblem
+from zobench.tasks.evaluation import evaluating
+from zobench.tasks.losses import RewardLoss, RowBatch
+from zobench.tasks.reading import Choosing, Reading
+from zobench.tasks.text_problem import Answered, TextProblem
 
 
 @dataclass(frozen=True)
 class ChoiceProblem(TextProblem):
-    """Examples whose answer is the choice with the highest score; a NaN score is a wrong answer.
+    """Examples whose candidates are scored; `reading` makes answers of the scores.
 
     Where the loss needs the candidates of `eval_examples`, one forward pass gives both.
     """
 
     eval_examples: Mapping[str, Sequence[Encoded]]
+    reading: Reading = field(default_factory=Choosing, kw_only=True)
 
-    def _answered(
-        self, model: Any, at_once: int, examples: Sequence[Encoded]
-    ) -> tuple[float | None, list[Answer]]:
-        batch = self._batch(examples)
+    @property
+    def score_name(self) -> str | None:
+        return self.reading.score_name
+
+    def tried(self) -> Self:
+        """The problem, after a loss of the user's own was called on one example of dev."""
+        if isinstance(self.objective, RewardLoss):
+            model, example = self.encoder.model, self.eval_examples["dev"][:1]
+            with evaluating(model):
+                scores = self._scores(model, example, self._plain(example), 1)
+            self.objective.try_on(scores, example)
+        return self
+
+    def _answered(self, model: Any, at_once: int, examples: Sequence[Encoded]) -> Answered:
+        batch = self._plain(examples)
         scores = self._scores(model, examples, batch, at_once)
-        loss = self.objective.value(scores, batch.gold)
-        known = (~scores.isnan().any(1)).tolist()
-        answers = []
-        for choice, k, e in zip(scores.argmax(1).tolist(), known, examples, strict=True):
-            right = k and choice in (e.right or (e.gold,))
-            answers.append(Answer(str(choice) if k else "", str(e.gold), float(right)))
-        return None if loss is None else float(loss) * len(examples), answers
+        loss = self.objective.value(scores, self._with_rows(batch, examples))
+        answers = self.reading.answers(scores, examples)
+        outputs = self.reading.outputs(scores, examples) if self.metrics else []
+        return Answered(None if loss is None else float(loss) * len(examples), answers, outputs)
 
     def _scores(
         self, model: Any, examples: Sequence[Encoded], batch: Batch, at_once: int
     ) -> Tensor:
         scores = self.encoder.evaluated
         if not examples[0].prior:
-            return scores(model, batch, at_once)
-        priors = self._batch([Encoded(e.prior, e.gold) for e in examples])
+            return scores(model, batch, at_once, summed=self.reading.summed)
+        priors = self._plain([Encoded(e.prior, e.gold) for e in examples])
         posterior = scores(model, batch, at_once, summed=True)
         difference = posterior - scores(model, priors, at_once, summed=True)
         return difference.masked_fill(posterior == -torch.inf, -torch.inf)  # missing candidates
+
+    def _batch(self, examples: Sequence[Encoded]) -> Batch | RowBatch:
+        return self._with_rows(self._plain(examples), examples)
+
+    def _plain(self, examples: Sequence[Encoded]) -> Batch:
+        return self.encoder.batch(examples, self.device)
+
+    def _with_rows(self, batch: Batch, examples: Sequence[Encoded]) -> Batch | RowBatch:
+        """The batch, and its examples where the loss is a function of their rows."""
+        own = isinstance(self.objective, RewardLoss)
+        return RowBatch(batch, examples) if own else batch

@@ -4,6 +4,7 @@ A candidate is scored on its own tokens only, so the last of them is never fed t
 predicts the next token; two candidates of one token each then share one context, hence one row.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -35,13 +36,22 @@ class Candidate:
 class Encoded:
     """One example as candidates; `right` are the numbers of the correct ones.
 
-    prior: the same candidates after a content-free prompt, where scores are calibrated.
+    prior: the same candidates after a content-free prompt, where scores are calibrated. value: what
+    the scores are compared with where that is not the number of a candidate. row: the columns, for
+    functions of the user's own.
     """
 
     candidates: tuple[Candidate, ...]
     gold: int
     right: tuple[int, ...] = ()
     prior: tuple[Candidate, ...] = ()
+    value: float | tuple[int, ...] | None = None
+    row: Mapping[str, Any] | None = None
+
+    @property
+    def expected(self) -> Any:
+        """What the scores are compared with."""
+        return self.gold if self.value is None else self.value
 
     @property
     def length(self) -> int:

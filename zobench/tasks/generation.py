@@ -1,7 +1,7 @@
 """A task whose answers are generated: templates, stop strings, metric, sizes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +18,26 @@ from zobench.tasks.generation_problem import GenerationProblem, Metric, Prompt
 from zobench.tasks.in_context import Rendered, check_demonstrations, with_demonstrations
 from zobench.tasks.losses import AnswerLoss, SequenceLoss
 from zobench.tasks.metrics import METRICS
+from zobench.tasks.own import OF_AN_EXAMPLE, own_function
 from zobench.tasks.problem import Loaded
 from zobench.tasks.source import FromSource, Source
+from zobench.tasks.split_metrics import metrics_named
 from zobench.tasks.templates import Expression, Template, refuse_escapes
 from zobench.tasks.writing import Writer
 
 _LOSSES = {"answer": AnswerLoss, "sequence": SequenceLoss}
+
+
+def _metric(given: Any, key: str, others: Sequence[str], extract: re.Pattern[str] | None) -> Metric:
+    """The metric that a setting holds. others: what it may hold besides, for the message."""
+    if own := own_function(given, key, OF_AN_EXAMPLE):
+        return Metric(own.name, own, extract)
+    if given not in METRICS:
+        raise UserError(
+            f"{key}={given}: choose {', '.join((*others, *METRICS))}, or a function of your own,"
+            " such as mine.reward"
+        )
+    return Metric(given, METRICS[given], extract)
 
 
 class GenerationTask(FromSource):
@@ -31,10 +45,12 @@ class GenerationTask(FromSource):
 
     prompt: Jinja2 template over a row's columns. answers: expression for a text or a list of texts
     that are right. target: template of the text that is taught after the prompt, leading space and
-    stop string included. metric: `f1`, `exact_match` or `same_number`, of the generated text up to
-    the first of `stop`, of at most `max_new_tokens` tokens; extract: a regular expression; its last
-    match's first group is judged instead of all of it (GSM8K). loss: `answer` (language modelling
-    of the target), `sequence` (of the whole text), or a metric (its negative mean over
+    stop string included. metric: `f1`, `exact_match`, `same_number`, or a function of the user's
+    own of (text, answers, row); of the generated text up to the first of `stop`, of at most
+    `max_new_tokens` tokens. metrics: further ones; functions of the user's own get all texts,
+    answers and rows of a split. extract: a regular expression; its last match's first group is
+    judged instead of all of it (GSM8K). loss: `answer` (language modelling of the target),
+    `sequence` (of the whole text), or what `metric` may be (its negative mean over
     generations, for optimizers that need no gradient: MeZO's F1 objective). The rest is as in
     ChoiceTask.
     """
@@ -46,13 +62,14 @@ class GenerationTask(FromSource):
         prompt: str,
         answers: str,
         target: str,
-        metric: str,
+        metric: str | Callable[..., float],
         source: Source,
         sizes: Mapping[str, int],
         stop: Sequence[str] = ("\n",),
         max_new_tokens: int = 50,
         extract: str | None = None,
-        loss: str = "answer",
+        loss: str | Callable[..., float] = "answer",
+        metrics: Sequence[str | Callable[..., float]] | None = None,
         example: Mapping[str, Any] | None = None,
         demonstrations: int = 0,
         data_seed: int = 0,
@@ -62,10 +79,6 @@ class GenerationTask(FromSource):
     ) -> None:
         check_truncation(truncation)
         check_demonstrations(demonstrations)
-        if metric not in METRICS:
-            raise UserError(f"task.metric={metric}: choose {', '.join(METRICS)}")
-        if loss not in (*_LOSSES, *METRICS):
-            raise UserError(f"task.loss={loss}: choose {', '.join((*_LOSSES, *METRICS))}")
         if max_new_tokens < 1 or not all(stop):
             raise UserError("task.max_new_tokens must be at least 1 and no text of task.stop empty")
         for number, text in enumerate(stop):
@@ -78,7 +91,16 @@ class GenerationTask(FromSource):
         self.prompt, self.target = Template(prompt, "task.prompt"), Template(target, "task.target")
         self.prompt.check_columns()
         self.answers = Expression(answers, "task.answers")
-        self.metric, self.loss = metric, loss
+        self.metric = _metric(metric, "task.metric", (), self.extract)
+        taught = _LOSSES.get(loss) if isinstance(loss, str) else None
+        self.objective = (taught or AnswerLoss)()
+        self.loss_metric = None
+        if taught is None:
+            self.loss_metric = _metric(loss, "task.loss", (*_LOSSES,), self.extract)
+        known = {n: Metric(n, judge, self.extract).mean for n, judge in METRICS.items()}
+        self.metrics = metrics_named(metrics, known)
+        if any(metric.name == self.metric.name for metric in self.metrics):
+            raise UserError(f"task.metrics: {self.metric.name} is task.metric already")
         self.stop, self.max_new_tokens = tuple(stop), max_new_tokens
         self.demonstrations = demonstrations
         self.source, self.data_dir = source, data_dir
@@ -107,9 +129,10 @@ class GenerationTask(FromSource):
                 f"task.max_new_tokens={self.max_new_tokens}: the model takes"
                 f" {encoder.max_length} tokens in all, prompt included"
             )
-        objective = _LOSSES.get(self.loss, AnswerLoss)()
+        objective = self.objective
         pools = self.source.rows(self.data_dir)
-        rendered = self.draw(pools).each(self.render)
+        drawn = self.draw(pools)
+        rendered = drawn.each(self.render)
         splits = rendered.each(lambda pair: pair[0])
         answers = vars(rendered.each(lambda pair: pair[1]))
         whole = Rendered(pools["train"], lambda row: self.render(row)[0])
@@ -119,18 +142,22 @@ class GenerationTask(FromSource):
             shots = 0 if split == "train" else self.demonstrations
             train = whole if split == "test" else splits.train
             shown = with_demonstrations(examples, train, shots, self.draw.seed)
-            both = zip(shown, answers[split], strict=True)
-            prompts[split] = [Prompt(encoder.prompt(e, room), right) for e, right in both]
+            parts = zip(shown, answers[split], vars(drawn)[split], strict=True)
+            prompts[split] = [
+                Prompt(encoder.prompt(e, room), right, row.values) for e, right, row in parts
+            ]
         encoder.probe_padding([e for some in loss_examples.values() for e in some], device)
         writer = self._writer(
             encoder, [p.tokens for some in prompts.values() for p in some], device
         )
         bare = splits.each(lambda example: replace(example, choices=()))
-        metric = Metric(self.metric, METRICS[self.metric], self.extract)
-        judge = METRICS.get(self.loss)
-        loss_metric = None if judge is None else Metric(self.loss, judge, self.extract)
+        for metric in (self.metric, self.loss_metric):
+            if metric is not None:
+                metric.tried(prompts["dev"][0])
         return GenerationProblem(
-            *(loss_examples, prompts, objective, encoder, device, writer, metric, loss_metric),
+            *(loss_examples, prompts, objective, encoder, device, writer),
+            *(self.metric, self.loss_metric),
+            metrics=self.metrics,
             notes=repeated_texts(vars(bare)),
         )
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,17 +10,25 @@ from torch import Tensor
 
 from zobench.tasks.batch import Batch
 from zobench.tasks.evaluation import MapFn
+from zobench.tasks.own import Own
 from zobench.tasks.problem import Answer
-from zobench.tasks.text_problem import TextProblem
+from zobench.tasks.text_problem import Answered, TextProblem
 from zobench.tasks.writing import Writer
+
+_NO_ROW: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt in tokens and its right answers."""
+    """A prompt in tokens, its right answers, and the columns of its row."""
 
     tokens: tuple[int, ...]
     answers: tuple[str, ...]
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def expected(self) -> list[str]:
+        return list(self.answers)
 
     @property
     def length(self) -> int:
@@ -29,17 +37,35 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Metric:
-    """Scores a generated text; `extract` finds the part that is scored, the last if several."""
+    """Scores a generated text; `extract` finds the part that is scored, the last if several.
+
+    judge: of ours, called with the text and the answers, or of the user's own, with the row, too.
+    """
 
     name: str
-    judge: Callable[[str, Sequence[str]], float]
+    judge: Callable[[str, Sequence[str]], float] | Own
     extract: re.Pattern[str] | None = None
 
-    def __call__(self, text: str, answers: Sequence[str]) -> float:
+    def __call__(
+        self, text: str, answers: Sequence[str], row: Mapping[str, Any] = _NO_ROW
+    ) -> float:
         if self.extract is not None:
             found = list(self.extract.finditer(text))
             text = found[-1].group(1) if found else ""
+        if isinstance(self.judge, Own):
+            return self.judge(text, list(answers), row)
         return self.judge(text, answers)
+
+    def tried(self, prompt: Prompt) -> None:
+        """Call a function of the user's own with a right answer of the prompt as the text."""
+        if isinstance(self.judge, Own):
+            self.judge.tried(prompt.answers[0], prompt.expected, prompt.row)
+
+    def mean(
+        self, texts: Sequence[str], golds: Sequence[Sequence[str]], rows: Sequence[Any]
+    ) -> float:
+        """The mean over a split."""
+        return sum(map(self, texts, golds, rows)) / len(texts)
 
 
 @dataclass(frozen=True)
@@ -99,11 +125,15 @@ class GenerationProblem(TextProblem):
     def weight(self, batch: Batch | PromptBatch) -> int:
         return super().weight(batch) if isinstance(batch, Batch) else len(batch.prompts)
 
-    def _answered(
-        self, model: Any, at_once: int, examples: Sequence[Prompt]
-    ) -> tuple[None, list[Answer]]:
+    def _answered(self, model: Any, at_once: int, examples: Sequence[Prompt]) -> Answered:
         del at_once
-        return None, self._generate(model, self.metric, examples)
+        answers = self._generate(model, self.metric, examples)
+        texts = [answer.answer for answer in answers]
+        judge, loss = self.loss_metric, None
+        if judge is not None and judge != self.metric:
+            pairs = zip(texts, examples, strict=True)
+            loss = -sum(judge(text, p.answers, p.row) for text, p in pairs)
+        return Answered(loss, answers, texts)
 
     def _loss_of_split(
         self, model: Any, split: str, batch_size: int, map_fn: MapFn, score: float
@@ -116,4 +146,4 @@ class GenerationProblem(TextProblem):
         """The generated texts with their scores by the metric."""
         texts = self.writer(model, [prompt.tokens for prompt in prompts])
         pairs = zip(texts, prompts, strict=True)
-        return [Answer(text, p.answers[0], metric(text, p.answers)) for text, p in pairs]
+        return [Answer(text, p.answers[0], metric(text, p.answers, p.row)) for text, p in pairs]

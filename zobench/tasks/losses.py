@@ -1,6 +1,7 @@
 """The losses of tasks with choices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,9 +12,13 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.batch import Batch
 from zobench.tasks.encoding import Candidate, Encoded
+from zobench.tasks.example import Row
+from zobench.tasks.own import OF_AN_EXAMPLE, Own, own_function
+from zobench.tasks.reading import Reading
 from zobench.tasks.scoring import target_log_p
+from zobench.tasks.split_metrics import SplitMetric
 
-Scores = Callable[[Any, Batch], Tensor]
+Scores = Callable[..., Tensor]  # of a model and a batch: the scores of all candidates
 
 
 class ChoiceLoss:
@@ -32,9 +37,9 @@ class ChoiceLoss:
         """The number of terms whose mean is the batch's loss."""
         return len(batch.gold)
 
-    def value(self, scores: Tensor, gold: Tensor) -> Tensor:
+    def value(self, scores: Tensor, batch: Any) -> Tensor:
         """The loss by the scores of all choices."""
-        return cross_entropy(scores, gold.to(scores.device))
+        return cross_entropy(scores, batch.gold.to(scores.device))
 
     def outputs(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
         """The model's outputs that the loss needs, one row per example, float32."""
@@ -42,7 +47,7 @@ class ChoiceLoss:
 
     def of(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean loss of a batch of loss examples by the outputs for each, a float32 scalar."""
-        return self.value(outputs, batch.gold)
+        return self.value(outputs, batch)
 
 
 class AnswerLoss:
@@ -60,7 +65,7 @@ class AnswerLoss:
     def weight(self, batch: Batch) -> int:
         return int((batch.target >= 0).sum())
 
-    def value(self, scores: Tensor, gold: Tensor) -> None:
+    def value(self, scores: Tensor, batch: Any) -> None:
         """None: the scores are means over tokens, this loss weighs all tokens equally."""
 
     def outputs(self, model: Any, batch: Batch, scores: Scores) -> Tensor:
@@ -94,13 +99,66 @@ class NegativeAccuracy(ChoiceLoss):
     differentiable = False
 
     @torch.no_grad()
-    def value(self, scores: Tensor, gold: Tensor) -> Tensor:
-        return -(scores.argmax(1) == gold.to(scores.device)).float().mean()
+    def value(self, scores: Tensor, batch: Any) -> Tensor:
+        return -(scores.argmax(1) == batch.gold.to(scores.device)).float().mean()
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """A batch and its examples, whose rows a function of the user's own gets."""
+
+    batch: Batch
+    encoded: Sequence[Encoded]
+
+    @property
+    def gold(self) -> Tensor:
+        return self.batch.gold
+
+    @property
+    def tokens(self) -> int:
+        return self.batch.tokens
+
+    @property
+    def examples(self) -> int:
+        return len(self.encoded)
+
+    def cut(self, first: int, last: int) -> "RowBatch":
+        return RowBatch(self.batch.cut(first, last), self.encoded[first:last])
+
+
+class RewardLoss(ChoiceLoss):
+    """Minus the mean of a function of the user's own, called with (output, gold, row).
+
+    For optimizers that need no gradient. reading: says what an output is.
+    """
+
+    differentiable = False
+
+    def __init__(self, reward: Own, reading: Reading) -> None:
+        self.reward, self.reading = reward, reading
+
+    def try_on(self, scores: Tensor, examples: Sequence[Encoded]) -> None:
+        """Call the function for each example; UserError if it does not return finite numbers."""
+        for arguments in self._arguments(scores, examples):
+            self.reward.tried(*arguments)
+
+    def value(self, scores: Tensor, batch: RowBatch) -> Tensor:
+        values = [self.reward(*some) for some in self._arguments(scores, batch.encoded)]
+        return torch.tensor(-sum(values) / len(values))
+
+    def outputs(self, model: Any, batch: Any, scores: Scores) -> Tensor:
+        return scores(model, batch.batch, summed=self.reading.summed)
+
+    def _arguments(
+        self, scores: Tensor, examples: Sequence[Encoded]
+    ) -> list[tuple[Any, Any, Mapping[str, Any] | None]]:
+        pairs = zip(self.reading.outputs(scores.detach(), examples), examples, strict=True)
+        return [(output, example.expected, example.row) for output, example in pairs]
 
 
 Loss = ChoiceLoss | AnswerLoss
 
-LOSSES: dict[str, type[ChoiceLoss] | type[AnswerLoss]] = {
+LOSSES: Mapping[str, Callable[[], Loss]] = {
     "choice": ChoiceLoss,
     "answer": AnswerLoss,
     "sequence": SequenceLoss,
@@ -108,8 +166,26 @@ LOSSES: dict[str, type[ChoiceLoss] | type[AnswerLoss]] = {
 }
 
 
-def loss_named(name: str) -> Loss:
-    """The loss that `task.loss` names; raises UserError for any other name."""
-    if name not in LOSSES:
-        raise UserError(f"task.loss={name}: choose {', '.join(LOSSES)}")
-    return LOSSES[name]()
+def loss_named(given: Any, reading: Reading, known: Mapping[str, Callable[[], Loss]]) -> Loss:
+    """The loss that `task.loss` holds: one of ours by its name, or a function of the user's own.
+
+    Raises UserError for any other name.
+    """
+    if own := own_function(given, "task.loss", OF_AN_EXAMPLE):
+        return RewardLoss(own, reading)
+    if given not in known:
+        raise UserError(
+            f"task.loss={given}: choose {', '.join(known)}, or a function of your own, such as"
+            " mine.reward"
+        )
+    return known[given]()
+
+
+def read_rows(loss: Loss, metrics: Sequence[SplitMetric]) -> bool:
+    """Whether a function of the user's own is called with the rows."""
+    return isinstance(loss, RewardLoss) or any(isinstance(metric.of, Own) for metric in metrics)
+
+
+def with_rows(encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+    """The examples, each with the columns of its row."""
+    return [replace(e, row=row.values) for e, row in zip(encoded, rows, strict=True)]

@@ -67,10 +67,11 @@ def _split(batch: Batch) -> _Split:
     rows = torch.arange(len(ids), device=ids.device)
     owner = torch.empty_like(rows)
     owner[batch.read_row[batch.picked[:, -1]]] = batch.example  # the last pick is never filler
-    first = torch.full_like(batch.gold, len(ids)).scatter_reduce(0, owner, rows, "amin")
+    per_example = rows.new_full((len(batch.gold),), len(ids))
+    first = per_example.scatter_reduce(0, owner, rows, "amin")
     leader = first[owner]
     alike = ((ids == ids[leader]) & (mask * mask[leader] == 1)).long().cumprod(1).sum(1)
-    shared = torch.full_like(batch.gold, ids.shape[1]).scatter_reduce(0, owner, alike, "amin")
+    shared = torch.full_like(per_example, ids.shape[1]).scatter_reduce(0, owner, alike, "amin")
     return _Split(owner, first, shared, mask.sum(1) - shared[owner])
 
 

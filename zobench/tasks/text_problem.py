@@ -4,17 +4,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zobench.tasks.batch import Batch
 from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import Encoded
 from zobench.tasks.evaluation import MapFn, evaluating, in_batches, in_data_order
 from zobench.tasks.losses import Loss
 from zobench.tasks.problem import Answer
+from zobench.tasks.split_metrics import SplitMetric
+
+
+class Answered(NamedTuple):
+    """A batch of examples with answers.
+
+    loss: the sum over the batch, if it follows from the answers. outputs: what metrics of the split
+    get, one per example; empty where there are none.
+    """
+
+    loss: float | None
+    answers: list[Answer]
+    outputs: list[Any]
 
 
 @dataclass(frozen=True)
@@ -22,7 +34,8 @@ class TextProblem(ABC):
     """Encoded examples per split, and how to make a batch of some of them; a Problem.
 
     loss_examples: candidates that the loss needs, of all splits; eval_examples: what is answered,
-    of dev and test; objective: the loss over `loss_examples`. notes: irregularities of the rows.
+    of dev and test; objective: the loss over `loss_examples`. metrics: of a split, which `evaluate`
+    reports, too. notes: irregularities of the rows.
     """
 
     loss_examples: Mapping[str, Sequence[Encoded]]
@@ -30,6 +43,7 @@ class TextProblem(ABC):
     objective: Loss
     encoder: Encoder
     device: torch.device
+    metrics: Sequence[SplitMetric] = field(default=(), kw_only=True)
     notes: Sequence[str] = field(default=(), kw_only=True)
 
     @property
@@ -41,9 +55,9 @@ class TextProblem(ABC):
         return self.objective.differentiable
 
     @property
-    def score_name(self) -> str:
-        """The name of the mean score of the answers."""
-        return "accuracy"
+    @abstractmethod
+    def score_name(self) -> str | None:
+        """The name of the mean score of the answers; None where it is not reported."""
 
     def batch(self, indices: Sequence[int]) -> Any:
         return self._batch([self.loss_examples["train"][i] for i in indices])
@@ -71,34 +85,39 @@ class TextProblem(ABC):
         answers: list[Answer] | None = None,
         map_fn: MapFn = map,
     ) -> dict[str, float]:
-        """`loss`, the mean score under its name, and `accuracy`, which is the same number.
+        """`loss`, the mean score under its name and as `accuracy`, and `metrics`.
 
-        Tables and selection read `accuracy` of every task. Batches of examples of similar length
-        hold little padding.
+        Tables and selection read `accuracy` where a task has one. Batches of examples of similar
+        length hold little padding.
         """
         examples = self.eval_examples[split]
         with evaluating(model):
             of_batch = partial(self._answered, model, batch_size)
             found = list(map_fn(of_batch, in_batches(examples, batch_size)))
-            given = [answer for _, some in found for answer in some]
+            given = [answer for one in found for answer in one.answers]
             score = sum(answer.score for answer in given) / len(given)
-            losses = [loss for loss, _ in found if loss is not None]
+            losses = [one.loss for one in found if one.loss is not None]
             if losses:
                 loss = sum(losses) / len(examples)
             else:
                 loss = self._loss_of_split(model, split, batch_size, map_fn, score)
         if answers is not None:
             answers += in_data_order(examples, given)
-        return {"loss": loss, self.score_name: score, "accuracy": score}
+        values = {"loss": loss}
+        if self.score_name is not None:
+            values |= {self.score_name: score, "accuracy": score}
+        if self.metrics:
+            outputs = in_data_order(examples, [output for one in found for output in one.outputs])
+            golds, rows = [e.expected for e in examples], [e.row for e in examples]
+            values |= {metric.name: metric.of(outputs, golds, rows) for metric in self.metrics}
+        return values
 
-    def _batch(self, examples: Sequence[Encoded]) -> Batch:
+    def _batch(self, examples: Sequence[Encoded]) -> Any:
         return self.encoder.batch(examples, self.device)
 
     @abstractmethod
-    def _answered(
-        self, model: Any, at_once: int, examples: Sequence[Any]
-    ) -> tuple[float | None, list[Answer]]:
-        """The sum of a batch's losses, if it follows from its answers, and the answers."""
+    def _answered(self, model: Any, at_once: int, examples: Sequence[Any]) -> Answered:
+        """Answer a batch of `eval_examples`."""
 
     def _loss_of_split(
         self, model: Any, split: str, batch_size: int, map_fn: MapFn, score: float

@@ -42,10 +42,10 @@ class SharedBestWeights(BestWeights):
     """BestWeights that the first rank writes, and all ranks read in the end."""
 
     def __init__(
-        self, folder: RunFolder, trained: Mapping[str, Any], group: Group, *, last: bool
+        self, folder: RunFolder, trained: Mapping[str, Any], group: Group, select: str | None
     ) -> None:
         self._group = group
-        super().__init__(Path(group.from_first(str(folder.weights))), trained, last=last)
+        super().__init__(Path(group.from_first(str(folder.weights))), trained, select=select)
 
     def recover(self, evaluated: Any) -> None:
         if self._group.first:
