@@ -41,6 +41,14 @@ def costs(folder: Path, gib: float) -> None:
     path.write_text(json.dumps(result))
 
 
+def losses(folder: Path) -> None:
+    """Add dev/loss, 1 - dev/accuracy, to the run's evaluations."""
+    path = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.dumps(row | {"dev/loss": 1 - row["dev/accuracy"]}) + "\n" for row in rows]
+    path.write_text("".join(lines))
+
+
 def rich_suite(root: Path) -> None:
     """Three rows with two rates and two seeds each, of which some diverged."""
     for n, optimizer in enumerate(("conmezo", "lozo", "mezo")):
@@ -54,6 +62,7 @@ def rich_suite(root: Path) -> None:
                     accuracies=curve,
                 )  # fmt: skip
                 costs(folder, 0.5 + n / 10)
+                losses(folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,8 +12,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from zobench.errors import UserError
+from zobench.report.formats import markdown
 from zobench.report.plots.cells import cells
 from zobench.report.runs import Suite, read_suite, suite_parser
+from zobench.report.score import score_sheet
+from zobench.report.scoring import rules_of, scored
 from zobench.report.table import table
 from zobench.report.wandb_login import require_login
 
@@ -33,6 +36,8 @@ def dashboard(root: Path, name: str, project: str, entity: str | None) -> "wr.Re
     shown = cells(suite, ",".join(rows), metric)
     tasks = dict.fromkeys(cell.column for cell in shown)
     blocks: list[Any] = [workspaces.MarkdownBlock(text=table(root, name, format="markdown"))]
+    if scores := _scores(suite):
+        blocks += [workspaces.H2(text="Scores"), workspaces.MarkdownBlock(text=scores)]
     for task in tasks:
         runs = sorted(run for cell in shown if cell.column == task for run in cell.runs["wandb"])
         grid = workspaces.PanelGrid(
@@ -49,6 +54,15 @@ def dashboard(root: Path, name: str, project: str, entity: str | None) -> "wr.Re
         blocks=blocks,
         **owner,
     )
+
+
+def _scores(suite: Suite) -> str:
+    """The suite's scores as a table; empty below two rows, or without a target."""
+    try:
+        found = scored(suite, rules_of(suite))
+    except UserError:  # no baseline, no curves of dev, or nothing finished
+        return ""
+    return markdown(score_sheet(found)) if len(found.profiles) > 1 else ""
 
 
 def specification(report: "wr.Report") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from zobench.report.plots.curves import AXES, curves
 from zobench.report.plots.draw import SILENT
 from zobench.report.plots.options import FigureOptions
 from zobench.report.plots.pareto import pareto
+from zobench.report.plots.profile import profile
 from zobench.report.plots.rates import rates
 from zobench.report.plots.target import target as target_bars
 from zobench.report.runs import Suite, read_suite, suite_parser
@@ -18,6 +19,7 @@ KINDS: dict[str, Callable[[Suite, FigureOptions, Path], list[str]]] = {
     "target": target_bars,
     "pareto": pareto,
     "rates": rates,
+    "profile": profile,
 }
 # The defaults of each kind.
 DEFAULTS = {
@@ -25,6 +27,7 @@ DEFAULTS = {
     "target": {"x": "cost/forwards", "y": "dev/accuracy", "log": "none"},
     "pareto": {"x": "memory/peak_gib", "y": "test/accuracy", "log": "none"},
     "rates": {"x": "optimizer.lr", "y": "dev/accuracy", "log": "x"},
+    "profile": {"x": "cost/forwards", "y": "dev/loss", "log": "none"},
 }
 TARGET = "0.9"
 
@@ -81,7 +84,8 @@ def main(argv: list[str]) -> int:
         "A figure of a suite, as PNG, SVG or PDF. curves: a metric in the course of training, or a "
         "point per value of a setting. target: the forwards until dev accuracy reached --target. "
         "pareto: accuracy against memory, time or forwards. rates: dev accuracy against the "
-        "learning rate. Mean and sample standard deviation over seeds; where several settings "
+        "learning rate. profile: the share of workloads against the cost, as zobench score has it. "
+        "Mean and sample standard deviation over seeds; where several settings "
         "compete, the dev split selects.",
         "zobench plot quickstart --x cost/forwards --y dev/loss --lines optimizer --log y",
     )
