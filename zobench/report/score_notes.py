@@ -100,8 +100,8 @@ def _aggregates(scores: Scores) -> list[str]:
     ]
     if any(IMPROVEMENT in mine for mine in scores.aggregates.values()):
         found.append(
-            f"P(better than {rules.baseline}): the probability that a run is better than one of it in"
-            f" {rules.test}, ties counted half, the mean over workloads"
+            f"P(better than {rules.baseline}): the probability that a run is better than one of it,"
+            f" by {rules.test}, ties counted half, the mean over workloads"
         )
     sizes = {len(w.entries[row].cell.values) for row in scores.aggregates for w in scores.workloads}
     if len(sizes) > 1:
