@@ -43,6 +43,8 @@ BAD = [
     (("train.precision=float16",), r"train\.precision=float16: choose bfloat16"),
     (("optimizer=ldsd_sgd", "estimator=two_sided"), "needs policy, which neither .*TwoSided"),
     (("optimizer=conmezo", "estimator.queries=2"), "Cone draws at most 1 direction"),
+    (("optimizer=adamw", "sampler=sphere"), "sampler=sphere: optimizer=adamw has no sampler"),
+    (("optimizer=zero_shot", "rule=adam"), "rule=adam: optimizer=zero_shot has no rule"),
     (("sampler=learned_mean", "estimator=one_sided"), "needs policy, which neither .*OneSided"),
     (("optimizer.lr=-1",), r"lr=-1"),
     (("optimizer=curvzo", "sampler.ratio=2"), r"sampler\.ratio=2"),

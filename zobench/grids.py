@@ -16,16 +16,16 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.types import RunMode
 
 from zobench.cells import rows
-from zobench.hydra_app import jobs_in, ready, values_in
+from zobench.hydra_app import ready, runs_of, values_in
 from zobench.paths import conf_dir
 
 _GROUPS = ("optimizer", "evaluation", "tuning", "task", "model")  # options in these select grids
 
 
 class Grid(NamedTuple):
-    """A grid's sweep parameters, its options by group, and the overrides that launch it."""
+    """A grid's sweeper, its options by group, and the overrides that launch it."""
 
-    params: dict[str, str]
+    sweeper: Any
     options: dict[str, list[str]]
     words: list[str]
 
@@ -51,7 +51,7 @@ def command_lines(arguments: list[str]) -> list[list[str]]:
         if group in typed:
             grids = restricted(grids, group, typed[group])
     flags = [word for word in arguments if word not in given.overrides]
-    runs = sum(jobs_in(grid.params, grid.words) for grid in grids)
+    runs = sum(runs_of(grid.sweeper, grid.words) for grid in grids)
     return [[*flags, *grid.words, f"hydra.callbacks.plan.runs={runs}"] for grid in grids]
 
 
@@ -82,6 +82,7 @@ def _composed(given: argparse.Namespace, more: list[str]) -> Grid:
     config: Any = ConfigLoaderImpl(search_path(given.config_dir)).load_configuration(
         "config", words, RunMode.MULTIRUN
     )
-    params = {str(key): str(value) for key, value in config.hydra.sweeper.params.items()}
-    options = values_in([f"{key}={value}" for key, value in params.items()])
-    return Grid(params, {group: options[group] for group in _GROUPS if group in options}, words)
+    sweeper = config.hydra.sweeper
+    options = values_in([f"{key}={value}" for key, value in sweeper.params.items()])
+    found = {group: options[group] for group in _GROUPS if group in options}
+    return Grid(sweeper, found, words)

@@ -1,4 +1,4 @@
-"""Walks nested settings: mappings and lists of any depth."""
+"""Nested settings: mappings and lists of any depth."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -17,3 +17,15 @@ def nodes(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     for name, inner in items:
         yield from nodes(inner, f"{key}.{name}" if key else str(name))
     yield key, node
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested mapping of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in flat.items():
+        *outer, last = key.split(".")
+        place = found
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return found

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from zobench.errors import UserError
 from zobench.interface import Interface
+from zobench.tasks.chat import check_chat
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.draw import Draw
 from zobench.tasks.encoder import Encoder, check_truncation
@@ -46,7 +48,10 @@ class ChoiceTask(FromSource):
     calibrated: score log p(choice | prompt) - log p(choice | content_free), not the mean log p;
     content_free is a template too, and may be empty (see `zobench.tasks.prior`).
     sizes: examples per split, drawn by `data_seed` (see Draw); shuffled=False takes the first rows.
+    balance: shares of the classes among the rows that train and dev are drawn from, in the order of
+    `choices`; without them the rows are as they are.
     data_dir: a folder with the data's files, for machines without the hub.
+    chat: true or auto for prompts and choices as turns of a chat (see `zobench.tasks.chat`).
     truncation: what to do with a prompt longer than the model or `max_length` tokens: `error`, or
     `left` to keep the end. version: raise it when a change moves numbers. example: one raw row
     with its exact rendering, which a test checks.
@@ -75,10 +80,13 @@ class ChoiceTask(FromSource):
         content_free: str = "",
         data_seed: int = 0,
         shuffled: bool = True,
+        balance: Sequence[float] | None = None,
         data_dir: str | None = None,
         truncation: str = "error",
         max_length: int | None = None,
+        chat: str | bool | None = None,
     ) -> None:
+        check_chat(chat)
         check_truncation(truncation)
         check_demonstrations(demonstrations)
         self.version, self.example = version, example
@@ -99,7 +107,9 @@ class ChoiceTask(FromSource):
         self.content_free = Template(content_free, "task.content_free")
         self.source, self.data_dir = source, data_dir
         self.draw = Draw(sizes, data_seed, shuffled=shuffled)
-        self.truncation, self.max_length = truncation, max_length
+        self.balance = balance
+        self._check_balance()
+        self.truncation, self.max_length, self.chat = truncation, max_length, chat
 
     def _check_choices(self, choices: Sequence[str]) -> None:
         if self.each is not None:
@@ -114,6 +124,31 @@ class ChoiceTask(FromSource):
             raise UserError("task.choices and task.labels must be equally long, at least two")
         if self.labels.repeat or len(set(choices)) < len(choices):
             raise UserError("task.choices and task.labels must not repeat themselves")
+
+    def _check_balance(self) -> None:
+        if self.balance is None:
+            return
+        if self.each is not None or len(self.balance) != len(self.choices):
+            raise UserError(
+                "task.balance: give a share for each of task.choices, the same in each row"
+            )
+        if min(self.balance) < 0 or not 0 < sum(self.balance) < float("inf"):
+            raise UserError("task.balance: shares must not be negative, nor all of them 0")
+
+    def _rows(self) -> dict[str, list[Row]]:
+        """All rows by split, training rows in the shares of `balance`."""
+        pools = self.source.rows(self.data_dir)
+        if self.balance is None:
+            return pools
+        assert self.label is not None
+        label = partial(self.labels.index, column=self.label)
+        rows = {
+            split: pool if split == "test" else self.draw.balanced(pool, label, self.balance)
+            for split, pool in pools.items()
+        }
+        if not rows["train"]:
+            raise UserError("task.balance: no training rows have the classes in these shares")
+        return rows
 
     def render(self, row: Row) -> Example:
         """The row as a decoder's prompt; UserError names a row that does not fit."""
@@ -157,7 +192,7 @@ class ChoiceTask(FromSource):
 
     def load(self, interface: Interface = Interface.CAUSAL) -> Splits[Example]:
         """Read, draw and render the three splits for a model of this interface."""
-        return self.draw(self.source.rows(self.data_dir)).each(self._renderer(interface))
+        return self.draw(self._rows()).each(self._renderer(interface))
 
     def _renderer(self, interface: Interface) -> Callable[[Row], Example]:
         return {
@@ -168,9 +203,9 @@ class ChoiceTask(FromSource):
 
     def prepare(self, loaded: Loaded, device: torch.device) -> ChoiceProblem:
         """Load, render and tokenise all splits; raises UserError for a row that does not fit."""
-        encoder = Encoder(loaded, self.max_length, self.truncation)
+        encoder = Encoder(loaded, self.max_length, self.truncation, self.chat)
         self._check(encoder)
-        pools = self.source.rows(self.data_dir)
+        pools = self._rows()
         render = self._renderer(encoder.interface)
         drawn = self.draw(pools)
         splits = vars(drawn.each(render))
@@ -192,6 +227,7 @@ class ChoiceTask(FromSource):
         notes = repeated_texts(splits)
         if self.each is None:
             notes = missing_classes(splits, self.labels.texts) + notes
+        notes = encoder.notes + notes
         parts = (loss_examples, eval_examples, self.loss, encoder, device)
         return ChoiceProblem(*parts, metrics=self.metrics, notes=notes).tried()
 
@@ -207,20 +243,20 @@ class ChoiceTask(FromSource):
 
     def _priors_alone(self, encoder: Encoder) -> bool:
         """Whether choices are scored after the content-free prompt and nothing before it."""
-        decodes = encoder.interface is Interface.CAUSAL
-        return self.calibrated and decodes and not self.demonstrations
+        bare = encoder.interface is Interface.CAUSAL and encoder.chat is None
+        return self.calibrated and bare and not self.demonstrations
 
     def _prompted(
         self, examples: Sequence[Example], train: Examples, encoder: Encoder
     ) -> list[Encoded]:
         """Examples after demonstrations, with their content-free prompts if calibrated."""
-        number, seed = self.demonstrations, self.draw.seed
-        shown = with_demonstrations(examples, train, number, seed)
+        number, seed, turns = self.demonstrations, self.draw.seed, encoder.chat is not None
+        shown = with_demonstrations(examples, train, number, seed, turns=turns)
         if not self.calibrated:
             return [encoder(e) for e in shown]
         bare = [replace(e, prompt=e.neutral) for e in examples]
         if self._priors_alone(encoder):
             for e in bare:
                 check_start(e.prompt, e.where, encoder.tokenizer)
-        priors = with_demonstrations(bare, train, number, seed)
+        priors = with_demonstrations(bare, train, number, seed, turns=turns)
         return [encoder(e, prior) for e, prior in zip(shown, priors, strict=True)]

@@ -1,6 +1,6 @@
 """Which rows a task uses: seeded subsets, as MeZO draws them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,20 @@ class Draw:
         if not 0 <= seed < 2**32:
             raise UserError(f"task.data_seed={seed}: choose one from 0 to 2**32 - 1")
         self.sizes, self.seed, self.shuffled = sizes, seed, shuffled
+
+    def balanced(
+        self, rows: Sequence[Row], label: Callable[[Row], int], shares: Sequence[float]
+    ) -> list[Row]:
+        """As many rows as have the classes in these shares, drawn by the data seed.
+
+        label: the class of a row. shares: of each class; they need not sum to one.
+        """
+        of: list[list[Row]] = [[] for _ in shares]
+        for row in self._ordered(rows):
+            of[label(row)].append(row)
+        most = min(len(some) / share for some, share in zip(of, shares, strict=True) if share)
+        kept = [some[: int(most * share)] for some, share in zip(of, shares, strict=True)]
+        return [row for some in kept for row in some]
 
     def __call__(self, pools: Mapping[str, Sequence[Row]]) -> Splits[Row]:
         """The three splits; raises UserError where nothing would be left to train on."""

@@ -1,9 +1,10 @@
-"""The loss at several points in one call, for tunings that train few weights.
+"""The loss at several points in one call, for tunings that train few weights, or low-rank laws.
 
 The trained tensors are stacked, one copy per point, and `torch.func.vmap` runs the caller's closure
 once over the stack: frozen weights are shared, and their products see the points as one larger
-batch. The model, tuning and loss may use any operation that vmap supports. The weights are never
-moved.
+batch. Where the directions of a layer are low-rank, its weights are shared, too, and the points
+differ by thin factors (`FactoredLayers`). The model, tuning and loss may use any operation that
+vmap supports. The weights are never moved.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from zobench.zo.factored_layers import FactoredLayers, Factors
 from zobench.zo.feedback import Point
 from zobench.zo.moves import Move, Term
 from zobench.zo.passes.apply import apply_moves
@@ -29,12 +31,17 @@ SMALL = 2**28  # bytes of copies that are always allowed, however small the mode
 class BatchedPoints:
     """Evaluates up to `most` points at once on copies of the slots.
 
-    Takes their copies and about `most` times the activations of one forward. Raises ValueError for
-    a slot that is not the model's, and for copies that would outweigh the model.
+    Takes their copies and about `most` times the activations of one forward. With a sampler, slots
+    with low-rank directions take their factors alone. Raises ValueError for a slot that is not the
+    model's, and for copies that would outweigh the model.
     """
 
-    def __init__(self, model: nn.Module, slots: Sequence[Slot], most: int) -> None:
+    def __init__(
+        self, model: nn.Module, slots: Sequence[Slot], most: int, sampler: Sampler | None = None
+    ) -> None:
         self.slots, self.most = slots, most
+        self._layers = FactoredLayers(model, slots)
+        self._factored = [sampler is not None and self._layers.fits(s, sampler) for s in slots]
         self._holder = _Holder(model)
         self._names: dict[int, list[str]] = {}  # of a parameter, all those that are tied to it
         for name, parameter in self._holder.named_parameters(remove_duplicate=False):
@@ -42,7 +49,8 @@ class BatchedPoints:
         for slot in slots:
             if id(slot.parameter) not in self._names:
                 raise ValueError(f"pack={most}: {slot.name} is not a parameter of the model given")
-        copies = most * sum(slot.parameter.nbytes for slot in slots)
+        copied = [s for s, factored in zip(slots, self._factored, strict=True) if not factored]
+        copies = most * sum(slot.parameter.nbytes for slot in copied)
         if copies > max(SMALL, sum(p.nbytes for p in model.parameters())):
             raise ValueError(
                 f"pack={most}: {most} copies of the trained weights ({copies / 2**30:.2g} GiB)"
@@ -57,10 +65,14 @@ class BatchedPoints:
         Raises ValueError where the closure returns no scalar tensor, or does something that vmap
         does not support, such as reading the value of a tensor that depends on the weights.
         """
-        stacks = [stacked(slot, sampler, points) for slot in self.slots]
-        if all(stack is None for stack in stacks):  # then all points are the clean one
+        kinds = list(zip(self.slots, self._factored, strict=True))
+        stacks = [None if f else stacked(slot, sampler, points) for slot, f in kinds]
+        factors: dict[str, Factors] = {}
+        if any(points):
+            factors = {s.name: self._layers.factors(s, sampler, points) for s, f in kinds if f}
+        if not factors and all(stack is None for stack in stacks):  # all points are the clean one
             return self.evaluated(lambda _: loss(), stacks, 1) * len(points)
-        return self.evaluated(lambda _: loss(), stacks, len(points))
+        return self.evaluated(lambda _: loss(), stacks, len(points), factors=factors)
 
     def evaluated(
         self,
@@ -68,27 +80,33 @@ class BatchedPoints:
         stacks: Sequence[Tensor | None],
         rows: int,
         inputs: Mapping[str, Tensor] | None = None,
+        factors: Mapping[str, Factors] | None = None,
     ) -> list[float]:
         """One loss per row, where a row has weights of its own, and may have inputs of its own.
 
         stacks: of each slot, (rows, *shape); None is the model's weights. inputs: (rows, ...) by
-        name; the loss gets a row of them. Raises ValueError as `losses` does.
+        name; the loss gets a row of them. factors: of low-rank displacements, (rows, ...), by a
+        slot's name. Raises ValueError as `losses` does.
         """
 
-        def at(weights: dict[str, Tensor], row: Mapping[str, Tensor]) -> Tensor:
-            value = functional_call(self._holder, weights, (partial(loss, row),), tie_weights=False)
+        def at(
+            weights: dict[str, Tensor], row: Mapping[str, Tensor], thin: Mapping[str, Factors]
+        ) -> Tensor:
+            call = partial(functional_call, self._holder, tie_weights=False)
+            with self._layers.displaced(thin):
+                value = call(weights, (partial(loss, row),))
             if not isinstance(value, Tensor) or value.numel() != 1:
                 raise ValueError(f"pack={self.most} needs a closure that returns a scalar tensor")
             return value.reshape(())
 
         weights = self._by_name(stacks)
-        own = dict(inputs or {})
+        own, thin = dict(inputs or {}), dict(factors or {})
         if rows == 1:
             one = [{name: stack[0] for name, stack in given.items()} for given in (weights, own)]
-            return [float(at(*one))]
+            return [float(at(*one, {name: (a[0], b[0]) for name, (a, b) in thin.items()}))]
         try:
             with _attention(self.slots[0].parameter.device), SameBranch() if own else nullcontext():
-                values: list[float] = vmap(at)(weights, own).tolist()
+                values: list[float] = vmap(at)(weights, own, thin).tolist()
         except RuntimeError as error:
             if "vmap" not in str(error):
                 raise

@@ -62,6 +62,11 @@ class LowRank(Direction):
         rows = a if b is None else a @ b
         return (rows * self.scale).reshape(-1)[start - first * cols :][:count]
 
+    def factors(self) -> tuple[Tensor, Tensor | None]:
+        """a (rows, q) and b (q, cols) with a @ b the whole of z / scale; b None is the identity."""
+        rows = len(self.coordinates) if self.left is None else len(self.left)
+        return self._factors(0, rows, self.coordinates.dtype)
+
     def _factors(self, first: int, last: int, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """a and b with a @ b the rows first .. last of z / scale; b None is the identity."""
         coordinates = self.coordinates.to(dtype)

@@ -85,8 +85,12 @@ class ZOOptimizer(torch.optim.Optimizer):
             )
         slots = slots_of(named_parameters)
         super().__init__([slot.parameter for slot in slots], {"lr": lr, "eps": eps})
-        self._batched = _batched(pack, model, slots, sampler)
+        _check_packed(pack, model, sampler, estimator)
         self.engine = Engine(slots, sampler, seed, arithmetic, pack or 1)
+        self._batched: BatchedPoints | None = None
+        if pack is not None and pack > 1 and model is not None:
+            sampler.begin_step(0)  # directions show which of them are low-rank
+            self._batched = BatchedPoints(model, slots, pack, sampler)
         self.estimator = estimator
         self.rule = rule
         self.graph = bool(graph)
@@ -103,7 +107,8 @@ class ZOOptimizer(torch.optim.Optimizer):
 
         Args:
             closure: Evaluates the loss of one batch, the same batch at each call within a step;
-                returns a 0-d tensor or a float. It runs without gradients.
+                returns a 0-d tensor or a float, or for an estimator that is `by_example` the loss
+                of each example, (B,). It runs without gradients.
             anchor: Gives the loss of the n-th batch of the training set, for estimators that look
                 at more than the step's batch (SVRG).
 
@@ -137,7 +142,7 @@ class ZOOptimizer(torch.optim.Optimizer):
                 return loss_and_slope(loss, self.engine.slots, sampler, request.along)
             if self._batched is not None:
                 return self._batched.losses(loss, sampler, [r.point for r in requests])
-            return (float(loss()),)
+            return (self.estimator.of_losses(request.point, loss()),)
 
         return drive(self.stepping(), evaluate)
 
@@ -284,14 +289,14 @@ class ZOOptimizer(torch.optim.Optimizer):
             self.state[slot.parameter] = slot.buffers
 
 
-def _batched(
-    pack: int | None, model: nn.Module | None, slots: Sequence[Slot], sampler: Sampler
-) -> BatchedPoints | None:
-    """What evaluates several points at once; ValueError where it cannot be."""
+def _check_packed(
+    pack: int | None, model: nn.Module | None, sampler: Sampler, estimator: Estimator
+) -> None:
+    """Raise ValueError where several points cannot be evaluated at once."""
     if pack is not None and pack < 1:
         raise ValueError(f"pack={pack}: must be at least 1")
     if pack is None or pack == 1:
-        return None
+        return
     if model is None:
         raise ValueError(f"pack={pack} needs model=, the module whose parameters are trained")
     if sampler.replay_class is ReplayClass.DATA:
@@ -299,7 +304,11 @@ def _batched(
             f"pack={pack}: sampler {type(sampler).__name__} watches the activations of a forward"
             " of its own; set pack=1"
         )
-    return BatchedPoints(model, slots, pack)
+    if estimator.by_example:
+        raise ValueError(
+            f"pack={pack}: estimator {type(estimator).__name__} needs the loss of each example, and"
+            " points that are evaluated together have one each; set pack=1"
+        )
 
 
 def _check_needs(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:

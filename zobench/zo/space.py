@@ -202,12 +202,19 @@ def slots_of(named_parameters: Iterable[tuple[str, Tensor]]) -> list[Slot]:
         One slot per tensor, in the order given.
 
     Raises:
+        TypeError: The parameters come without names.
         ValueError: Nothing is trainable, a tensor is not a contiguous float tensor, or two names
             hash to one id (their noise would be equal).
     """
     slots: dict[int, Slot] = {}
     seen: set[int] = set()
-    for name, parameter in named_parameters:
+    for item in named_parameters:
+        if isinstance(item, Tensor | Mapping):
+            raise TypeError(
+                "the noise of a tensor depends on its name: give model.named_parameters(), not"
+                " model.parameters() or parameter groups"
+            )
+        name, parameter = item
         if not parameter.requires_grad or id(parameter) in seen or parameter.numel() == 0:
             continue
         seen.add(id(parameter))
