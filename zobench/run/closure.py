@@ -42,12 +42,14 @@ def shares_of(batch: Any) -> list[tuple[float, Any]]:
 class CountedLoss:
     """A loss function that counts forwards and tokens; a batch in parts is one forward.
 
-    precision: of autocast; None computes in the precision of the weights.
+    precision: of autocast; None computes in the precision of the weights. by_example: the loss is a
+    vector, an element per example.
     """
 
     model: Any
     loss: Callable[[Any, Any], Tensor]
     precision: torch.dtype | None = None
+    by_example: bool = False
     forwards: int = 0
     tokens: int = 0
 
@@ -58,6 +60,8 @@ class CountedLoss:
 
     def whole(self, batch: AnyBatch) -> Tensor:
         """The loss of the whole batch, uncounted."""
+        if self.by_example:
+            return torch.cat([self.part(part) for _, part in shares_of(batch)])
         first, *others = (share * self.part(part) for share, part in shares_of(batch))
         return sum(others, start=first)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -17,6 +17,7 @@ from zobench.run.checkpoint import Checkpoints
 from zobench.run.closure import check_captured
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.durable import renewed
+from zobench.run.examples import check_examples, losses_by_example, wants_examples
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, read_json, write_atomically, write_json
 from zobench.run.inputs import InputFiles, Inputs, check_inputs
@@ -37,7 +38,7 @@ from zobench.run.steps import Steps
 from zobench.run.stop import Stop
 from zobench.run.zero_shot import ZeroShot
 from zobench.settings import Budget, Checkpoint, RunSettings, Train
-from zobench.tasks.problem import Problem
+from zobench.tasks.problem import ByExample, Problem
 from zobench.tuning.saving import save
 from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
@@ -167,6 +168,8 @@ def train_and_test(
                 ledger = Ledger(folder.ledger, settings.seed, resume.ledger, renewed)
                 stack.enter_context(ledger)
             whole = loss or made.problem.loss
+            if wants_examples(optimizer):
+                whole = partial(losses_by_example, cast(ByExample, made.problem))
             parts = (made.model, made.problem, optimizer, clock, resume, whole, ledger)
             loop = Loop(
                 folder,
@@ -183,6 +186,11 @@ def train_and_test(
                 stop=agreed or stop,
             )
             result = yield from loop.work()
+        if isinstance(optimizer, ZOOptimizer):
+            size = made.problem.sizes["train"]
+            rate = min(1.0, settings.train.batch_size / size)
+            if report := optimizer.estimator.report(result["steps"], rate):
+                result["estimator"] = report
         if settings.train.export and first:
             _export(folder, made)
         write_json(folder.result, result)
@@ -258,6 +266,7 @@ def check_gradient(train: Train, problem: Problem, optimizer: torch.optim.Optimi
             "train.grad_clip, train.nonfinite=skip, train.micro_batch_size: this optimizer moves"
             " weights inside the backward pass, before it has the whole gradient; set them to null"
         )
+    check_examples(problem, optimizer)
     pack = optimizer.engine.pack if isinstance(optimizer, ZOOptimizer) else 1
     if not problem.differentiable and pack > 1:
         raise UserError(

@@ -11,6 +11,7 @@ import torch
 
 from zobench.errors import UserError
 from zobench.run.closure import CountedLoss, GraphedSteps, Parts, shares_of
+from zobench.run.examples import wants_examples
 from zobench.run.progress import BudgetClock
 from zobench.run.resume import ResumePoint
 from zobench.settings import Train
@@ -45,7 +46,7 @@ class Steps:
         self.ledger = ledger
         precision = self.train.precision
         autocast = None if precision is None else getattr(torch, precision)
-        self.loss = CountedLoss(model, loss, autocast)
+        self.loss = CountedLoss(model, loss, autocast, wants_examples(optimizer))
         self.anchor = partial(self.batch, stream=1)  # batches in a separate order
         clip, sound = self.train.grad_clip, self.train.nonfinite == "skip"
         self.live = step_of(optimizer, self.loss, self.anchor, clip, sound)

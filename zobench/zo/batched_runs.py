@@ -75,6 +75,11 @@ class BatchedRuns(Generic[Batch]):
                     f"sampler {type(engine.sampler).__name__} watches the activations of a forward"
                     " of its own, which batched runs do not make"
                 )
+            if member.estimator.by_example:
+                raise ValueError(
+                    f"estimator {type(member.estimator).__name__} needs the loss of each example,"
+                    " and batched runs have one for the batch"
+                )
             engine.pack = most
 
     @torch.no_grad()

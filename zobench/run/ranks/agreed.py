@@ -156,6 +156,11 @@ def check_ranks(model: Node, optimizer: torch.optim.Optimizer) -> None:
             f"sampler {name} draws from the activations of a batch, but each rank sees only a part"
             " of it; run it without torchrun"
         )
+    if optimizer.estimator.by_example:
+        raise UserError(
+            f"estimator {type(optimizer.estimator).__name__} needs the loss of each example, and"
+            " ranks share one of the batch; run it without torchrun"
+        )
 
 
 def check_alike(
