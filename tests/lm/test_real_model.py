@@ -33,6 +33,8 @@ SEEDS = {
     "curvzo": (),
 }
 ZERO_SHOT = (0.47, 1.2696)  # accuracy and loss of 100 test rows of SST-2 under data_seed 0
+CHATTED = (0.55, 1.1918)  # the same with task.chat=true
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 SIZES = {"train": 16, "dev": 8, "test": 30}
 pytestmark = [
     pytest.mark.lm,
@@ -113,6 +115,73 @@ def test_zero_shot_is_the_golden_number(
     found = build(node, "task").prepare(packaged, CPU).evaluate(packaged.model, "test", 16)
     assert found["accuracy"] == pytest.approx(ZERO_SHOT[0], abs=0.0101)
     assert found["loss"] == pytest.approx(ZERO_SHOT[1], abs=1e-3)
+
+
+def test_its_chat_template_is_written_exactly(
+    packaged: LoadedModel,
+    overrides: Callable[..., list[str]],
+    compose: Callable[..., dict[str, Any]],
+) -> None:
+    """To the letter and with its own tokens; a choice and a demonstration are turns."""
+    node = compose(*overrides("sst2"), "task.chat=auto", "task.demonstrations=1")["task"]
+    task, tokenizer = build(node, "task"), packaged.tokenizer
+    examples = task.load()
+    shown = task.prepare(packaged, CPU).eval_examples["test"]
+    for example, encoded in zip(examples.test, shown, strict=True):
+        for candidate, choice in zip(encoded.candidates, ("terrible", "great"), strict=True):
+            text = tokenizer.decode([*candidate.context, candidate.target[-1]])
+            begin, end = (
+                f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n",
+                f"<|im_end|>\n<|im_start|>user\n{example.prompt}<|im_end|>\n"
+                f"<|im_start|>assistant\n{choice}",
+            )
+            assert text.startswith(begin) and text.endswith(end)
+            middle = text.removeprefix(begin).removesuffix(end)
+            question, answer = middle.split("<|im_end|>\n<|im_start|>assistant\n")
+            assert question.endswith(" It was") and len(question) > 8
+            assert answer in ("terrible", "great")
+            assert tokenizer.decode(candidate.target) == choice
+
+
+def test_scores_in_a_chat_are_plain_transformers(
+    packaged: LoadedModel,
+    overrides: Callable[..., list[str]],
+    compose: Callable[..., dict[str, Any]],
+) -> None:
+    """apply_chat_template by hand, then the logits of the choice's tokens, in float32."""
+    node = compose(*overrides("sst2"), "task.chat=true")["task"]
+    task, model, tokenizer = build(node, "task"), packaged.model, packaged.tokenizer
+    problem, rows = task.prepare(packaged, CPU), task.load().test
+    batch = problem.encoder.batch(problem.eval_examples["test"], CPU)
+    with torch.no_grad():
+        scores = problem.encoder.evaluated(model, batch, 8)
+        for row, found in zip(rows, scores, strict=True):
+            said = [{"role": "user", "content": row.prompt}]
+            prompt = tokenizer.apply_chat_template(
+                said, add_generation_prompt=True, return_dict=False
+            )
+            for choice, score in zip(row.choices, found, strict=True):
+                target = tokenizer(choice.strip(), add_special_tokens=False)["input_ids"]
+                log_p = model(torch.tensor([[*prompt, *target]])).logits[0].log_softmax(-1)
+                places = range(len(prompt) - 1, len(prompt) - 1 + len(target))
+                plain = log_p[list(places), target].mean()
+                torch.testing.assert_close(score, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_zero_shot_in_a_chat_is_the_golden_number(
+    overrides: Callable[..., list[str]],
+    compose: Callable[..., dict[str, Any]],
+    packaged: LoadedModel,
+) -> None:
+    """Of the same 100 rows; the end of its turn is the token that ends its texts."""
+    node = compose(*overrides("sst2", test=100), "task.chat=true")["task"]
+    problem = build(node, "task").prepare(packaged, CPU)
+    found = problem.evaluate(packaged.model, "test", 16)
+    assert found["accuracy"] == pytest.approx(CHATTED[0], abs=0.0101)
+    assert found["loss"] == pytest.approx(CHATTED[1], abs=1e-3)
+    chat = problem.encoder.chat
+    assert (chat.end, chat.stops) == ("<|im_end|>", ())
+    assert chat.ends == {packaged.tokenizer.convert_tokens_to_ids("<|im_end|>")}
 
 
 @pytest.mark.parametrize("optimizer", SEEDS)

@@ -240,7 +240,7 @@ def test_a_row_that_a_model_can_read_whole_is_not_refused(tokenizer: Any) -> Non
     """truncation=error: the last token takes no position, so a model of n reads n + 1 tokens."""
     example = Example("the film was long . It was", (" great",), 0, "f:1")
     tokens = tokenizer(example.prompt + " great")["input_ids"]
-    limits = {"max_length": len(tokens) - 1}
+    limits: dict[str, Any] = {"max_length": len(tokens) - 1}
     whole = encode(example, tokenizer, **limits, truncation="error")
     assert whole.candidates[0].context == tuple(tokens[:-1])
     cut = encode(example, tokenizer, **limits, truncation="left")

@@ -70,7 +70,7 @@ def what_differs(suite: Suite, cells: Sequence[Cell], axes: str) -> str:
     """
     cells = [cell for cell in cells if len(cell.done)]
     facts = []
-    for key in ("model.dtype", "train.precision", "task.data_seed"):
+    for key in ("model.dtype", "train.precision", "task.data_seed", "task.chat"):
         if key not in axes:
             facts += _apart(cells, key, partial(_values, suite, key))
     if "task.sizes" not in axes:
@@ -109,9 +109,20 @@ def _apart(cells: Sequence[Cell], name: str, value: Callable[[Cell], str]) -> li
 
 def _values(suite: Suite, key: str, cell: Cell) -> str:
     """What the cell's runs have for a key; a precision that is not set is that of the weights."""
-    unset = "that of the weights" if key == "train.precision" else None
+    unset = {"train.precision": "that of the weights", "task.chat": False}.get(key)
     found = {suite.flat[run].get(key, unset) for run in cell.done["id"]}
-    return " ".join(sorted({str(value) for value in found if value is not None}, key=order))
+    return " ".join(sorted({_text(value) for value in found if value is not None}, key=order))
+
+
+def chat_stated(suite: Suite, cells: Sequence[Cell]) -> str:
+    """`, task.chat=true` where prompts of shown runs are turns of a chat; else nothing."""
+    found = {suite.flat[run].get("task.chat") for cell in cells for run in cell.done["id"]}
+    values = sorted(_text(value) for value in found if value)
+    return f", task.chat={' and '.join(values)}" if values else ""
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _sizes(cell: Cell) -> str:

@@ -13,6 +13,7 @@ from zobench.tasks.shown import brief, listed, nfc, quoted, visible
 
 WORDS = (str, bool, numbers.Number, datetime.date, datetime.time)  # what a template writes
 WHOLE_ROW = "row"  # the name under which a template has all columns
+_CONVERSATION = "; task=messages reads conversations"
 SELF = "column__self"  # a template's name for the column `self`, a word of Jinja's
 
 
@@ -66,7 +67,7 @@ class Object(Named, dict[str, Any]):
     kind = "an object"
 
     def hint(self) -> str:
-        return f"; it has {listed(self)}" if self else ""
+        return _CONVERSATION if is_message(self) else f"; it has {listed(self)}" if self else ""
 
 
 class List(Named, list[Any]):
@@ -75,6 +76,8 @@ class List(Named, list[Any]):
     kind = "a list"
 
     def hint(self) -> str:
+        if any(map(is_message, self)):
+            return _CONVERSATION
         return f"; write {{{{ {self.path}[0] }}}} or {{{{ {self.path} | join(', ') }}}}"
 
 
@@ -131,6 +134,11 @@ def named(values: Mapping[str, Any], name: str) -> str | None:
     if normal.isascii():
         return None
     return next((key for key in values if nfc(str(key)) == normal), None)
+
+
+def is_message(value: Any) -> bool:
+    """Whether it is a message of a conversation, by its keys."""
+    return isinstance(value, Mapping) and {"role", "content"} <= value.keys()
 
 
 def finite(value: Any) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from zobench.errors import UserError
 from zobench.interface import Interface, padding_id
 from zobench.tasks.batch import Batch, collate
+from zobench.tasks.chat import NOTE, chat_of
 from zobench.tasks.encoding import Encoded, encode, encode_classes, encode_masked, ids_of
 from zobench.tasks.evaluation import in_batches
 from zobench.tasks.example import Example
@@ -36,11 +37,18 @@ def check_truncation(truncation: str) -> None:
 class Encoder:
     """Tokenises examples, collates batches and scores them, for one model.
 
-    max_length: of a context in tokens; None is the model's maximum. Raises UserError for a model
-    without a tokenizer, or a length above the model's maximum.
+    max_length: of a context in tokens; None is the model's maximum. chat: `task.chat`, true or auto
+    for prompts as turns of a chat. Raises UserError for a model without a tokenizer, or without the
+    chat template that is asked for, or a length above the model's maximum.
     """
 
-    def __init__(self, loaded: Loaded, max_length: int | None, truncation: str) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        max_length: int | None,
+        truncation: str,
+        chat: str | bool | None = None,
+    ) -> None:
         if loaded.tokenizer is None or loaded.interface is None:
             raise UserError(
                 "this task is text and the model has no tokenizer: choose model=tiny, hf, ...;"
@@ -55,6 +63,7 @@ class Encoder:
         if not 0 < self.max_length <= most:
             raise UserError(f"task.max_length={max_length}: the model takes 1 to {most} tokens")
         self.truncation = truncation
+        self.chat = chat_of(chat, loaded)
         classifies = self.interface is Interface.CLASSIFIER
         self.scores: Callable[..., Tensor] = class_scores if classifies else language_scores
 
@@ -76,7 +85,15 @@ class Encoder:
             limits["start"] = first_token(self.tokenizer)
         return replace(encoded, prior=self._encoded(prior, limits).candidates)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers has to know about the prompts."""
+        return [] if self.chat is None else [NOTE]
+
     def _encoded(self, example: Example, limits: dict[str, Any]) -> Encoded:
+        if self.chat is not None:
+            most = self.max_length if self.truncation == "left" else None
+            example, limits = self.chat.written(example, most), limits | {"special": False}
         encoded = _ENCODERS[self.interface](example, self.tokenizer, **limits)
         for candidate in encoded.candidates:
             classes = self.interface is Interface.CLASSIFIER
@@ -86,7 +103,12 @@ class Encoder:
 
     def prompt(self, example: Example, room: int) -> tuple[int, ...]:
         """The prompt alone, of at most `room` tokens."""
-        ids = ids_of(self.tokenizer, example.prompt)
+        if self.chat is None:
+            ids = ids_of(self.tokenizer, example.prompt)
+        else:
+            bare = replace(example, choices=("",))
+            most = room if self.truncation == "left" else None
+            ids = self.chat.ids(self.chat.written(bare, most).prompt)
         check_ids(ids, self.model, self.tokenizer, example.where)
         if not ids:
             raise UserError(f"{example.where}: the prompt has no tokens")

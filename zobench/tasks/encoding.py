@@ -58,11 +58,14 @@ class Encoded:
         return max(len(candidate.context) for candidate in self.candidates)
 
 
-def ids_of(tokenizer: Any, text: str) -> list[int]:
+def ids_of(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
     """A text's tokens for a decoder, with special tokens before it but none after it.
 
-    An end-of-text token after a prompt would separate it from the choice.
+    An end-of-text token after a prompt would separate it from the choice. special: False for a text
+    that has its special tokens, which then gets none.
     """
+    if not special:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     ids: list[int] = tokenizer(text)["input_ids"]
     appended = _appended(tokenizer)
     if appended is None:  # it has no token for the letter that this was tried on
@@ -94,6 +97,7 @@ def encode(
     max_length: int,
     truncation: str,
     start: int | None = None,
+    special: bool = True,
 ) -> Encoded:
     """Tokenise for a decoder; a context longer than `max_length` is an error or cut on the left.
 
@@ -101,12 +105,13 @@ def encode(
     cannot make it empty. Cutting keeps the beginning-of-sequence token and, as in MeZO's code,
     `max_length` tokens of prompt and choice together, including the last one, which is not an
     input. start: a token before a choice after an empty prompt, where such choices may occur.
+    special: as in `ids_of`.
     """
     room = max_length if truncation == "left" else max_length + 1  # uncut, the last is not read
-    prompt = ids_of(tokenizer, example.prompt)
+    prompt = ids_of(tokenizer, example.prompt, special=special)
     candidates = []
     for choice in example.choices:
-        ids = ids_of(tokenizer, example.prompt + choice)
+        ids = ids_of(tokenizer, example.prompt + choice, special=special)
         split = 0
         while split < min(len(prompt), len(ids)) and prompt[split] == ids[split]:
             split += 1

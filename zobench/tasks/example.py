@@ -15,13 +15,21 @@ class Row(NamedTuple):
     where: str
 
 
+class Turn(NamedTuple):
+    """One message of a chat; role: system, user or assistant, or another that templates know."""
+
+    role: str
+    content: str
+
+
 @dataclass(frozen=True)
 class Example:
     """A prompt, the texts that may continue it and the index of the one to teach.
 
     after: what follows the choice, for a model that fills in masks. right: indices of all choices
     that count as correct; `gold` alone where it is empty. neutral: the content-free prompt that
-    calibration compares with.
+    calibration compares with. before: what a chat holds before the prompt, which only
+    `zobench.tasks.chat` shows.
     """
 
     prompt: str
@@ -31,6 +39,12 @@ class Example:
     after: str = ""
     right: tuple[int, ...] = ()
     neutral: str = ""
+    before: tuple[Turn, ...] = ()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation up to the answer."""
+        return (*self.before, Turn("user", self.prompt))
 
 
 @dataclass(frozen=True)

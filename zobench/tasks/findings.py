@@ -28,6 +28,7 @@ def repeated_texts(splits: Mapping[str, Sequence[Example]]) -> list[str]:
 
 
 def _text(example: Example) -> tuple[str, ...]:
-    """The text and its choices, as two rows may differ in the choices alone."""
-    shown = (example.prompt, example.after, *example.choices)
+    """The text and its choices, as two rows may differ in the choices alone, or earlier turns."""
+    earlier = [turn.content for turn in example.before]
+    shown = (*earlier, example.prompt, example.after, *example.choices)
     return tuple(" ".join(nfc(text).split()) for text in shown)

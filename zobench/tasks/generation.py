@@ -9,6 +9,7 @@ import torch
 
 from zobench.errors import UserError
 from zobench.interface import Interface
+from zobench.tasks.chat import check_chat, turns_in
 from zobench.tasks.draw import Draw
 from zobench.tasks.encoder import Encoder, check_truncation
 from zobench.tasks.evaluation import evaluating
@@ -51,8 +52,9 @@ class GenerationTask(FromSource):
     answers and rows of a split. extract: a regular expression; its last match's first group is
     judged instead of all of it (GSM8K). loss: `answer` (language modelling of the target),
     `sequence` (of the whole text), or what `metric` may be (its negative mean over
-    generations, for optimizers that need no gradient: MeZO's F1 objective). The rest is as in
-    ChoiceTask.
+    generations, for optimizers that need no gradient: MeZO's F1 objective). before: expression for
+    a list of messages, {"role": ..., "content": ...}, that a chat holds before the prompt. In a
+    chat the end of the turn is taught after the target. The rest is as in ChoiceTask.
     """
 
     def __init__(
@@ -76,7 +78,10 @@ class GenerationTask(FromSource):
         data_dir: str | None = None,
         truncation: str = "error",
         max_length: int | None = None,
+        chat: str | bool | None = None,
+        before: str | None = None,
     ) -> None:
+        check_chat(chat)
         check_truncation(truncation)
         check_demonstrations(demonstrations)
         if max_new_tokens < 1 or not all(stop):
@@ -91,6 +96,7 @@ class GenerationTask(FromSource):
         self.prompt, self.target = Template(prompt, "task.prompt"), Template(target, "task.target")
         self.prompt.check_columns()
         self.answers = Expression(answers, "task.answers")
+        self.chat, self.before = chat, None if before is None else Expression(before, "task.before")
         self.metric = _metric(metric, "task.metric", (), self.extract)
         taught = _LOSSES.get(loss) if isinstance(loss, str) else None
         self.objective = (taught or AnswerLoss)()
@@ -112,7 +118,9 @@ class GenerationTask(FromSource):
         answers = self.answers.texts(row)
         if not answers:
             raise UserError(f"{row.where}: task.answers: there is none")
-        return Example(self.prompt(row), (self.target(row),), 0, row.where), answers
+        before = () if self.before is None else turns_in(self.before.items(row), row.where)
+        target = (self.target(row),)
+        return Example(self.prompt(row), target, 0, row.where, before=before), answers
 
     def load(self) -> Splits[tuple[Example, tuple[str, ...]]]:
         """Read, draw and render the three splits."""
@@ -120,9 +128,12 @@ class GenerationTask(FromSource):
 
     def prepare(self, loaded: Loaded, device: torch.device) -> GenerationProblem:
         """Load, render and tokenise all splits; raises UserError for a row that does not fit."""
-        encoder = Encoder(loaded, self.max_length, self.truncation)
+        encoder = Encoder(loaded, self.max_length, self.truncation, self.chat)
         if encoder.interface is not Interface.CAUSAL:
             raise UserError("this task generates text, which needs a decoder")
+        chat = encoder.chat
+        if chat is None and self.before is not None:
+            raise UserError("task.before: earlier turns are for a chat model; set task.chat=true")
         room = encoder.max_length - self.max_new_tokens
         if room < 1:
             raise UserError(
@@ -138,10 +149,12 @@ class GenerationTask(FromSource):
         whole = Rendered(pools["train"], lambda row: self.render(row)[0])
         loss_examples, prompts = {}, {}
         for split, examples in vars(splits).items():
-            loss_examples[split] = [objective.loss_example(encoder(e)) for e in examples]
+            taught = examples if chat is None else map(chat.closed, examples)
+            loss_examples[split] = [objective.loss_example(encoder(e)) for e in taught]
             shots = 0 if split == "train" else self.demonstrations
             train = whole if split == "test" else splits.train
-            shown = with_demonstrations(examples, train, shots, self.draw.seed)
+            turns = chat is not None
+            shown = with_demonstrations(examples, train, shots, self.draw.seed, turns=turns)
             parts = zip(shown, answers[split], vars(drawn)[split], strict=True)
             prompts[split] = [
                 Prompt(encoder.prompt(e, room), right, row.values) for e, right, row in parts
@@ -158,15 +171,17 @@ class GenerationTask(FromSource):
             *(loss_examples, prompts, objective, encoder, device, writer),
             *(self.metric, self.loss_metric),
             metrics=self.metrics,
-            notes=repeated_texts(vars(bare)),
+            notes=encoder.notes + repeated_texts(vars(bare)),
         )
 
     def _writer(
         self, encoder: Encoder, prompts: Sequence[tuple[int, ...]], device: torch.device
     ) -> Writer:
         """A writer whose grouping was probed on the shortest and the longest prompt."""
-        padding = encoder.padding
-        writer = Writer(encoder.tokenizer, self.stop, self.max_new_tokens, padding, device)
+        padding, stop, ends = encoder.padding, self.stop, frozenset[int]()
+        if encoder.chat is not None:
+            stop, ends = (*stop, *encoder.chat.stops), encoder.chat.ends
+        writer = Writer(encoder.tokenizer, stop, self.max_new_tokens, padding, device, ends=ends)
         short, long = min(prompts, key=len), max(prompts, key=len)
         other = long[-1] if long[-1] != padding else int(padding == 0)
         with evaluating(encoder.model):

@@ -31,7 +31,7 @@ class Writer:
     """Continues prompts by at most `most` tokens, up to the first of `stop` (not included).
 
     Only the largest logit counts: of the model's generation_config.json only the ids that end a
-    text are used. padding: the id that pads prompts on the left.
+    text are used. padding: the id that pads prompts on the left. ends: further ids that end a text.
     """
 
     tokenizer: Any
@@ -40,11 +40,12 @@ class Writer:
     padding: int
     device: torch.device
     grouping: Grouping = Grouping.ANY
+    ends: frozenset[int] = frozenset()
 
     @torch.no_grad()
     def __call__(self, model: Any, prompts: Sequence[tuple[int, ...]]) -> list[str]:
         """One text per prompt, stripped."""
-        ends = _ends(model)
+        ends = _ends(model) | self.ends
         texts = []
         for some in self._together(prompts):
             ids, _ = self._generated(model, some, self.most)
@@ -70,7 +71,7 @@ class Writer:
         ids = [[pad] * (width - len(prompt)) + [*prompt] for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         probing = padding is not None
-        with _greedy(model, self.padding, most):
+        with _greedy(model, self.padding, most, _ends(model) | self.ends):
             written = model.generate(
                 input_ids=torch.tensor(ids, device=self.device),
                 attention_mask=torch.tensor(mask, device=self.device),
@@ -174,8 +175,8 @@ def _ends(model: Any) -> set[int]:
 
 
 @contextmanager
-def _greedy(model: Any, padding: int, most: int) -> Iterator[None]:
-    """Generate greedily, independently of the generation config in the model's folder.
+def _greedy(model: Any, padding: int, most: int, ends: set[int]) -> Iterator[None]:
+    """Generate greedily up to one of `ends`, whatever the model's generation config says.
 
     transformers completes a given config from the model's own, so that one is removed.
     """
@@ -185,9 +186,8 @@ def _greedy(model: Any, padding: int, most: int) -> Iterator[None]:
     if hasattr(model, "get_base_model"):  # peft hands its own on to the model
         holders.append(model.get_base_model())
     before = [holder.generation_config for holder in holders]
-    ends = sorted(_ends(model)) or None
     plain = GenerationConfig(
-        eos_token_id=ends,
+        eos_token_id=sorted(ends) or None,
         pad_token_id=padding,
         bos_token_id=before[0].bos_token_id,
         max_new_tokens=most,
