@@ -210,6 +210,15 @@ def test_selection_and_notes_on_the_data_are_announced(tmp_path: Path) -> None:
     assert "odd rows" not in answer and "odd rows" in table(tmp_path, SUITE, details=True)
 
 
+def test_runs_of_settings_that_are_not_shown_are_counted(tmp_path: Path) -> None:
+    """What diverged, failed or runs at a rate that dev did not select is no silent loss."""
+    write_run(tmp_path)
+    for lr, status in ((0.1, "diverged"), (0.2, "failed"), (0.3, "unfinished")):
+        write_run(tmp_path, lr=lr, status=status)
+    answer = table(tmp_path, SUITE)
+    assert "of 4 runs 1 diverged, 1 failed, 1 running or stopped (--details" in answer
+
+
 def test_a_baseline_adds_the_details(tmp_path: Path) -> None:
     """A test against a row needs the columns that only the details have."""
     run_of(tmp_path, "mezo", "sst2", 0.8)

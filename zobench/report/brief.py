@@ -14,6 +14,7 @@ from zobench.report.cells import Cell, costs, costs_header, spoken
 from zobench.report.layout import Layout
 from zobench.report.method_names import heading, readable
 from zobench.report.numbers import counts, is_share, number, order, spread
+from zobench.report.runs import STATUSES
 from zobench.report.sheet import Sheet
 from zobench.report.significance import Place
 
@@ -161,6 +162,11 @@ def _elsewhere(made: Layout) -> list[str]:
         if isinstance(notes, list)
         for note in notes
     }
+    statuses = made.suite.frame["status"]
+    lost = {status: int((statuses == status).sum()) for status in STATUSES[1:]}
+    if any(lost.values()):
+        shown = [f"{count} {spoken(status)}" for status, count in lost.items() if count]
+        parts.append(f"of {len(statuses)} runs {', '.join(shown)}")
     if remarks:
         parts.append(f"{len(remarks)} note{'s' if len(remarks) > 1 else ''} on the data's rows")
     return [f"{'; '.join(parts)} (--details lists them)"] if parts else []
