@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from zobench.names import lower_is_better
 from zobench.registry.entry import Entry, Tuning
 from zobench.report.cells import Cell, fill
 from zobench.report.numbers import is_share, number
@@ -59,7 +60,7 @@ def _table(suite: Suite, workload: str, runs: pd.DataFrame, metric: str) -> Iter
         fill(suite, str(row), workload, mine, metric, select)
         for row, mine in runs.groupby("optimizer")
     ]
-    sign = 1.0 if metric.endswith("loss") else -1.0
+    sign = 1.0 if lower_is_better(metric) else -1.0
     cells.sort(key=lambda cell: (cell.values.empty, sign * cell.values.mean(), cell.row))
     means = [sign * cell.values.mean() for cell in cells]
     for cell, mean in zip(cells, means, strict=True):
