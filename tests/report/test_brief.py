@@ -94,6 +94,7 @@ def test_the_papers_order_comes_first(tmp_path: Path) -> None:
         ("test/accuracy", {"a": 0.9, "b": 0.9, "c": 0.1}, {}, {"a", "b"}, set()),
         ("test/accuracy", {"a": 0.9, "b": 0.9, "c": NAN}, {}, set(), set()),
         ("test/accuracy", {"a": 0.9, "b": NAN}, {}, set(), set()),
+        ("test/mcc", {"a": -0.1, "b": 0.2}, {}, {"b"}, set()),
         ("best_step", {"a": 1.0, "b": 2.0}, {}, set(), set()),
     ],
 )  # fmt: skip

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 
 from zobench.names import lower_is_better
-from zobench.report.numbers import is_share
 
 Span = tuple[float, float]  # a 95 % interval; NaN where there is none
 
@@ -41,4 +40,4 @@ def _sign(metric: str) -> int:
     """1 where more is better, -1 where less is, 0 where neither is known."""
     if lower_is_better(metric) or metric.startswith(("cost/", "memory/", "time/")):
         return -1
-    return 1 if is_share(metric) else 0
+    return 1 if metric.startswith(("dev/", "test/")) else 0
