@@ -26,7 +26,14 @@ GROUPS = (
 )
 # first and last run of every experiment compose in test_experiments and test_paper_tables
 FILES = [path for group in GROUPS[:-1] for path in sorted((conf_dir() / group).glob("*.yaml"))]
-OWN = ("zobench.", "torch.optim.", "pytorch_optimizer.", "bitsandbytes.", "transformers.")
+OWN = (
+    "zobench.",
+    "hydra_plugins.zobench.",
+    "torch.optim.",
+    "pytorch_optimizer.",
+    "bitsandbytes.",
+    "transformers.",
+)
 
 
 def option_of(path: Path) -> str:

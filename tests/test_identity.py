@@ -13,7 +13,18 @@ Settings = dict[str, Any]
 Path = tuple[str | int, ...]
 # where and how a run is carried out and shown; everything else is what is carried out
 WHERE = ("suite", "device", "runs_per_gpu", "threads", "runs_root", "pack_runs")
-PLACE = ("checkpoint", "retries", "ranks", "plot", "published", "logger", "table", *WHERE)
+PLACE = (
+    "optimized_metric",
+    "held_out",
+    "checkpoint",
+    "retries",
+    "ranks",
+    "plot",
+    "published",
+    "logger",
+    "table",
+    *WHERE,
+)
 
 
 @pytest.fixture(scope="module")

@@ -37,16 +37,11 @@ def run(*overrides: str) -> dict[str, Any]:
     Raises:
         UserError: Settings or data are wrong, or the run has failed.
     """
-    from omegaconf import open_dict
-
     from zobench.cli import job_of
+    from zobench.grids import composition
 
     with _explained():
-        config = _config(overrides)
-        hydra = config.hydra
-        with open_dict(config):
-            del config.hydra
-        job = job_of(config, hydra)
+        job = job_of(*composition(overrides))
     _carry_out([*overrides])
     folder = job.folder
     if not folder.result.is_file():
@@ -63,8 +58,10 @@ def sweep(*overrides: str) -> "pd.DataFrame":
     Raises:
         UserError: Settings are wrong. A run that fails is a row of the frame.
     """
+    from zobench.grids import composition
+
     with _explained():
-        config = _config(overrides)
+        config, _ = composition(overrides)
     _carry_out(["-m", *overrides])
     return load_suite(config.suite, config.runs_root)
 
@@ -111,19 +108,6 @@ def _explained() -> Iterator[None]:
         if message is None:
             raise
         raise UserError(message) from error
-
-
-def _config(overrides: tuple[str, ...]) -> Any:
-    """The composed settings with Hydra's own; the first value of what is swept over."""
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra.types import RunMode
-
-    from zobench.grids import search_path
-    from zobench.hydra_app import ready
-
-    ready([*overrides])
-    loader = ConfigLoaderImpl(search_path(None))
-    return loader.load_configuration("config", [*overrides], RunMode.MULTIRUN)
 
 
 def _carry_out(arguments: list[str]) -> None:

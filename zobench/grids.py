@@ -14,6 +14,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.types import RunMode
+from omegaconf import open_dict
 
 from zobench.cells import rows
 from zobench.hydra_app import ready, runs_of, values_in
@@ -74,6 +75,17 @@ def search_path(config_dir: str | None) -> ConfigSearchPath:
         place = f"file://{os.path.abspath(config_dir)}"
         path.prepend("command-line", place, SearchPathQuery(provider="schema"))
     return path
+
+
+def composition(overrides: Sequence[str]) -> tuple[Any, Any]:
+    """The composed settings, unresolved, and Hydra's own, as a sweep has them before its jobs."""
+    ready([*overrides])
+    loader = ConfigLoaderImpl(search_path(None))
+    config = loader.load_configuration("config", [*overrides], RunMode.MULTIRUN)
+    hydra = config.hydra
+    with open_dict(config):
+        del config.hydra
+    return config, hydra
 
 
 def _composed(given: argparse.Namespace, more: list[str]) -> Grid:

@@ -140,13 +140,14 @@ class Halving(Sweeper):
         self.job_idx = 0
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.hydra_context, self.config = hydra_context, config  # of Hydra's own hooks, too
+        self._loader, self._settings = hydra_context.config_loader, config
+        self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        dev_metric(self.config.optimized_metric)
+        dev_metric(self._settings.optimized_metric)
         searches = self._searches(arguments)
         standings = {s: list(range(len(search.trials))) for s, search in enumerate(searches)}
         spent = [0.0] * len(searches)
@@ -185,7 +186,7 @@ class Halving(Sweeper):
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         swept: dict[str, list[str]] = {}
         typed: list[Dimension] = []
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parser = OverridesParser.create(config_loader=self._loader)
         for override in parser.parse_overrides(given):
             key = override.get_key_element()
             typed = [dimension for dimension in typed if dimension.key != key]
@@ -205,9 +206,12 @@ class Halving(Sweeper):
     def _search(
         self, combination: tuple[str, ...], typed: Sequence[Dimension], fixed: set[str]
     ) -> Search:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, [*combination])
-        declared = OmegaConf.to_container(config.optimizer, resolve=False).get("search") or {}
-        space = [*typed, *(d for d in space_of(declared) if d.key not in fixed)]
+        config = self._loader.load_sweep_config(self._settings, [*combination])
+        optimizer: Any = OmegaConf.to_container(config.optimizer, resolve=False)
+        space = [
+            *typed,
+            *(d for d in space_of(optimizer.get("search") or {}) if d.key not in fixed),
+        ]
         budget = {key: config.budget[key] for key in _BUDGETS}
         key, whole = next(
             ((key, value) for key, value in budget.items() if value is not None),
@@ -232,7 +236,7 @@ class Halving(Sweeper):
         if not batch:
             return []
         self.validate_batch_is_legal(batch)
-        returns = self.launcher.launch(batch, initial_job_idx=self.job_idx)
+        returns = self._launcher.launch(batch, initial_job_idx=self.job_idx)
         self.job_idx += len(returns)
         return [one.return_value for one in returns]
 
@@ -243,13 +247,13 @@ class Halving(Sweeper):
         return part if key == "seconds" else max(1, round(part))
 
     def _rank(self, value: float) -> float:
-        return value if lower_is_better(self.config.optimized_metric) else -value
+        return value if lower_is_better(self._settings.optimized_metric) else -value
 
     def _conclude(self, winners: Sequence[Winner]) -> None:
         """Print the winners, and write them as tables for conf/cells."""
-        metric = self.config.optimized_metric
+        metric = self._settings.optimized_metric
         varied = _varied([winner.search.combination for winner in winners])
-        folder = Path(self.config.runs_root) / self.suite
+        folder = Path(self._settings.runs_root) / self.suite
         tables: dict[str, dict[str, list[str]]] = {}  # file -> table -> its lines
         for winner, label in zip(winners, varied, strict=True):
             search, key = winner.search, winner.search.budget[0]

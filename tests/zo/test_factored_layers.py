@@ -107,7 +107,7 @@ def test_a_layer_that_is_used_otherwise_too_is_copied() -> None:
             super().__init__()
             self.first = nn.Linear(6, 5, bias=False)
             self.own = nn.Module()
-            self.own.matrix = self.first.weight  # type: ignore[assignment]
+            self.own.matrix = self.first.weight
 
         def loss(self) -> Tensor:
             x = torch.linspace(-1, 1, 12).view(2, 6)

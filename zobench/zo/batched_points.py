@@ -102,8 +102,8 @@ class BatchedPoints:
         weights = self._by_name(stacks)
         own, thin = dict(inputs or {}), dict(factors or {})
         if rows == 1:
-            one = [{name: stack[0] for name, stack in given.items()} for given in (weights, own)]
-            return [float(at(*one, {name: (a[0], b[0]) for name, (a, b) in thin.items()}))]
+            mine, its = ({name: t[0] for name, t in given.items()} for given in (weights, own))
+            return [float(at(mine, its, {name: (a[0], b[0]) for name, (a, b) in thin.items()}))]
         try:
             with _attention(self.slots[0].parameter.device), SameBranch() if own else nullcontext():
                 values: list[float] = vmap(at)(weights, own, thin).tolist()

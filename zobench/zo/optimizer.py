@@ -19,7 +19,7 @@ from zobench.zo.ledger import Record
 from zobench.zo.part import Part, PartError
 from zobench.zo.rules.base import Rule
 from zobench.zo.samplers.base import ReplayClass, Sampler
-from zobench.zo.space import Slot, slots_of
+from zobench.zo.space import slots_of
 
 Closure = Callable[[], Tensor | float]
 
