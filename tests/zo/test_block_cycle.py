@@ -12,8 +12,9 @@ from zobench.zo.estimators.two_sided import TwoSided
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.base import Sampler
-from zobench.zo.samplers.block_cycle import BlockCycle, block_of
+from zobench.zo.samplers.block_cycle import BlockCycle
 from zobench.zo.samplers.gaussian import Gaussian
+from zobench.zo.samplers.layer_names import block_of
 
 LAYERS = 12
 NAMES = [

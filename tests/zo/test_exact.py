@@ -37,7 +37,7 @@ each = pytest.mark.parametrize("row", rows())
 halves = pytest.mark.parametrize("dtype", HALVES)
 # Their estimates depend on the weights as the model has them, on activations, on a vector or on
 # tangents in the weights' dtype: in 16 bits and in float32 they are other ones.
-OWN_LAW = ("agzo", "conmezo", "dizo", "forward_gradient", "sparse_mezo")
+OWN_LAW = ("agzo", "aimzo", "conmezo", "dizo", "forward_gradient", "sparse_mezo")
 
 
 @cache

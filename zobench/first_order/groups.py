@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zobench.zo.samplers.block_cycle import block_of, natural
+from zobench.zo.samplers.layer_names import block_of, natural
 
 Named = Iterable[tuple[str, Tensor]]
 

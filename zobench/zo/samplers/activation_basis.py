@@ -9,12 +9,8 @@ that the estimator takes its base loss from, so AGZO costs no forward of its own
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from zobench.zo.directions import Drawn
 from zobench.zo.feedback import CLEAN, Key
@@ -22,6 +18,7 @@ from zobench.zo.low_rank import LowRank
 from zobench.zo.matrix import gaussian, orthonormal
 from zobench.zo.moves import Direction
 from zobench.zo.samplers.base import ReplayClass, Sampler
+from zobench.zo.samplers.layer_inputs import LayerInputs
 from zobench.zo.space import Slot
 
 _START = 15  # stream number of the iterations' first vectors
@@ -74,9 +71,9 @@ class ActivationBasis(Sampler):
             slot.buffers.pop("activation_basis", None)  # its layer may not be reached again
 
     def watch(self) -> AbstractContextManager[object]:
-        return _Inputs(self)
+        return LayerInputs(self.seen, self.looked_up)
 
-    def seen(self, parameter: Tensor, inputs: Tensor, *, inputs_first: bool) -> None:
+    def seen(self, parameter: Tensor, inputs: Tensor, inputs_first: bool) -> None:
         """The clean forward multiplied (..., d_in) inputs with a weight."""
         slot = self._matrices.get(id(parameter))
         if slot is None or slot.id in self._lookups:
@@ -111,24 +108,3 @@ class ActivationBasis(Sampler):
         if self._inputs_first[slot.id]:
             return LowRank(gaussian(key, slot, (basis.shape[1], columns)), left=basis)
         return LowRank(gaussian(key, slot, (rows, basis.shape[1])), right=basis)
-
-
-class _Inputs(TorchFunctionMode):
-    """While active, shows the sampler what linear layers and embeddings are called with."""
-
-    def __init__(self, sampler: ActivationBasis) -> None:
-        super().__init__()
-        self.sampler = sampler
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is functional.linear:
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
-            self.sampler.seen(weight, args[0], inputs_first=False)
-        elif func is torch.addmm and len(args) == 3:  # GPT-2's Conv1D: bias + x W
-            self.sampler.seen(args[2], args[1], inputs_first=True)
-        elif func is functional.embedding:
-            self.sampler.looked_up(args[1] if len(args) > 1 else kwargs["weight"])
-        return func(*args, **kwargs)

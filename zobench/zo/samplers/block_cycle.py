@@ -6,25 +6,12 @@ drawn (LeZO's random layers). The saving is in the passes over the weights: only
 touched.
 """
 
-import re
-
 from zobench.zo import noise
 from zobench.zo.samplers.base import Sampler
+from zobench.zo.samplers.layer_names import block_of, natural
 from zobench.zo.samplers.subset import Subset
 
 _BLOCK = 13  # stream number of the draw that chooses blocks
-
-
-def block_of(name: str) -> str:
-    """The block that a parameter's name belongs to."""
-    numbered = re.match(r"(?:.*?\.)?\d+(?=\.|$)", name)
-    return numbered[0] if numbered else name.rpartition(".")[0]
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """A sort key that puts layer 2 before layer 10."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 class BlockCycle(Subset):
