@@ -14,6 +14,7 @@ from tests.tuning import models
 from zobench.build import build
 from zobench.paths import conf_dir
 from zobench.tuning.bitfit import bitfit
+from zobench.tuning.dominant_layer import dominant_layer
 from zobench.tuning.full import full
 from zobench.tuning.head import head
 from zobench.tuning.layers import layers
@@ -36,6 +37,7 @@ TUNINGS: dict[str, Callable[[Any], Any]] = {
     "prompt": partial(prompt, seed=0),
     "head": head,
     "bitfit": bitfit,
+    "dominant_layer": dominant_layer,
     "layers": partial(layers, patterns=[r"(?i)norm|\.ln_"]),
 }
 ADAPTERS = ("lora", "prefix", "prompt")
