@@ -42,6 +42,7 @@ MASTER: dict[str, tuple[float, State]] = {
     "tezo_adam": (2, lambda m, n: (m + n) * 32 + 2 * 32),
     "p_gap": (2 + 2 * 10 / 100, lambda m, n: (m + n + 1) * 128),
     "agzo": (2, lambda _, n: n),
+    "aimzo": (16, lambda _, n: 128 * n),
     "zo_muon_subspace": (5, lambda m, _: 64 * m),
     "zo_muon_dense": (2, none),
     "jaguar_sign": (2, full(1)),
@@ -54,6 +55,7 @@ MASTER: dict[str, tuple[float, State]] = {
     "random_mezo": (2, none),
     "mezo_bcd": (2, none),
     "lezo": (2, none),
+    "adalezo": (2, none),
     "dizo": (2 + 2 * 10 / 100, full(1)),
     "mezo_svrg": ((4 + 2 * 8) / 2, none),  # every second step asks 8 batches twice
     "fzoo": (9, none),

@@ -31,6 +31,7 @@ from zobench.zo.arithmetic import REMAINDER
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.passes import fused
+from zobench.zo.samplers.base import ReplayClass
 from zobench.zo.space import Slot
 
 GIB = 2**30
@@ -166,8 +167,15 @@ def _step(subject: Subject, optimizer: torch.optim.Optimizer, loss: CountedLoss,
     if isinstance(optimizer, ZOOptimizer):
         if isinstance(optimizer.estimator, ForwardGradient):
             raise UserError("fits: forward-mode differentiation is not covered; measure it")
+        sampler = optimizer.engine.sampler
         with torch.no_grad():
-            loss.whole(batch)
+            if sampler.replay_class is ReplayClass.DATA:  # activations tell what it will keep
+                sampler.begin_step(0)
+                with sampler.watch():
+                    loss.whole(batch)
+                sampler.end_step()
+            else:
+                loss.whole(batch)
         parts_of = optimizer.engine.sampler, optimizer.estimator, optimizer.rule
         slots = optimizer.engine.slots
         remainders = (slot.buffers[REMAINDER].nbytes for slot in slots if REMAINDER in slot.buffers)
