@@ -14,7 +14,7 @@ from zobench.launch.process import attempt
 
 Command = Callable[..., tuple[int, str, str]]
 LEFT = {  # of a run that could not begin
-    *("config.yaml", "meta.json", "failure.json", "stderr.log", "attempts.jsonl"),
+    *("config.yaml", "meta.json", "failure.json", "stderr.log", "attempts.jsonl", "overrides.txt"),
 }
 
 

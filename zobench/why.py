@@ -133,11 +133,13 @@ _NOTHING = object()
 
 
 def _select(node: Any, key: str) -> Any:
-    for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return _NOTHING
-        node = node[part]
-    return node
+    """The value of a dotted key, whose parts may have dots themselves, as in `search`."""
+    if not isinstance(node, Mapping):
+        return _NOTHING
+    if key in node:
+        return node[key]
+    first, dot, rest = key.partition(".")
+    return _select(node[first], rest) if dot and first in node else _NOTHING
 
 
 def leaves(node: Any, key: str = "") -> dict[str, Any]:
