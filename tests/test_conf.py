@@ -49,6 +49,7 @@ NEEDS = {
     "task=custom_multi_label": ["task.prompt=x", "task.labels=[a,b]", "task.right=y"],
     "task=custom_preference": ["task.prompt=x"],
     "task=custom_answer": ["task.prompt=x", "task.answers=y", "task.target=z"],
+    "task=reward": ["task.prompt=x", "task.reward=gsm8k"],
     "estimator=recursive": ["optimizer=acc_zom"],  # for its rule's beta
 }
 

@@ -16,7 +16,7 @@ from zobench.tasks.generation import GenerationTask
 Compose = Callable[..., dict[str, Any]]
 FIXTURES = ASSETS_DIR / "fixtures"
 CUSTOM = ("custom_regression", "custom_multi_label", "custom_preference")
-OWN = ("custom", "custom_answer", "messages", *CUSTOM)  # the user's data, hence no example
+OWN = ("custom", "custom_answer", "messages", "reward", *CUSTOM)  # the user's data: no example
 # sizes, where they are not MeZO's 1000, 500, 1000
 SIZES = {
     **dict.fromkeys(("cb", "copa", "copa_bare", "winogrande"), (1000, 100, 1000)),

@@ -14,7 +14,7 @@ from zobench.targets import function_named
 from zobench.tasks.cells import called
 from zobench.tasks.shown import brief
 
-_SETTINGS = ("loss", "metric", "metrics")  # of a task, which may name functions
+_SETTINGS = ("loss", "metric", "metrics", "reward")  # of a task, which may name functions
 OF_AN_EXAMPLE = ("output", "gold", "row")
 OF_A_SPLIT = ("outputs", "golds", "rows")
 

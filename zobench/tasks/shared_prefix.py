@@ -29,7 +29,7 @@ def shared_prefix_scores(
     split = _split(batch)
     if not _saves(split, batch):
         return None
-    cache = _empty_cache(model, int(split.shared.max()) + int(split.rest.max()))
+    cache = empty_cache(model, int(split.shared.max()) + int(split.rest.max()))
     if cache is None:
         return None
     scores = _TargetScores(model, batch, split)
@@ -84,7 +84,7 @@ def _saves(split: _Split, batch: Batch) -> bool:
     return len(batch.gold) * int(split.shared.max()) + after < rows * width
 
 
-def _empty_cache(model: Any, length: int) -> Any:
+def empty_cache(model: Any, length: int) -> Any:
     """A cache that keeps all keys of `length` tokens, or None for a model of another kind.
 
     Recurrent states cannot be padded on the left, a short window counts padding as context,

@@ -1,7 +1,7 @@
-"""Greedy generation with stop strings."""
+"""Generation with stop strings: greedy, or each token by a function of the logits."""
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ from torch import Tensor
 from zobench.tasks.positions import switches_at, virtual_tokens
 from zobench.tasks.probes import dtype_of, in_a_sentence, same
 from zobench.tasks.scoring import forward_arguments
+from zobench.tasks.shared_prefix import empty_cache
 
 _SEEN = 3  # tokens that a probe writes
 
@@ -52,6 +53,43 @@ class Writer:
             texts += [self._text(row, ends) for row in ids.tolist()]
         return texts
 
+    @torch.no_grad()
+    def chosen(
+        self,
+        model: Any,
+        prompts: Sequence[tuple[int, ...]],
+        samples: int,
+        choose: Callable[[Tensor, Tensor], Tensor],
+    ) -> list[str]:
+        """`samples` texts per prompt, stripped; the prompts have one length.
+
+        choose: gets all ids so far (B, T) and the logits of the next one (B, vocabulary), and
+        returns scores of which the largest counts.
+        """
+        cache = self._read(model, prompts, samples)
+        rows = [prompt for prompt in prompts for _ in range(samples)]
+        ids, _ = self._generated(model, rows, self.most, choose=choose, cache=cache)
+        ends = _ends(model) | self.ends
+        return [self._text(row, ends) for row in ids.tolist()]
+
+    def _read(self, model: Any, prompts: Sequence[tuple[int, ...]], samples: int) -> Any:
+        """The keys and values of all but the last token of each prompt, once per sample.
+
+        None for one sample, which gains nothing, and for a model whose cache is of another kind.
+        """
+        width = len(prompts[0])
+        cache = empty_cache(model, width + self.most) if samples > 1 and width > 1 else None
+        if cache is None:
+            return None
+        ids = torch.tensor([prompt[:-1] for prompt in prompts], device=self.device)
+        least = {"logits_to_keep": 1} if "logits_to_keep" in forward_arguments(model) else {}
+        mask = torch.ones_like(ids)
+        model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **least)
+        if not all(layer.is_initialized for layer in cache.layers):
+            return None
+        cache.batch_repeat_interleave(samples)
+        return cache
+
     def _together(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
         """Neighbours that are continued in one batch."""
         if self.grouping is Grouping.ANY:
@@ -62,10 +100,16 @@ class Writer:
             yield from ([prompt] for prompt in prompts)
 
     def _generated(
-        self, model: Any, prompts: Sequence[tuple[int, ...]], most: int, padding: int | None = None
+        self,
+        model: Any,
+        prompts: Sequence[tuple[int, ...]],
+        most: int,
+        padding: int | None = None,
+        choose: Callable[[Tensor, Tensor], Tensor] | None = None,
+        cache: Any = None,
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The new tokens (B, up to `most`), and the logits of each (B, vocabulary)."""
-        from transformers import StoppingCriteriaList
+        from transformers import LogitsProcessorList, StoppingCriteriaList
 
         pad, width = self.padding if padding is None else padding, max(map(len, prompts))
         ids = [[pad] * (width - len(prompt)) + [*prompt] for prompt in prompts]
@@ -75,8 +119,10 @@ class Writer:
             written = model.generate(
                 input_ids=torch.tensor(ids, device=self.device),
                 attention_mask=torch.tensor(mask, device=self.device),
+                logits_processor=LogitsProcessorList([] if choose is None else [choose]),
                 stopping_criteria=StoppingCriteriaList([] if probing else [self._stops(width)]),
                 return_dict_in_generate=True,
+                **({} if cache is None else {"past_key_values": cache}),
                 output_logits=probing,
             )
         return written.sequences[:, width:], written.logits or ()
