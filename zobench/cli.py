@@ -199,7 +199,8 @@ def launched(arguments: list[str]) -> int:
         for job in only(distributed):
             launch(job)
 
-    return carry_out(work, searching="hydra/sweeper=halving" in arguments)
+    sweepers = {word for word in arguments if word.startswith("hydra/sweeper=")}
+    return carry_out(work, searching=bool(sweepers - {"hydra/sweeper=basic"}))
 
 
 def _checked(config: Any, line: Sequence[str]) -> "Job | None":

@@ -3,7 +3,6 @@
 import re
 import shlex
 import traceback
-from pathlib import Path
 from typing import Any
 
 from zobench.errors import UserError
@@ -33,8 +32,12 @@ def explained(error: BaseException) -> str | None:
     if (dollar := _dollar(error)) is not None:
         return dollar
     theirs = isinstance(error, HydraException | OmegaConfBaseException)
-    if isinstance(error, ValueError) and not theirs and _raised_in(error) == "hydra":
-        return f"a config file: {str(error).splitlines()[0]}"
+    if isinstance(error, ValueError) and not theirs:
+        package, reason = _raised_in(error), (str(error).splitlines() or ["ValueError"])[0]
+        if package == "hydra":
+            return f"a config file: {reason}"
+        if package == "optuna":  # such as a search in which every run has failed
+            return f"hydra/sweeper=optuna: {reason}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if not theirs:
@@ -123,7 +126,6 @@ def _not_yaml(error: Any) -> str:
 
 
 def _raised_in(error: BaseException) -> str:
-    """The installed package whose code raised the error."""
-    trace = traceback.extract_tb(error.__traceback__)
-    parts = Path(trace[-1].filename).parts if trace else ()
-    return parts[parts.index("site-packages") + 1] if "site-packages" in parts else ""
+    """The top-level package whose code raised the error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals["__name__"]).partition(".")[0] if frames else ""
