@@ -66,8 +66,8 @@ def test_every_setting_that_describes_the_run_renames_it(base: Settings) -> None
     count = 1
     described = leaves({k: v for k, v in base.items() if k not in PLACE})
     for path, value in described:
-        if path == ("budget", "forwards"):
-            continue  # what it pays for is in budget.steps
+        if path in (("budget", "forwards"), ("train", "export")):
+            continue  # what forwards pay for is in budget.steps; an export changes no number
         names.add(identity(changed(base, path, other(value))))
         count += 1
         assert len(names) == count, f"{path} is not part of the identity"
@@ -75,8 +75,9 @@ def test_every_setting_that_describes_the_run_renames_it(base: Settings) -> None
 
 
 def test_place_and_presentation_do_not_rename_a_run(base: Settings) -> None:
-    """Suite, device, threads, logger, checkpoints, runs_root and the suite's table."""
-    for path, value in leaves({k: v for k, v in base.items() if k in PLACE}):
+    """Suite, device, threads, logger, checkpoints, runs_root, export and the suite's table."""
+    placed = [*leaves({k: v for k, v in base.items() if k in PLACE}), (("train", "export"), None)]
+    for path, value in placed:
         assert identity(changed(base, path, other(value))) == identity(base), path
     assert set(PLACE) <= base.keys()
 

@@ -43,7 +43,7 @@ class Train:
     log_every: int = 20  # steps per line of metrics.jsonl
     eval_every: int = 200  # steps between evaluations of dev
     keep_weights: bool = True  # leave best.safetensors in the run folder
-    export: bool | None = None  # leave a folder for from_pretrained in the run folder
+    export: bool | None = None  # leave a folder for from_pretrained; also of a finished run
 
 
 @dataclass
@@ -304,6 +304,7 @@ def identity(plain: Mapping[str, Any]) -> str:
     Nulls are dropped, so a new optional setting does not rename older runs.
     """
     parts = canonical({part: plain[part] for part in _HASHED})
+    parts["train"].pop("export", None)  # copies the weights, and changes none
     # older runs have the budget here; a budget in forwards is already converted to steps
     parts["train"] |= canonical({key: plain["budget"][key] for key in ("steps", "seconds")})
     arithmetic = parts["optimizer"].get("arithmetic")

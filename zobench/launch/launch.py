@@ -13,6 +13,7 @@ from zobench.launch import launch_log, signals
 from zobench.launch.job import DATA, MEMORY, Job, Outcome
 from zobench.launch.process import run_jobs
 from zobench.names import lower_is_better
+from zobench.run.export import lacks_export
 from zobench.run.folder import HALVED, RunFolder, read_json
 from zobench.run.inputs import check_unchanged
 from zobench.run.notes import LIVE
@@ -64,7 +65,8 @@ def _launch(job: Job) -> None:
     try:
         if folder.result.is_file():
             check_unchanged(folder, job.settings)
-        outcome = Outcome.existing(folder) if folder.finished else _attempts(job)
+        to_do = not folder.finished or lacks_export(folder, job.settings)
+        outcome = _attempts(job) if to_do else Outcome.existing(folder)
     except UserError as error:  # a damaged file of an earlier attempt, or changed data
         outcome = Outcome("failed", folder.path.name, str(error), DATA)
     report(outcome, folder)

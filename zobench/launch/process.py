@@ -27,6 +27,7 @@ from typing import Any, NoReturn, TextIO
 from zobench.errors import UserError
 from zobench.launch.job import KILLED, Job, Outcome, ended_by, kernel_kills, note_failure
 from zobench.launch.run_lock import LOST, Busy, claimed
+from zobench.run.export import export_finished, lacks_export
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.inputs import check_unchanged
@@ -244,6 +245,9 @@ def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
                 if job.folder.result.is_file():
                     check_unchanged(job.folder, job.settings)
             if all(folder.finished for folder in folders):
+                for job in jobs:
+                    if lacks_export(job.folder, job.settings):
+                        export_finished(job.folder)
                 return [Outcome.existing(folder) for folder in folders]
             for job in jobs:
                 job.begin()

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from zobench.build import build_optimizer, check
 from zobench.errors import UserError
 from zobench.run.base_model import base_of, check_base, device_for, digest_of
-from zobench.run.best_weights import step_in
+from zobench.run.best_weights import put, step_in
 from zobench.run.folder import RunFolder, read_json
 from zobench.run.inputs import MODEL, check_unchanged
 from zobench.run.resume import why_not_replayed
+from zobench.run.zero_shot import ZeroShot
 from zobench.settings import RunSettings
 from zobench.tuning.saving import save
 from zobench.zo.engine import Diverged
@@ -73,6 +74,28 @@ class Replayed:
                 raise UserError(f"{self.folder.ledger}: {error}") from error
             self.step += 1
             self._compare()
+
+    def to_tested(self) -> str:
+        """Set the weights that the finished run has tested; returns a phrase for their source.
+
+        They are in best.safetensors, or are replayed.
+
+        Raises:
+            UserError: if neither is possible.
+        """
+        step = int(self.folder.ended()["best_step"])
+        if type(self.optimizer) is ZeroShot:
+            return "the base weights"
+        if step_in(self.folder.weights) == step:
+            put(load_file(self.folder.weights), dict(self.model.named_parameters()))
+            return f"the weights of {self.folder.weights.name}"
+        if self.why_not is not None:
+            raise UserError(
+                f"{self.folder.path}: cannot be replayed: {self.why_not}; and"
+                f" {self.folder.weights.name} does not have the weights that were tested"
+            )
+        self.to(step)
+        return f"the weights of step {step}, replayed"
 
     def _compare(self) -> None:
         assert isinstance(self.optimizer, ZOOptimizer)

@@ -18,6 +18,7 @@ from zobench.run.closure import check_captured
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.durable import renewed
 from zobench.run.examples import check_examples, losses_by_example, wants_examples
+from zobench.run.export import check_exportable, export
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder, read_json, write_atomically, write_json
 from zobench.run.inputs import InputFiles, Inputs, check_inputs
@@ -39,7 +40,6 @@ from zobench.run.stop import Stop
 from zobench.run.zero_shot import ZeroShot
 from zobench.settings import Budget, Checkpoint, RunSettings, Train
 from zobench.tasks.problem import ByExample, Problem
-from zobench.tuning.saving import save
 from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
 
@@ -129,6 +129,8 @@ def train_and_test(
     """
     budget = Budget(steps=0) if isinstance(optimizer, ZeroShot) else settings.budget
     lines, first = stop is None, group is None or group.first
+    if settings.train.export:
+        check_exportable(made.model)
     stop = stop or Stop()
     agreed = None
     problem = made.problem
@@ -192,7 +194,7 @@ def train_and_test(
             if report := optimizer.estimator.report(result["steps"], rate):
                 result["estimator"] = report
         if settings.train.export and first:
-            _export(folder, made)
+            export(folder, made.model, made.tokenizer)
         write_json(folder.result, result)
     except BaseException as error:
         logger.abort()
@@ -229,15 +231,6 @@ def _best(
     if group is not None:
         return SharedBestWeights(folder, trained, group, select)
     return BestWeights(folder.weights, trained, select=select)
-
-
-def _export(folder: RunFolder, made: Prepared) -> None:
-    """Write a folder for from_pretrained, atomically."""
-    fence = fence_of(folder.path)
-    place = fence.place(folder.model)
-    save(made.model, made.tokenizer, place)
-    fence.remove(folder.model)
-    fence.put(place, folder.model)
 
 
 def _checkpoints(

@@ -5,11 +5,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from safetensors.torch import load_file
-
 from zobench.build import build
 from zobench.errors import UserError
-from zobench.run.best_weights import put, step_in
+from zobench.run.best_weights import step_in
 from zobench.run.folder import RunFolder, csv_of
 from zobench.run.inputs import check_unchanged
 from zobench.run.meter import Meter
@@ -17,7 +15,6 @@ from zobench.run.metrics_log import finite, read_rows
 from zobench.run.progress import BudgetClock
 from zobench.run.replay import Replayed, differing, settings_in
 from zobench.run.steps import lr_share
-from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Answer, Problem
 
 
@@ -44,17 +41,9 @@ class Verification:
         why_not = self.replayed.why_not
         if why_not is None:
             return self._replay()
-        if type(self.replayed.optimizer) is ZeroShot:
-            self._compare_tested()
-            return "the base weights, as no step was taken"
-        if step_in(self.folder.weights) != self.result["best_step"]:
-            raise UserError(
-                f"{self.folder.path}: cannot be replayed: {why_not}; and best.safetensors does not"
-                " have the weights that were tested"
-            )
-        put(load_file(self.folder.weights), dict(self.replayed.model.named_parameters()))
+        source = self.replayed.to_tested()
         self._compare_tested()
-        return f"the weights of best.safetensors, as {why_not}"
+        return f"{source}, as {why_not}"
 
     def _replay(self) -> str:
         records, result = self.replayed.ledger.records, self.result
