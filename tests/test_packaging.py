@@ -1,5 +1,6 @@
 """What is installed is what is in the checkout: code, configs and the tiny model."""
 
+import json
 import os
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def test_the_wheel_holds_every_config_and_asset(installed: Path) -> None:
     """All files of the package, templates and the tiny checkpoint among them; conf/ beside them."""
     there = installed / "zobench"
     ours = {*files_in(PACKAGE_DIR), *(Path("conf") / path for path in files_in(conf_dir()))}
-    assert {*files_in(there)} == ours and Path("report/table.html.j2") in ours
+    assert {*files_in(there)} == ours - {Path("conf.py")} and Path("report/table.html.j2") in ours
     assert not (installed / "conf").exists()
 
 
@@ -68,3 +69,46 @@ def test_the_wheel_composes_its_own_configs_from_anywhere(installed: Path, tmp_p
         check=True,
     )
     assert Path(answer.stdout.strip()) == installed / "zobench" / "conf"
+
+
+APP = """
+import json
+import sys
+
+import hydra
+from omegaconf import OmegaConf
+
+with hydra.initialize_config_module("zobench.conf", version_base="1.3"):
+    whole = hydra.compose("config", ["optimizer=conmezo"])
+with hydra.initialize_config_dir(sys.argv[1], version_base="1.3"):
+    part = hydra.compose("mine")
+shown = OmegaConf.to_container(part), OmegaConf.to_container(whole.optimizer, resolve=True)
+print(json.dumps(shown))
+"""
+MINE = """
+hydra: {searchpath: ["pkg://zobench.conf"]}
+defaults: [model: tiny, tuning: lora, _self_]
+tuning: {rank: 2}
+"""
+
+
+@pytest.mark.parametrize("where", ["checkout", "wheel"])
+def test_hydra_reads_the_settings_as_a_package(
+    where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """`initialize_config_module`, and `pkg://zobench.conf` in the search path of another app."""
+    site = ROOT if where == "checkout" else request.getfixturevalue("installed")
+    (tmp_path / "mine.yaml").write_text(MINE)
+    answer = subprocess.run(
+        [sys.executable, "-P", "-W", "error::UserWarning", "-c", APP, str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    part, optimizer = json.loads(answer.stdout)
+    assert part["model"]["path"] == "zobench:tiny" and part["tuning"]["rank"] == 2
+    assert optimizer["sampler"]["_target_"].endswith(".Cone") and optimizer["lr"]
+    assert not (conf_dir() / "__pycache__").exists()
