@@ -295,7 +295,7 @@ def test_a_packed_point_is_where_the_pair_goes(dtype: torch.dtype) -> None:
     engine, key = optimizer.engine, Key(0, 9, 0)
     engine.sampler.begin_step(9)
     copies = [stacked(slot, engine.sampler, [{key: EPS}]) for slot in engine.slots]
-    engine.displacement._go_to({key: EPS})  # type: ignore[attr-defined]
+    engine.displacement.go_to({key: EPS})  # type: ignore[attr-defined]
     for slot, made in zip(engine.slots, copies, strict=True):
         assert made is not None and torch.equal(made[0], slot.parameter)
 

@@ -54,6 +54,8 @@ class Engine:
         forwards: Evaluations since the start; a slope in forward mode counts as two.
         at_once: Evaluations of the call that is under way.
         bare: True while that call needs nothing but the loss of the weights as they stand.
+        walked: True hands all points of an ask at once to the caller, who leaves the weights at the
+            last one.
         losses: Losses of the last step, also where it ended at one of them.
     """
 
@@ -71,6 +73,7 @@ class Engine:
         self.pack = pack
         self.at_once = 1
         self.bare = False
+        self.walked = False
         self.forwards = 0
         self.losses: list[float] = []
         self.arithmetic = arithmetic or Arithmetic()
@@ -125,8 +128,9 @@ class Engine:
         if isinstance(ask, list):
             requests = [Request(point) for point in ask]
             losses: list[float] = []
-            for at in range(0, len(ask), self.pack):
-                losses += yield from self._ask(requests[at : at + self.pack], step)
+            most = len(ask) if self.walked else self.pack
+            for at in range(0, len(ask), most):
+                losses += yield from self._ask(requests[at : at + most], step)
             return losses
         request = ask if isinstance(ask, Request) else Request(ask)
         values = yield from self._ask([request], step)
@@ -135,14 +139,11 @@ class Engine:
     def _ask(self, requests: Sequence[Request], step: int) -> AskTell[Sequence[float]]:
         first, along = requests[0], requests[0].along
         watched = not self.losses and not first.point  # the clean weights, before any direction
-        self.at_once = len(requests)
-        there = (
-            self.displacement.evaluating(first)
-            if self.pack == 1 or along is not None
-            else nullcontext()
-        )
+        self.at_once = 1 if self.walked else len(requests)
+        moved = not self.walked and (self.pack == 1 or along is not None)
+        there = self.displacement.evaluating(first) if moved else nullcontext()
         onlooker = self.sampler.watch() if watched else nullcontext()
-        alone = self.pack == 1 and along is None and isinstance(onlooker, nullcontext)
+        alone = moved and self.pack == 1 and along is None and isinstance(onlooker, nullcontext)
         with there, onlooker:
             self.bare = alone and self.displacement is self.plan
             try:

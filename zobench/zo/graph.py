@@ -43,7 +43,7 @@ def check_graph(optimizer: ZOOptimizer) -> None:
 
 def _check_parts(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:
     named = {part: type(part).__name__ for part in (sampler, estimator, rule)}
-    if not _same_at_every_step(sampler):
+    if not is_plain_noise(sampler):
         raise ValueError(
             f"graph: sampler {named[sampler]} decides at every step what it draws, which a captured"
             " step cannot do; choose gaussian or rademacher"
@@ -60,7 +60,7 @@ def _check_parts(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:
         )
 
 
-def _same_at_every_step(sampler: Sampler) -> bool:
+def is_plain_noise(sampler: Sampler) -> bool:
     """Whether directions are plain noise on every slot, with nothing but the key to choose."""
     if sampler.replay_class is not ReplayClass.PURE or sampler.weighted:
         return False

@@ -13,7 +13,7 @@ from zobench.zo.arithmetic import REMAINDER, Arithmetic
 from zobench.zo.batched_points import BatchedPoints
 from zobench.zo.engine import AskTell, Diverged, Engine, drive
 from zobench.zo.estimators.base import Estimator
-from zobench.zo.feedback import GRAD, MOVE, PAST, Request
+from zobench.zo.feedback import GRAD, MOVE, PAST, Point, Request
 from zobench.zo.forward_mode import loss_and_slope
 from zobench.zo.ledger import Record
 from zobench.zo.part import Part, PartError
@@ -22,6 +22,7 @@ from zobench.zo.samplers.base import ReplayClass, Sampler
 from zobench.zo.space import slots_of
 
 Closure = Callable[[], Tensor | float]
+Walk = Callable[[Closure, Sequence[Point]], Sequence[Tensor | float]]
 
 
 class ZOOptimizer(torch.optim.Optimizer):
@@ -88,6 +89,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         _check_packed(pack, model, sampler, estimator)
         self.engine = Engine(slots, sampler, seed, arithmetic, pack or 1)
         self._batched: BatchedPoints | None = None
+        self._walk: Walk | None = None
         if pack is not None and pack > 1 and model is not None:
             sampler.begin_step(0)  # directions show which of them are low-rank
             self._batched = BatchedPoints(model, slots, pack, sampler)
@@ -140,6 +142,10 @@ class ZOOptimizer(torch.optim.Optimizer):
                 loss = partial(anchor, request.batch)
             if request.along is not None:
                 return loss_and_slope(loss, self.engine.slots, sampler, request.along)
+            if self._walk is not None:
+                points = [r.point for r in requests]
+                found = zip(points, self._walk(loss, points), strict=True)
+                return [self.estimator.of_losses(point, value) for point, value in found]
             if self._batched is not None:
                 return self._batched.losses(loss, sampler, [r.point for r in requests])
             return (self.estimator.of_losses(request.point, loss()),)
@@ -175,6 +181,17 @@ class ZOOptimizer(torch.optim.Optimizer):
         self.record = Record(lr, tuple(self.engine.losses), tuple(applied), packed)
         self.loss = feedback.loss
         return feedback.loss
+
+    def evaluate_by(self, walk: Walk) -> None:
+        """Leave the evaluation of points to a function that moves the weights by itself.
+
+        Args:
+            walk: Takes the closure and all points that do not depend on each other's losses;
+                returns what the closure returns at each, and leaves weights and `engine.plan` at
+                the last one, with the bits of the plan's own passes. A replay does not call it.
+        """
+        self._walk = walk
+        self.engine.walked = True
 
     @torch.no_grad()
     def replay(
@@ -214,6 +231,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         pack = self.engine.pack
         # displacements round as in the step: with packed points the weights did not move
         self.engine.pack = max(pack, 2) if record.packed else 1
+        walked, self.engine.walked = self.engine.walked, False
         try:
             loss = drive(self.stepping(), recorded)
         except Diverged:
@@ -226,6 +244,7 @@ class ZOOptimizer(torch.optim.Optimizer):
             raise
         finally:
             self.engine.pack, self.engine.forwards = pack, forwards
+            self.engine.walked = walked
         if self.record != record:
             raise ValueError(f"the ledger's step {self.steps - 1} is not one of these settings")
         return loss

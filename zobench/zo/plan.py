@@ -98,15 +98,19 @@ class Plan:
     @contextmanager
     def evaluating(self, request: Request) -> Iterator[None]:
         """The model computes with w + sum of scale * z(key), inside and until the next pass."""
-        self._go_to(request.point)
+        self.go_to(request.point)
         yield
 
     def leave(self) -> None:
         """Back to the clean weights, without an update."""
-        self._go_to({})
+        self.go_to({})
 
-    def _go_to(self, point: Point) -> None:
-        """Take all slots to the point, through their clean weights."""
+    def go_to(self, point: Point) -> None:
+        """Take all slots to the point, through their clean weights.
+
+        Args:
+            point: Scales of directions; those that are 0 are left out.
+        """
         target = {key: scale for key, scale in point.items() if scale != 0.0}
         if target == self.at:
             return
