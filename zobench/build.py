@@ -86,10 +86,10 @@ def build_optimizer(
     return optimizer
 
 
-def try_optimizer(node: Mapping[str, Any]) -> None:
+def try_optimizer(node: Mapping[str, Any]) -> torch.optim.Optimizer:
     """Build the optimizer for one weight, to find errors that signatures cannot show."""
     model = torch.nn.ParameterDict({"weight": torch.zeros(1)})
-    build_optimizer(node, model.named_parameters(), model)
+    return build_optimizer(node, model.named_parameters(), model)
 
 
 def check(settings: Mapping[str, Any]) -> None:

@@ -240,6 +240,7 @@ def job_of(config: Any, hydra: Any, line: Sequence[str] = ()) -> "Job":
     from zobench.launch.job import GROUPS, Job
     from zobench.launchers import share
     from zobench.names import plain_name, short_settings
+    from zobench.run.closure import check_offload
     from zobench.schema import resolved
     from zobench.secret import refuse_secrets
     from zobench.settings import RunSettings
@@ -253,7 +254,7 @@ def job_of(config: Any, hydra: Any, line: Sequence[str] = ()) -> "Job":
         plain_name(group, choices.get(group, ""))
     settings = RunSettings.of(plain | share(plain, hydra.launcher))
     check(plain)
-    try_optimizer(settings.optimizer)
+    check_offload(settings, try_optimizer(settings.optimizer))
     build(settings.logger, "logger")  # raises UserError for bad settings
     _check_launcher(settings.pack_runs, hydra.launcher._target_)
     with open_dict(config):

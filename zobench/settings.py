@@ -190,8 +190,8 @@ class RunSettings:
         return RunSettings.of({**self.plain, "train": train, "evaluation": evaluation})
 
     def can_be_halved(self, times: int) -> bool:
-        """Whether halving once more changes anything; captured steps have no parts."""
-        if self.optimizer.get("graph"):
+        """Whether halving once more changes anything; some steps take their batches whole."""
+        if self.optimizer.get("graph") or self.model.get("offload"):
             return False
         return self.halved(times + 1) != self.halved(times)
 
@@ -307,6 +307,7 @@ def identity(plain: Mapping[str, Any]) -> str:
     parts["train"].pop("export", None)  # copies the weights, and changes none
     # older runs have the budget here; a budget in forwards is already converted to steps
     parts["train"] |= canonical({key: plain["budget"][key] for key in ("steps", "seconds")})
+    parts["model"].pop("offload", None)  # where weights are changes no bit
     arithmetic = parts["optimizer"].get("arithmetic")
     if isinstance(arithmetic, dict) and arithmetic.get("rounding") == "compensated":
         arithmetic["walk"] = "scratch"  # as in older runs

@@ -15,6 +15,7 @@ from zobench.offload.model import Offload
 from zobench.offload.points import OffloadedPoints
 from zobench.offload.uploads import Directly, views_in_turn
 from zobench.tuning.lora import lora
+from zobench.tuning.prompt import prompt
 from zobench.zo.arithmetic import Arithmetic
 from zobench.zo.engine import Diverged
 from zobench.zo.estimators.base import Estimator
@@ -105,7 +106,7 @@ def check_same_steps(kind: str, **how: Any) -> Trained:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", ["opt", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["opt", "gpt2", "llama", "qwen3", "roberta"])
 def test_steps_have_the_bits_of_plain_ones(kind: str, dtype: torch.dtype) -> None:
     """Losses, records, weights and remainders; a layer is uploaded once a step."""
     offloaded = check_same_steps(kind, dtype=dtype)
@@ -125,11 +126,12 @@ def test_steps_have_the_bits_of_plain_ones(kind: str, dtype: torch.dtype) -> Non
         {"dtype": torch.bfloat16, "arithmetic": Arithmetic(walk="inplace")},
         {"dtype": torch.float16},
         {"tune": lambda model: lora(model, seed=0, r=2, alpha=4)},
+        {"tune": lambda model: prompt(model, seed=0, tokens=2)},
     ],
-    ids=["one-sided", "rloo", "momentum", "adam", "in place", "float16", "lora"],
+    ids=["one-sided", "rloo", "momentum", "adam", "in place", "float16", "lora", "prompt"],
 )
 def test_other_parts_have_the_bits_of_plain_ones(how: dict[str, Any]) -> None:
-    """Several points in a step, state of rules, other arithmetic, and adapters in the layers."""
+    """Several points in a step, state of rules, other arithmetic, adapters in the layers, a prompt before."""
     check_same_steps("opt", **how)
 
 

@@ -75,6 +75,8 @@ def _composed(config: Any) -> Bench:
         raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
     check_settings(settings)
     check({name: settings[name] for name in ("model", "tuning")})
+    if settings["model"].get("offload"):
+        raise UserError("model.offload: the bench keeps all weights on the device; set it to null")
     given = HydraConfig.get()
     command = " ".join(["zobench", "bench", *map(_quoted, given.overrides.task)])
     choices = given.runtime.choices

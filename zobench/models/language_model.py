@@ -20,8 +20,15 @@ from zobench.models.half_precision import has_instructions, multiply_in_float32
 from zobench.models.heads import auto_class, interface_with, pad_with
 from zobench.models.loaded import LoadedModel
 from zobench.models.messages import in_one_sentence, quiet
-from zobench.models.placement import check_placed, keep_layout, placement, with_options
+from zobench.models.placement import (
+    check_offload,
+    check_placed,
+    keep_layout,
+    placement,
+    with_options,
+)
 from zobench.models.random_weights import configured, with_random_weights
+from zobench.offload.model import Offload
 from zobench.paths import is_local, place_of
 from zobench.seeded import seeded
 
@@ -44,6 +51,7 @@ def load(
     pickle: bool | None = None,
     trust_remote_code: bool | None = None,
     capture: bool | None = None,
+    offload: str | None = None,
 ) -> LoadedModel:
     """Load a language model, causal or masked by its own config.
 
@@ -63,6 +71,7 @@ def load(
     pickle: also load pytorch_model.bin, by torch.load with weights_only. trust_remote_code: run the
     Python files of a model that transformers does not know.
     capture: handed on; see `zobench.run.captured`.
+    offload: cpu leaves the weights of layers in main memory; see `zobench.offload`.
     Raises UserError when nothing usable is there, which includes weights that the checkpoint lacks.
     """
     from transformers import AutoConfig, AutoTokenizer
@@ -70,6 +79,7 @@ def load(
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(f"model.dtype={dtype}: choose float32, bfloat16 or float16")
     stored = getattr(torch, dtype)
+    check_offload(offload, device_map, quantization)
     if weights == "random":
         if device_map is not None:
             raise UserError(
@@ -88,7 +98,8 @@ def load(
             attention=attention,
         )
         made = with_options(made, options) if options else made
-        return LoadedModel(_fast(made, stored), None, interface, capture)
+        placed = Offload(made) if offload else None
+        return LoadedModel(_fast(made, stored), None, interface, capture, placed)
     if weights != "pretrained":
         raise UserError(f"model.weights={weights}: choose pretrained or random")
     if path is None:
@@ -132,7 +143,8 @@ def load(
         raise UserError(f"model.path={path}: a masked language model, but no mask token")
     if interface is Interface.CLASSIFIER:
         pad_with(model, padding_id(model, tokenizer))
-    return LoadedModel(_fast(model.eval(), stored), tokenizer, interface, capture)
+    placed = Offload(model) if offload else None
+    return LoadedModel(_fast(model.eval(), stored), tokenizer, interface, capture, placed)
 
 
 def _fast(model: Any, dtype: torch.dtype) -> Any:

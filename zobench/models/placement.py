@@ -44,6 +44,17 @@ def keep_layout(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def check_offload(offload: str | None, device_map: Any, quantization: str | None) -> None:
+    """Raise UserError unless the layers can stay in main memory (`zobench.offload`)."""
+    if offload not in (None, "cpu"):
+        raise UserError(f"model.offload={offload}: choose cpu or null")
+    if offload and (device_map is not None or quantization is not None):
+        raise UserError(
+            "model.offload=cpu: it places all weights by itself, as they are; leave"
+            " model.device_map and model.quantization null"
+        )
+
+
 def check_placed(model: Any, device_map: Any) -> None:
     """Raise UserError if accelerate keeps weights away from the model until they are needed.
 

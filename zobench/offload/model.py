@@ -23,6 +23,7 @@ class Offload:
 
     Attributes:
         blocks: The layers.
+        outside: The model's other modules.
         visit: The evaluation under way that pauses at each layer; None lets layers compute at once.
 
     Raises:
@@ -31,6 +32,7 @@ class Offload:
 
     uploads: Uploads
     device: torch.device
+    outside: list[nn.Module]
 
     def __init__(self, model: nn.Module) -> None:
         self.blocks = blocks_of(model)
@@ -51,6 +53,8 @@ class Offload:
                 if id(tensor) in inside
                 else (tensor.data.to(device))
             )
+        layers = {id(module) for block in self.blocks for module in block.modules()}
+        self.outside = [module for module in model.modules() if id(module) not in layers]
         self.device, self.uploads = device, Uploads(tensors, device)
         for number, block in enumerate(self.blocks):
             block.register_forward_pre_hook(partial(self._before, number))

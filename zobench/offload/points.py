@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from zobench.errors import UserError
 from zobench.offload.blocks import tensors_of
 from zobench.offload.model import Offload, in_main_memory
+from zobench.offload.side import Side
 from zobench.offload.twins import Twins
 from zobench.offload.uploads import views_in_turn
 from zobench.offload.visit import Visit
@@ -85,8 +85,8 @@ class OffloadedPoints:
         uploads.more = self._more
         try:
             self._outer.begin(start)
-            at_points = self._outside(points)
-            place = self._onward(visits, at_points)
+            sides = self._sides(points)
+            place = self._onward(visits, sides)
             while place is not None:
                 if place in visited:
                     raise _not_once(self._offload, place, "twice")
@@ -94,7 +94,7 @@ class OffloadedPoints:
                 block.begin(start)
                 try:
                     uploads.take(place)
-                    following = self._onward(visits, at_points, block, points)
+                    following = self._onward(visits, sides, block, points)
                 except BaseException:
                     block.abandon()
                     uploads.hide(place)
@@ -125,38 +125,33 @@ class OffloadedPoints:
         self._plan.at = last
         return [visit.values[0] for visit in visits]
 
-    def _outside(self, points: Sequence[Point]) -> list[list[Tensor]]:
-        """Of each point, the weights outside of the layers."""
+    def _sides(self, points: Sequence[Point]) -> list[Side]:
+        """Of each point, what is outside of the layers."""
         for there, here in self._outer.pairs():
             there.copy_(here)
-        found = []
+        parameters = [slot.parameter for slot in self._outer.slots]
+        sides = []
         for point in points:
             self._outer.go_to(point)
-            found.append([twin.parameter.clone() for twin in self._outer.twins])
-        return found
+            weights = [twin.parameter.clone() for twin in self._outer.twins]
+            sides.append(Side(self._offload.outside, parameters, weights))
+        return sides
 
     def _onward(
         self,
         visits: Sequence[Visit[Any]],
-        at_points: Sequence[Sequence[Tensor]],
+        sides: Sequence[Side],
         block: Twins | None = None,
         points: Sequence[Point] = (),
     ) -> int | None:
         """Take all visits through a block, to the next one; returns its number, None at the end."""
-        slots = self._outer.slots
-        clean = [slot.parameter.data for slot in slots]
         places = set()
-        try:
-            for number, (visit, weights) in enumerate(zip(visits, at_points, strict=True)):
-                if block is not None:
-                    block.go_to(points[number])
-                for slot, own in zip(slots, weights, strict=True):
-                    slot.parameter.data = own
+        for number, (visit, side) in enumerate(zip(visits, sides, strict=True)):
+            if block is not None:
+                block.go_to(points[number])
+            with side:
                 self._offload.visit = visit
                 places.add(visit.resume())
-        finally:
-            for slot, own in zip(slots, clean, strict=True):
-                slot.parameter.data = own
         if len(places) > 1:
             raise UserError(
                 "model.offload=cpu: the model does not take the same layers at each point; set it"

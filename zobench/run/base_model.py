@@ -22,9 +22,11 @@ def device_for(settings: RunSettings, local_rank: int | None = None) -> torch.de
 
 
 def base_of(settings: RunSettings, device: torch.device) -> LoadedModel:
-    """The loader's result, with the tuned model on the device."""
+    """The loader's result, with the tuned model on the device, or its layers in main memory."""
     loaded, model = tuned_of(settings)
-    if not hasattr(loaded.model, "hf_device_map"):  # else the map has placed it
+    if loaded.offload is not None:
+        loaded.offload.place(model, device)
+    elif not hasattr(loaded.model, "hf_device_map"):  # else the map has placed it
         model.to(device)
     return loaded._replace(model=model)
 

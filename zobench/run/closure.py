@@ -10,8 +10,11 @@ from torch import Tensor
 
 from zobench.errors import UserError
 from zobench.run.captured import copy_into, shape_of, static_copy, tensors_of
+from zobench.run.zero_shot import ZeroShot
+from zobench.settings import RunSettings
 from zobench.tasks.problem import AnyBatch
-from zobench.zo.graph import StepGraph, check_graph
+from zobench.zo.estimators.forward_gradient import ForwardGradient
+from zobench.zo.graph import StepGraph, check_graph, is_plain_noise
 from zobench.zo.optimizer import ZOOptimizer
 
 
@@ -108,6 +111,35 @@ def check_captured(
         check_graph(optimizer)
     except ValueError as error:
         raise UserError(f"optimizer.{error}; or set optimizer.graph=false") from error
+
+
+def check_offload(settings: RunSettings, optimizer: torch.optim.Optimizer) -> None:
+    """Raise UserError if `model.offload` is set for a run that needs all weights on the device."""
+    if not settings.model.get("offload"):
+        return
+    train, reason = settings.train, None
+    if isinstance(optimizer, ZOOptimizer):
+        sampler, estimator = optimizer.engine.sampler, optimizer.estimator
+        if not is_plain_noise(sampler):
+            reason = f"sampler {type(sampler).__name__} does not draw plain noise for every weight"
+        elif isinstance(estimator, ForwardGradient):
+            reason = "forward-mode differentiation goes through all layers at once"
+        elif optimizer.engine.displacement is not optimizer.engine.plan:
+            reason = "arithmetic=stochastic displaces copies of modules"
+        elif optimizer.graph or optimizer.engine.pack > 1:
+            reason = "optimizer.graph and optimizer.pack evaluate in their own way"
+    elif not isinstance(optimizer, ZeroShot):
+        reason = "the optimizer is not a zeroth-order one"
+    if train.micro_batch_size is not None:
+        reason = "train.micro_batch_size would upload each layer for each part of a batch"
+    elif train.nonfinite == "skip":
+        reason = "train.nonfinite=skip needs each loss before the next point"
+    elif settings.diagnose.every:
+        reason = "diagnose.every back-propagates"
+    elif settings.pack_runs:
+        reason = "pack_runs evaluates runs in one call"
+    if reason is not None:
+        raise UserError(f"model.offload={settings.model['offload']}: {reason}; set it to null")
 
 
 class GraphedSteps:

@@ -10,11 +10,13 @@ import torch
 from zobench.build import build, build_optimizer
 from zobench.errors import UserError
 from zobench.first_order.in_backward import InBackward
+from zobench.offload.model import Offload
+from zobench.offload.points import OffloadedPoints
 from zobench.run.base_model import base_of, check_base, device_for, digest_of
 from zobench.run.best_weights import BestWeights
 from zobench.run.captured import CapturedLoss, captured
 from zobench.run.checkpoint import Checkpoints
-from zobench.run.closure import check_captured
+from zobench.run.closure import check_captured, check_offload
 from zobench.run.diagnosis import Diagnosis
 from zobench.run.durable import renewed
 from zobench.run.examples import check_examples, losses_by_example, wants_examples
@@ -57,6 +59,7 @@ class Prepared(NamedTuple):
     base: str | None
     inputs: Inputs
     capture: bool | None  # of forwards; None: where possible
+    offload: Offload | None = None  # of the model's layers to main memory
 
 
 def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None) -> dict[str, Any]:
@@ -82,6 +85,9 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
     if group is not None:
         check_ranks(settings.model, optimizer)
     check_captured(optimizer, settings.train.micro_batch_size, settings.train.nonfinite)
+    check_offload(settings, optimizer)
+    if made.offload is not None and isinstance(optimizer, ZOOptimizer):
+        optimizer.evaluate_by(OffloadedPoints(made.offload, optimizer.engine).values)
     ranks = 1 if group is None else group.size
     make_batch = partial(made.problem.batch, [0])
     loss = captured(made.problem.loss, made.model, make_batch, made.capture, optimizer, ranks)
@@ -108,7 +114,8 @@ def prepare_run(settings: RunSettings, device: torch.device) -> Prepared:
     problem = task.prepare(loaded, device)
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     inputs = files.inputs()
-    return Prepared(model, loaded.tokenizer, problem, trainable, base, inputs, loaded.capture)
+    placed = loaded.capture, loaded.offload
+    return Prepared(model, loaded.tokenizer, problem, trainable, base, inputs, *placed)
 
 
 def train_and_test(

@@ -133,6 +133,8 @@ def check_ranks(model: Node, optimizer: torch.optim.Optimizer) -> None:
     """Raise UserError if the run cannot be split over ranks."""
     if model.get("device_map") is not None:
         raise UserError("model.device_map: under torchrun each rank has one device; leave it out")
+    if model.get("offload") is not None:
+        raise UserError("model.offload: under torchrun each rank has a whole model; leave it out")
     if isinstance(optimizer, InBackward):
         raise UserError(
             "optimizer: it moves weights inside the backward pass, before the ranks can average"
