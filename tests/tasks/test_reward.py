@@ -107,13 +107,14 @@ def test_rows_that_are_continued_together_get_the_same_texts(loaded: Any, kind: 
 
 
 def test_samples_are_those_of_the_plain_loop(loaded: Any) -> None:
-    """One sequence, one token at a time, no cache: the inverse of the cumulative distribution."""
+    """One sequence, one token at a time, no cache: a race within the nucleus."""
     model, tokenizer = loaded.model, loaded.tokenizer
     problem = task(temperature=0.8, top_p=0.9).prepare(loaded, CPU)
     for place, prompt in enumerate(problem.prompts["train"]):
         for sample in range(3):
             ids = list(prompt.tokens)
-            for uniform in problem.sampling.noise((0, place), sample, 6):
+            noise = problem.sampling.noise((0, place), sample)
+            for _ in range(6):
                 with torch.no_grad():
                     logits = model(input_ids=torch.tensor([ids])).logits[0, -1].double()
                 p = (logits / 0.8).softmax(-1).tolist()
@@ -123,11 +124,8 @@ def test_samples_are_those_of_the_plain_loop(loaded: Any) -> None:
                     held += p[token]
                     if held >= 0.9:
                         break
-                passed, at = 0.0, uniform * held
-                for token in sorted(nucleus):
-                    passed += p[token]
-                    if passed > at:
-                        break
+                times = noise.standard_exponential(len(p), dtype="float32")
+                token = min(nucleus, key=lambda token: times[token] / p[token])
                 ids.append(token)
                 text = tokenizer.decode(ids[len(prompt.tokens) :], skip_special_tokens=True)
                 if token == model.generation_config.eos_token_id or "\n" in text:
@@ -149,12 +147,14 @@ def test_the_global_generator_is_neither_read_nor_moved(loaded: Any) -> None:
 
 
 def test_noise_is_of_the_seed_the_row_and_the_sample(loaded: Any) -> None:
-    """Another seed, split, row or sample has other numbers; a longer text begins alike."""
-    noise = Sampling(1.0, 1.0, seed=0).noise
-    keys = itertools.product((0, 1), (0, 1), (0, 1))
-    assert len({tuple(noise((s, r), n, 4)) for s, r, n in keys}) == 8
-    assert noise((0, 0), 0, 9)[:4] == noise((0, 0), 0, 4)
-    assert Sampling(1.0, 1.0, seed=1).noise((0, 0), 0, 4) != noise((0, 0), 0, 4)
+    """Another seed, split, row or sample has other numbers."""
+
+    def times(seed: int, place: tuple[int, int], sample: int) -> tuple[float, ...]:
+        return tuple(Sampling(1.0, 1.0, seed).noise(place, sample).standard_exponential(3))
+
+    keys = [*itertools.product((0, 1), (0, 1), (0, 1), (0, 1))]
+    assert len({times(seed, (split, row), n) for seed, split, row, n in keys}) == 16
+    assert times(1, (0, 1), 2) == times(1, (0, 1), 2)
     one, other = (task(data_seed=seed).prepare(loaded, CPU) for seed in (0, 1))
     prompt = one.prompts["train"][0]
     assert one.sampled(loaded.model, [prompt]) != other.sampled(loaded.model, [prompt])
@@ -163,10 +163,22 @@ def test_noise_is_of_the_seed_the_row_and_the_sample(loaded: Any) -> None:
 def test_draws_have_the_distribution_of_the_nucleus() -> None:
     """20,000 draws: the shares of the tokens within 0.02 of the probabilities."""
     logits = torch.tensor([[2.0, -torch.inf, 1.0, 0.0, -4.0]]).expand(20_000, -1)
-    uniform = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = Sampling(2.0, 0.95, seed=0).draw(logits, uniform).bincount(minlength=5) / 20_000
+    times = torch.empty(20_000, 5).exponential_(generator=torch.Generator().manual_seed(0))
+    found = Sampling(2.0, 0.95, seed=0).draw(logits, times).bincount(minlength=5) / 20_000
     p = torch.tensor([2.0, -torch.inf, 1.0, 0.0, -torch.inf]).div(2.0).softmax(-1)
     assert torch.allclose(found, p, atol=0.02) and not found[1] and not found[4]
+
+
+def test_a_small_change_of_the_model_changes_few_tokens() -> None:
+    """No more than twice the total variation, although every probability has changed."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 1000, generator=generator).expand(5000, -1)
+    other = logits + 0.01 * torch.randn(1, 1000, generator=generator)
+    times = torch.empty(5000, 1000).exponential_(generator=generator)
+    sampling = Sampling(1.0, 1.0, seed=0)
+    changed = (sampling.draw(logits, times) != sampling.draw(other, times)).float().mean()
+    variation = (logits[0].softmax(-1) - other[0].softmax(-1)).abs().sum() / 2
+    assert 0 < changed < 2 * variation
 
 
 def test_logits_that_are_not_finite_are_a_loss_that_is_not(loaded: Any) -> None:

@@ -159,9 +159,10 @@ class RewardProblem:
     def _continued(self, model: Any, prompts: Sequence[Asked]) -> list[list[Sample]]:
         """The samples of prompts of one length, as one batch."""
         pairs = [(prompt, sample) for prompt in prompts for sample in range(self.samples)]
-        noise = [self.sampling.noise(p.place, sample, self.writer.most) for p, sample in pairs]
-        choose = Choosing(self.sampling, noise, prompts[0].length, self.writer.device)
+        noise = [self.sampling.noise(prompt.place, sample) for prompt, sample in pairs]
+        choose = Choosing(self.sampling, noise)
         texts = self.writer.chosen(model, [p.tokens for p in prompts], self.samples, choose)
+        assert choose.broken is not None
         found = [
             Sample(text, math.nan if broken else self.reward(text, p.expected, p.row))
             for text, broken, (p, _) in zip(texts, choose.broken.tolist(), pairs, strict=True)

@@ -17,6 +17,10 @@ _WHOLE = 2**40  # probability 1 as an integer; sums of integers do not depend on
 class Sampling:
     """Temperature, then the nucleus of `top_p` (Holtzman et al. 2020).
 
+    A token is drawn by a race: with independent exponential times E, the token with the largest
+    p / E has the distribution p. Where p changes little, the token mostly stays the same, so that
+    the points of a step are compared by the same texts but for what their weights change.
+
     Args:
         temperature: Divides the logits, above 0.
         top_p: Only the most probable tokens that have this share together are drawn; 1 is all.
@@ -36,34 +40,28 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise UserError(f"task.top_p={self.top_p}: must be above 0 and at most 1")
 
-    def noise(self, place: tuple[int, int], sample: int, most: int) -> list[float]:
-        """Uniform numbers for the tokens of one sample, `most` of them, in [0, 1).
+    def noise(self, place: tuple[int, int], sample: int) -> np.random.Generator:
+        """The generator of one sample's times, one per token of the vocabulary and place.
 
         place: the number of the split and of the row in it.
         """
-        generator = np.random.default_rng([self.seed, *place, sample])
-        uniform: list[float] = generator.random(most).tolist()
-        return uniform
+        return np.random.default_rng([self.seed, *place, sample])
 
-    def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """The tokens (B,) at which the cumulative distributions pass the uniform numbers.
-
-        The cumulative distribution is in the order of the vocabulary, so that a small change of
-        the logits changes few tokens.
+    def draw(self, logits: Tensor, times: Tensor) -> Tensor:
+        """The tokens (B,) that win the race.
 
         Args:
             logits: (B, vocabulary), without NaN.
-            uniform: (B,) float64.
+            times: (B, vocabulary), exponential, float32.
         """
-        shares = ((logits.double() / self.temperature).softmax(-1) * _WHOLE).long()
+        p = (logits.double() / self.temperature).softmax(-1)
         if self.top_p < 1:
-            ordered, tokens = shares.sort(dim=-1, descending=True, stable=True)
-            before = ordered.cumsum(-1) - ordered
+            shares, tokens = (p * _WHOLE).long().sort(dim=-1, descending=True, stable=True)
+            before = shares.cumsum(-1) - shares
             kept = before < self.top_p * shares.sum(-1, keepdim=True)
-            shares = torch.zeros_like(shares).scatter(1, tokens, ordered * kept)
-        passed = shares.cumsum(-1)
-        at = (uniform[:, None] * passed[:, -1:]).long()
-        return torch.searchsorted(passed, at, right=True).squeeze(1)
+            p *= torch.zeros_like(p).scatter(1, tokens, kept.double())
+        least = torch.finfo(times.dtype).tiny  # no division by zero
+        return (p / times.clamp(min=least)).argmax(-1)
 
 
 class Choosing:
@@ -71,27 +69,22 @@ class Choosing:
 
     Args:
         sampling: The distribution.
-        noise: A list of uniform numbers per row of the batch, one per new token.
-        width: Tokens of the prompts.
+        noise: Of each row of the batch.
 
     Attributes:
-        broken: (B,) rows that had a NaN among their logits.
+        broken: (B,) rows that had a NaN among their logits; None before the first token.
     """
 
-    def __init__(
-        self,
-        sampling: Sampling,
-        noise: Sequence[Sequence[float]],
-        width: int,
-        device: torch.device,
-    ) -> None:
-        self.sampling, self.width = sampling, width
-        self.noise = torch.tensor(noise, dtype=torch.float64, device=device)
-        self.broken = torch.zeros(len(noise), dtype=torch.bool, device=device)
+    def __init__(self, sampling: Sampling, noise: Sequence[np.random.Generator]) -> None:
+        self.sampling, self.noise = sampling, noise
+        self.broken: Tensor | None = None
 
     def __call__(self, ids: Tensor, logits: Tensor) -> Tensor:
+        del ids
         nan = logits.isnan().any(-1)
-        self.broken |= nan
-        sound = logits.masked_fill(nan[:, None], 0.0)
-        drawn = self.sampling.draw(sound, self.noise[:, ids.shape[1] - self.width])
+        self.broken = nan if self.broken is None else self.broken | nan
+        size = logits.shape[-1]
+        rows = [rng.standard_exponential(size, dtype=np.float32) for rng in self.noise]
+        times = torch.from_numpy(np.stack(rows)).to(logits.device)
+        drawn = self.sampling.draw(logits.masked_fill(nan[:, None], 0.0), times)
         return torch.full_like(logits, -math.inf).scatter(1, drawn[:, None], 0.0)
