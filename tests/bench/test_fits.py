@@ -1,6 +1,7 @@
 """`zobench fits`: what it says of memory is what real steps have, and it allocates nothing."""
 
 import resource
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from zobench.build import build_optimizer
 from zobench.cli import run_command
 from zobench.errors import UserError
 from zobench.methods import run_settings_of
+from zobench.offload.points import OffloadedPoints
 from zobench.paths import conf_dir
 from zobench.run.closure import CountedLoss, state_bytes
 from zobench.run.steps import step_of
@@ -152,3 +154,29 @@ def test_rows_of_the_bench_are_runs() -> None:
     assert need_of(settings, 8).weights > 58e6 * 4
     with pytest.raises(UserError, match="choose a language model"):
         need_of(settings | {"model": {"_target_": "zobench.models.linear.load"}}, 8)
+
+
+def test_with_layers_in_main_memory_it_counts_what_the_device_holds() -> None:
+    """Three layers of 24 in flight, and what is outside of them: the tensors of a real step."""
+    settings = settings_of("mezo")
+    deep = SMALL | {
+        "offload": "cpu",
+        "architecture": {**SMALL["architecture"], "num_hidden_layers": 24},
+    }
+    need = need_of(settings | {"model": deep}, 16)
+    fixed = {"logits": "labels", "batch_size": 4, "tokens": 16, "seed": 0}
+    node = {"model": deep, "tuning": settings["tuning"]}
+    subject = subject_of(node | fixed, torch.device("cpu"))
+    optimizer = build_optimizer(settings["optimizer"], subject.trainable, subject.model)
+    assert isinstance(optimizer, ZOOptimizer) and subject.offload is not None
+    points = OffloadedPoints(subject.offload, optimizer.engine)
+    flying = [*chain(*subject.offload.uploads.copies), *(t for own in points._more for t, _ in own)]
+    memories = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in flying}
+    layers = {id(t) for b in subject.offload.blocks for t in (*b.parameters(), *b.buffers())}
+    everything = (*subject.model.parameters(), *subject.model.buffers())
+    outside = sum(t.nbytes for t in everything if id(t) not in layers)
+    # bfloat16: a remainder is as large as its weight; two copies of both, and two points
+    assert need.weights == sum(memories.values()) + 6 * outside
+    plain = need_of(settings | {"model": {**deep, "offload": None}}, 16)
+    assert need.peak < plain.peak / 2
+    assert need.rest == plain.rest + 4 * 16 * 32 * 2  # a hidden state waits

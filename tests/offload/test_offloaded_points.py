@@ -131,7 +131,7 @@ def test_steps_have_the_bits_of_plain_ones(kind: str, dtype: torch.dtype) -> Non
     ids=["one-sided", "rloo", "momentum", "adam", "in place", "float16", "lora", "prompt"],
 )
 def test_other_parts_have_the_bits_of_plain_ones(how: dict[str, Any]) -> None:
-    """Several points in a step, state of rules, other arithmetic, adapters in the layers, a prompt before."""
+    """Several points, state of rules, other arithmetic, adapters in the layers, a prompt."""
     check_same_steps("opt", **how)
 
 

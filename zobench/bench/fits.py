@@ -22,6 +22,7 @@ from zobench.bench.subject import Subject, subject_of
 from zobench.build import build_optimizer
 from zobench.errors import UserError
 from zobench.hydra_app import values_in
+from zobench.offload.room import room_on_device
 from zobench.run.closure import CountedLoss, state_bytes
 from zobench.run.runner import checkpoint_activations
 from zobench.run.zero_shot import ZeroShot
@@ -146,6 +147,8 @@ def need_of(settings: Mapping[str, Any], tokens: int, *, gpu: bool = False) -> N
         peak = alive.peak - before
     if isinstance(optimizer, ZOOptimizer):
         peak += state - _held(optimizer)
+        if settings["model"].get("offload"):
+            return _offloaded(subject, optimizer, peak - weights - state)
     return Need(weights - smaller, state, peak - smaller + product)
 
 
@@ -156,7 +159,7 @@ def measured_with(settings: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         raise UserError("fits: choose a language model, such as model=opt_125m")
     train = settings["train"]
     part = min(train["micro_batch_size"] or train["batch_size"], train["batch_size"])
-    model |= {"weights": "random", "weights_device": None, "device_map": None}
+    model |= {"weights": "random", "weights_device": None, "device_map": None, "offload": None}
     fixed = {"logits": "labels", "batch_size": part, "tokens": tokens, "seed": 0}
     return {"model": model, "tuning": settings["tuning"], **fixed}
 
@@ -196,6 +199,18 @@ def _step(subject: Subject, optimizer: torch.optim.Optimizer, loss: CountedLoss,
 def _held(optimizer: ZOOptimizer) -> int:
     """Bytes that the optimizer has before its first step, such as remainders of 16-bit weights."""
     return sum(b.nbytes for slot in optimizer.engine.slots for b in slot.buffers.values())
+
+
+def _offloaded(subject: Subject, optimizer: ZOOptimizer, rest: int) -> Need:
+    """On the device, with the model's layers in main memory; rest: of one forward.
+
+    While a point is evaluated, the hidden state of each other one waits.
+    """
+    points, slots = round(optimizer.estimator.forwards), optimizer.engine.slots
+    room = room_on_device(subject.model, slots, points)
+    width = subject.model.config.get_text_config().hidden_size
+    hidden = subject.batch.input_ids.numel() * width * slots[0].parameter.element_size()
+    return Need(room, 0, room + rest + (points - 1) * hidden)
 
 
 def _bytes_of(model: torch.nn.Module) -> int:

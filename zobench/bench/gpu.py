@@ -1,4 +1,4 @@
-"""All measurements on a GPU: `make gpu`, in less than nine minutes.
+"""All measurements on a GPU: `make gpu`, in less than eleven minutes.
 
 Each section is a process with a limit of its own, so that one that fails, hangs or loses the device
 leaves the others alone. Needs torch, triton, transformers, numba and hydra-core; no network.
@@ -72,6 +72,11 @@ def _memory(device: torch.device, folder: Path) -> Rows:
     return gpu_sections.memory(device, [*models, ("roberta_large", 16, 128)], 5, half)
 
 
+def _offloaded(device: torch.device, folder: Path) -> Rows:
+    del folder
+    return gpu_sections.offloaded(device, [("opt_13b", 16, 400)], 2, ["model.dtype=bfloat16"])
+
+
 def _predicted(device: torch.device, folder: Path) -> Rows:
     del folder
     rows = ("mezo", "loren", "lomo", "adamw_checkpointed", "adamw", "adamw tuning=lora")
@@ -92,6 +97,7 @@ SECTIONS = {
         lambda device, _: race(device, 1 << 28, (torch.float32, torch.bfloat16), 20),
     ),
     "memory": Section("Memory and seconds of a step", 80, _memory),
+    "offloaded": Section("Layers in main memory, 16 x 400 tokens", 110, _offloaded),
     "predicted": Section("Peaks of steps, OPT-1.3B, 16 x 256 tokens", 35, _predicted),
     "agreement": Section(
         "CPU against GPU, float32",

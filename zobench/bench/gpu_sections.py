@@ -21,6 +21,7 @@ from zobench.bench.kernel_checks import CHECKS
 from zobench.bench.memory import measure, overrides_of
 from zobench.bench.subject import Subject, subject_of
 from zobench.build import build_optimizer
+from zobench.offload.points import OffloadedPoints
 from zobench.paths import PACKAGE_DIR
 from zobench.run.meter import Meter
 from zobench.run.steps import step_of
@@ -114,6 +115,42 @@ def memory(
         _empty(device)
 
 
+def offloaded(
+    device: torch.device,
+    subjects: Sequence[tuple[str, int, int]],
+    number: int,
+    more: Sequence[str] = (),
+) -> Iterator[Row]:
+    """Peak and seconds of a step with all weights on the device, and with layers in main memory.
+
+    The losses of the two should be equal to the bit. Arguments as in `memory`.
+    """
+    for model, batch, tokens in subjects:
+        plain: list[float] = []
+        for offload in ("null", "cpu"):
+            own = [*more, f"model.offload={offload}"]
+            row, losses = _stepped(device, model, batch, tokens, number, own)
+            _empty(device)
+            plain = plain or losses
+            settings = composed(*_overrides(device, model, own), f"train.batch_size={batch}")
+            said = need_of(settings, tokens, gpu=device.type == "cuda").peak / GIB
+            shown = {"model": model, "batch": f"{batch} x {tokens}", "model.offload": offload}
+            yield shown | row | {"fits says": said, "losses are equal": losses == plain}
+
+
+def _stepped(
+    device: torch.device, model: str, batch: int, tokens: int, number: int, more: Sequence[str]
+) -> tuple[Row, list[float]]:
+    """Peak and seconds of exact steps, and their losses."""
+    subject, meter = _subject(device, model, batch, tokens, more), Meter(device)
+    optimizer = _optimizer(subject, model, "exact")
+    if subject.offload is not None:
+        optimizer.evaluate_by(OffloadedPoints(subject.offload, optimizer.engine).values)
+    take, losses = step_of(optimizer, subject.counted()), list[float]()
+    row = _measured(device, meter, "steps", lambda: losses.append(take(subject.batch)), number)
+    return {"dtype": _dtype(subject)} | row, losses
+
+
 def predicted(
     device: torch.device, rows: Sequence[str], of: Sequence[str], batch: int, tokens: int
 ) -> Iterator[Row]:
@@ -163,11 +200,14 @@ def _subject(
     device: torch.device, model: str, batch: int, tokens: int, more: Sequence[str]
 ) -> Subject:
     """A model of random weights and its batch."""
-    overrides = [f"model={model}", "++model.path=null", "model.weights=random", "tuning=full"]
-    overrides += ["model.labels=[0,1]", f"model.weights_device={device.type}", *more]
-    settings = composed(*overrides)
+    settings = composed(*_overrides(device, model, more))
     sizes = {"batch_size": batch, "tokens": tokens, "logits": "labels", "seed": 0}
     return subject_of({**settings, **sizes}, device)
+
+
+def _overrides(device: torch.device, model: str, more: Sequence[str]) -> list[str]:
+    overrides = [f"model={model}", "++model.path=null", "model.weights=random", "tuning=full"]
+    return [*overrides, "model.labels=[0,1]", f"model.weights_device={device.type}", *more]
 
 
 def _optimizer(subject: Subject, model: str, arithmetic: str) -> ZOOptimizer:

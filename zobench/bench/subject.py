@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, pad
 from zobench.build import build
 from zobench.errors import UserError
 from zobench.interface import Interface
+from zobench.offload.model import Offload
 from zobench.run.captured import captured
 from zobench.run.closure import CountedLoss
 from zobench.tasks.batch import Batch
@@ -26,6 +27,7 @@ class Subject(NamedTuple):
     trainable: list[tuple[str, Tensor]]
     device: torch.device
     capture: bool | None = None  # of forwards, as `model.capture` has it
+    offload: Offload | None = None  # of its layers, as `model.offload` has it
 
     def counted(self) -> CountedLoss:
         """The loss with a count of its own, its forwards launched one by one."""
@@ -57,7 +59,9 @@ def subject_of(settings: Mapping[str, Any], device: torch.device) -> Subject:
         raise UserError("model.head=classification has no logits of tokens; choose logits=labels")
     model = build(settings["tuning"], "tuning")(loaded.model)
     elsewhere = any(tensor.device != device for tensor in model.parameters())
-    if elsewhere and not hasattr(loaded.model, "hf_device_map"):  # else its map put it there
+    if loaded.offload is not None:
+        loaded.offload.place(model, device)
+    elif elsewhere and not hasattr(loaded.model, "hf_device_map"):  # else its map put it there
         model.to(device)
     size = settings["batch_size"]
     task = RandomTokens(
@@ -73,7 +77,8 @@ def subject_of(settings: Mapping[str, Any], device: torch.device) -> Subject:
         raise UserError(f"tokens={settings['tokens']}: the model takes {most} at most")
     loss = language_loss if settings["logits"] == "all" else problem.loss
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    return Subject(model, problem.batch(range(size)), loss, trainable, device, loaded.capture)
+    placed = loaded.capture, loaded.offload
+    return Subject(model, problem.batch(range(size)), loss, trainable, device, *placed)
 
 
 def language_loss(model: Any, batch: Batch) -> Tensor:

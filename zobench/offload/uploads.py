@@ -22,23 +22,25 @@ def views_in_turn(blocks: Sequence[Sequence[Tensor]], device: torch.device) -> l
 
     Blocks n, n + ROOM, n + 2 ROOM, ... have the same memory.
     """
-    sizes = [sum(map(_room_of, block)) for block in blocks]
-    memory = [
-        torch.empty(max(sizes[turn::ROOM], default=0), dtype=torch.uint8, device=device)
-        for turn in range(ROOM)
-    ]
+    memory = [torch.empty(size, dtype=torch.uint8, device=device) for size in room_of(blocks)]
     found = []
     for number, block in enumerate(blocks):
         start, views = 0, []
         for tensor in block:
             part = memory[number % ROOM][start : start + tensor.nbytes]
             views.append(part.view(tensor.dtype).view(tensor.shape))
-            start += _room_of(tensor)
+            start += _aligned(tensor)
         found.append(views)
     return found
 
 
-def _room_of(tensor: Tensor) -> int:
+def room_of(blocks: Sequence[Sequence[Tensor]]) -> list[int]:
+    """Bytes of each memory: of the largest of the blocks that have it in turn."""
+    sizes = [sum(map(_aligned, block)) for block in blocks]
+    return [max(sizes[turn::ROOM], default=0) for turn in range(ROOM)]
+
+
+def _aligned(tensor: Tensor) -> int:
     return -(-tensor.nbytes // _ALIGNED) * _ALIGNED
 
 
