@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tests.small_models import small_model
+from zobench.build import build
 from zobench.errors import UserError
 from zobench.offload.model import Offload
 from zobench.offload.points import OffloadedPoints
 from zobench.offload.uploads import Directly, views_in_turn
+from zobench.paths import conf_dir
 from zobench.tuning.lora import lora
 from zobench.tuning.prompt import prompt
 from zobench.zo.arithmetic import Arithmetic
@@ -22,16 +25,24 @@ from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.one_sided import OneSided
 from zobench.zo.estimators.rloo import RLOO
 from zobench.zo.estimators.two_sided import TwoSided
+from zobench.zo.feedback import GRAD
 from zobench.zo.optimizer import ZOOptimizer
 from zobench.zo.rules.adam import Adam
 from zobench.zo.rules.base import Rule
 from zobench.zo.rules.momentum import Momentum
+from zobench.zo.rules.moves import Moves
 from zobench.zo.rules.sgd import SGD
 from zobench.zo.samplers.gaussian import Gaussian
 from zobench.zo.samplers.rademacher import Rademacher
 
 CPU = torch.device("cpu")
 STEPS = 4
+ESTIMATORS = sorted(  # `recursive` and `projected` are made of more parts than their own
+    path.stem
+    for path in (conf_dir() / "estimator").iterdir()
+    if not {"defaults:", "${rule.beta}"} & {*path.read_text().split()}
+    and path.stem != "forward_gradient"
+)
 
 
 class Trained:
@@ -72,10 +83,11 @@ class Trained:
         drawn = torch.Generator().manual_seed(step)
         ids = torch.randint(3, 400, (3, 12), generator=drawn)
         logits = self.model(ids).logits
-        return cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+        each = cross_entropy(logits[:, :-1].mT.float(), ids[:, 1:], reduction="none").mean(1)
+        return each if self.optimizer.estimator.by_example else each.mean()
 
     def step(self, number: int) -> float:
-        return self.optimizer.step(lambda: self.loss(number))
+        return self.optimizer.step(lambda: self.loss(number), lambda n: self.loss(1000 + n))
 
     def bits(self) -> dict[str, Tensor]:
         found = {name: p.detach().clone() for name, p in self.model.named_parameters()}
@@ -133,6 +145,21 @@ def test_steps_have_the_bits_of_plain_ones(kind: str, dtype: torch.dtype) -> Non
 def test_other_parts_have_the_bits_of_plain_ones(how: dict[str, Any]) -> None:
     """Several points, state of rules, other arithmetic, adapters in the layers, a prompt."""
     check_same_steps("opt", **how)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_estimator_has_the_bits_of_its_plain_steps(name: str) -> None:
+    """Points that depend on losses, losses of examples, other batches than the step's."""
+    node = yaml.safe_load((conf_dir() / "estimator" / f"{name}.yaml").read_text())
+    rule = Moves() if GRAD not in build(node, "estimator").gives else SGD()
+    plain, offloaded = (
+        Trained("opt", there, estimator=build(node, "estimator"), rule=rule)
+        for there in (False, True)
+    )
+    for number in range(3):
+        assert plain.step(number) == offloaded.step(number)
+        assert plain.optimizer.record == offloaded.optimizer.record
+        check_equal(plain, offloaded)
 
 
 def test_a_step_that_fails_leaves_clean_weights() -> None:

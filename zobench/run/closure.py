@@ -15,6 +15,7 @@ from zobench.settings import RunSettings
 from zobench.tasks.problem import AnyBatch
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.graph import StepGraph, check_graph, is_plain_noise
+from zobench.zo.noise import Law
 from zobench.zo.optimizer import ZOOptimizer
 
 
@@ -122,6 +123,8 @@ def check_offload(settings: RunSettings, optimizer: torch.optim.Optimizer) -> No
         sampler, estimator = optimizer.engine.sampler, optimizer.estimator
         if not is_plain_noise(sampler):
             reason = f"sampler {type(sampler).__name__} does not draw plain noise for every weight"
+        elif any((recipe := sampler.recipe(s)) and recipe.law is Law.NORMAL for s in sampler.slots):
+            reason = "law=normal has other bits on a GPU than on a CPU, which makes the updates"
         elif isinstance(estimator, ForwardGradient):
             reason = "forward-mode differentiation goes through all layers at once"
         elif optimizer.engine.displacement is not optimizer.engine.plan:
