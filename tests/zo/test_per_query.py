@@ -16,6 +16,7 @@ from zobench.zo.batched_runs import BatchedRuns, copies_of
 from zobench.zo.engine import drive
 from zobench.zo.estimators.base import Estimator
 from zobench.zo.estimators.best_of_k import BestOfK
+from zobench.zo.estimators.centered import Centered
 from zobench.zo.estimators.curvature_weighted import CurvatureWeighted
 from zobench.zo.estimators.forward_gradient import ForwardGradient
 from zobench.zo.estimators.fzoo import FZOO
@@ -51,6 +52,7 @@ SEVERAL: dict[str, Callable[[], Estimator]] = {
     "fzoo": lambda: FZOO(queries=5),
     "kalman": lambda: Kalman(subspace=3, extra=1),
     "rank_contrast": lambda: RankContrast(candidates=6),
+    "centered": lambda: Centered(queries=5),
     "z_scored": lambda: ZScored(population=5),
     "z_scored antithetic": lambda: ZScored(population=8, antithetic=True),
     "curvature_weighted": lambda: CurvatureWeighted(queries=3),

@@ -51,7 +51,7 @@ def _optimized(job: Job) -> float | None:
     metric, result = job.settings.optimized_metric, job.folder.ended()
     if result["status"] != "done":
         return math.inf if lower_is_better(metric) else -math.inf
-    dev: dict[str, float] = result["dev"]
+    dev: dict[str, float] = result.get("dev") or {}
     value = dev.get(metric.removeprefix("dev/"))
     if value is None and metric != RunSettings.optimized_metric:
         known = ", ".join(f"dev/{name}" for name in dev) or "none"
