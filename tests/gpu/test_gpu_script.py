@@ -58,17 +58,6 @@ def test_memory_and_seconds_are_of_each_model_and_arithmetic() -> None:
     assert {row["dtype"] for row in rows} == {"bfloat16"}
 
 
-def test_offloaded_steps_have_the_losses_of_plain_ones() -> None:
-    """A row with all weights on the device, and one with the layers in main memory."""
-    half = [*SMALL, "model.dtype=bfloat16"]
-    rows = list(gpu_sections.offloaded(CPU, [("opt_125m", 2, 8)], 2, half))
-    assert [(row["model.offload"], row["losses are equal"]) for row in rows] == [
-        ("null", True),
-        ("cpu", True),
-    ]
-    assert all(row["seconds"] > 0 and row["fits says"] > 0 for row in rows)
-
-
 def test_peaks_stand_beside_what_was_predicted() -> None:
     """A row for each optimizer, with overrides of its own."""
     rows = list(gpu_sections.predicted(CPU, ["mezo", "adamw tuning=lora"], MODEL, 1, 8))
@@ -109,3 +98,14 @@ def test_a_section_that_fails_keeps_what_it_had(tmp_path: Path) -> None:
     about = {"gpu": "G", "cpu": "C", "torch": "T", "python": "P", "date": "D"}
     text = gpu.shown({**about, "sections": {"sizes": found}})
     assert "| first | 1.235 |" in text and "FAILED: RuntimeError: out of memory" in text
+
+
+def test_offloaded_steps_have_the_losses_of_plain_ones() -> None:
+    """A row with all weights on the device, and one with the layers in main memory."""
+    half = [*SMALL, "model.dtype=bfloat16"]
+    rows = list(gpu_sections.offloaded(CPU, [("opt_125m", 2, 8)], 2, half))
+    assert [(row["model.offload"], row["losses are equal"]) for row in rows] == [
+        ("null", True),
+        ("cpu", True),
+    ]
+    assert all(row["seconds"] > 0 and row["fits says"] > 0 for row in rows)
