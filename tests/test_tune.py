@@ -100,15 +100,15 @@ def test_a_search_finds_what_its_runs_say(
     command: Command, compose: Callable[..., dict[str, Any]]
 ) -> None:
     """Two rungs; the winner has the lowest dev loss of the last; a second launch trains nothing."""
-    status, out, _ = command("tune", *FEW, *SHORT, "optimizer=mezo,adamw,zero_shot")
+    status, out, _ = command("tune", *FEW, *SHORT, "optimizer=mezo,zero_shot")
     assert status == 0, out
     runs = Path(os.environ["ZOBENCH_RUNS"])
     frame = read_suite(runs, "s_search").frame
     counts = frame.groupby("optimizer").size().to_dict()
-    assert counts == {"mezo": 6, "adamw": 6, "zero_shot": 1}
+    assert counts == {"mezo": 6, "zero_shot": 1}
     table = yaml.safe_load((runs / "s_search" / "tuned.yaml").read_text())
     assert table.keys() == {"tuned"} and table["tuned"].keys() == {"tiny"}
-    for row in ("mezo", "adamw"):
+    for row in ("mezo",):
         own = frame[frame["optimizer"] == row]
         last = own[own["cost/forwards"] == own["cost/forwards"].max()]
         best = last.sort_values("dev/loss").iloc[0]
@@ -118,7 +118,7 @@ def test_a_search_finds_what_its_runs_say(
         assert rate["lr"] == configs[best["id"]]["optimizer"]["lr"]
         assert f"dev/loss {best['dev/loss']:.4g}" in out
     assert table["tuned"]["tiny"]["zero_shot"] == {}
-    status, again, _ = command("tune", *FEW, *SHORT, "optimizer=mezo,adamw,zero_shot")
+    status, again, _ = command("tune", *FEW, *SHORT, "optimizer=mezo,zero_shot")
     assert status == 0 and "done," not in again.replace("skipped, ", "")
     assert [line for line in out.splitlines() if "trials" in line] == [
         line for line in again.splitlines() if "trials" in line
@@ -181,7 +181,7 @@ def test_a_metric_that_dev_lacks_is_named(command: Command) -> None:
 
 def test_a_stopped_search_continues_to_the_same_winner(command: Command, tmp_path: Path) -> None:
     """SIGTERM in the middle of a rung: the next launch has the same trials and the same winner."""
-    arguments = ["tune", *FEW, *SHORT, "optimizer=mezo,conmezo", "train.batch_size=16"]
+    arguments = ["tune", *FEW, *SHORT, "optimizer=conmezo"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     status, _, _ = command(*arguments, f"runs_root={whole}")
     assert status == 0
@@ -193,7 +193,7 @@ def test_a_stopped_search_continues_to_the_same_winner(command: Command, tmp_pat
         text=True,
     )
     ends = time.monotonic() + 120
-    while len(list(stopped.glob("s_search/*/result.json"))) < 3 and time.monotonic() < ends:
+    while len(list(stopped.glob("s_search/*/result.json"))) < 2 and time.monotonic() < ends:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)

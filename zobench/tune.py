@@ -332,7 +332,7 @@ def words(arguments: list[str]) -> list[str]:
     )
     parser.add_argument("--trials", type=int, help="in the first rung (9)")
     parser.add_argument("--reduction", type=int, help="of trials, from rung to rung (3)")
-    parser.add_argument("--rungs", type=int, help="rounds; the last has the whole budget (3)")
+    parser.add_argument("--rungs", type=int, help="rounds; the last has the whole budget (2)")
     given, rest = parser.parse_known_args(arguments)
     numbers = {key: value for key, value in vars(given).items() if value is not None}
     settings = [f"hydra.sweeper.{key}={value}" for key, value in numbers.items()]
