@@ -87,7 +87,6 @@ def loads(library: str, process: int) -> bool:
 STAGES: dict[str, Callable[[Path, int], bool]] = {
     "imports": lambda _, process: loads("libtorch_cpu", process),
     "launches": lambda runs, _: any(runs.glob(".launches/*.jsonl")),
-    "runs": lambda runs, _: any(runs.rglob("config.yaml")),
 }
 
 
