@@ -2,7 +2,7 @@
 
 On an m x n matrix Z = A B^T / sqrt(r), with Gaussian A (m x r) and B (n x r), both fresh: E[z z^T]
 is the identity as for a full Gaussian, at r (m + n) random numbers. Vectors are plain Gaussian.
-The batched forward x W + (x B) A^T, where the paper's speed comes from, is not here.
+The batched forward x W + (x B) A^T, where the paper's speed comes from, is `optimizer.pack`.
 """
 
 import math
