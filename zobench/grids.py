@@ -80,8 +80,7 @@ def search_path(config_dir: str | None) -> ConfigSearchPath:
 def composition(overrides: Sequence[str]) -> tuple[Any, Any]:
     """The composed settings, unresolved, and Hydra's own, as a sweep has them before its jobs."""
     ready([*overrides])
-    loader = ConfigLoaderImpl(search_path(None))
-    config = loader.load_configuration("config", [*overrides], RunMode.MULTIRUN)
+    config = _loaded([*overrides], None)
     hydra = config.hydra
     with open_dict(config):
         del config.hydra
@@ -91,10 +90,13 @@ def composition(overrides: Sequence[str]) -> tuple[Any, Any]:
 def _composed(given: argparse.Namespace, more: list[str]) -> Grid:
     """A grid as Hydra composes it."""
     words = [*given.overrides, *more]
-    config: Any = ConfigLoaderImpl(search_path(given.config_dir)).load_configuration(
-        "config", words, RunMode.MULTIRUN
-    )
-    sweeper = config.hydra.sweeper
+    sweeper = _loaded(words, given.config_dir).hydra.sweeper
     options = values_in([f"{key}={value}" for key, value in sweeper.params.items()])
     found = {group: options[group] for group in _GROUPS if group in options}
     return Grid(sweeper, found, words)
+
+
+def _loaded(words: list[str], config_dir: str | None) -> Any:
+    """The settings as Hydra composes them for a sweep, with Hydra's own."""
+    loader = ConfigLoaderImpl(search_path(config_dir))
+    return loader.load_configuration("config", words, RunMode.MULTIRUN)

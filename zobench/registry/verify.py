@@ -20,7 +20,7 @@ _DAMAGED = (AttributeError, EOFError, KeyError, OSError, RecursionError, TypeErr
 def entries(path: Path) -> list[Path]:
     """The entries at or below a folder; none if it has no entry.json in it.
 
-    A folder beside entries that has a run's settings and no entry.json counts, too.
+    A folder next to entries that has a run's settings and no entry.json counts, too.
     """
     if not any(path.rglob(ENTRY)):
         return []

@@ -31,8 +31,8 @@ def detailed(made: Layout) -> Sheet:
         if target is not None and single:
             ends.append(mine[0].forwards_to(target))
         here = [(name, head) for head in heads]
-        beside = [facet.texts.get(here[0], "-") for facet in shown] if single else []
-        body.append([name, *[numbers.get(place, "-") for place in here], *beside, *ends])
+        further = [facet.texts.get(here[0], "-") for facet in shown] if single else []
+        body.append([name, *[numbers.get(place, "-") for place in here], *further, *ends])
         body += [] if single else _under(shown, here, len(ends))
     listed = [f"{marks[k].strip()} {', '.join(k)}: {n}" for k in noted for n in cells[k].notes]
     facts = footer(made.suite, list(cells.values()), metric, target)

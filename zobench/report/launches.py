@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-_FOLDER = ".launches"  # beside the suites; a file per launch: the plan, then a line per event
+_FOLDER = ".launches"  # in the folder of runs; a file per launch: the plan, then a line per event
 
 
 def waiting(root: Path, suite: str) -> int:

@@ -1,6 +1,6 @@
 """`zobench score SUITE...`: rows by what they needed to reach a target in every workload.
 
-The score is AlgoPerf's, from performance profiles; the aggregates beside it are rliable's.
+The score is AlgoPerf's, from performance profiles; the aggregates are rliable's.
 """
 
 import argparse
