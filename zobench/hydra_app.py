@@ -88,7 +88,8 @@ class LogLaunch(Callback):
 
         suite = config.hydra.sweeper.get("suite", config.suite)
         if self.runs is None or launch_log.VARIABLE not in os.environ:  # else another grid began it
-            launch_log.begin(config.runs_root, suite, _as_typed(config), self.runs or runs)
+            plan = (config.runs_root, suite, _as_typed(config), self.runs or runs)
+            launch_log.begin(*plan, config.stop_at_failure)
 
 
 def runs_of(sweeper: Any, typed: Sequence[str]) -> int:

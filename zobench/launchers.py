@@ -1,6 +1,5 @@
 """Extends Hydra's launchers: number of runs at once, devices, early checks, lost jobs."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def _tolerate_lost_jobs() -> None:
         except (FailedJobError, UncompletedJobError) as error:
             _report_lost(job, str(error).strip().splitlines()[-1])
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
-        print(launch_log.counts(_rows()), flush=True)  # the job itself prints to its log
+        print(launch_log.counts(launch_log.own()), flush=True)  # the job itself prints to its log
         return found
 
     if original.__module__ != __name__:
@@ -104,13 +103,9 @@ def _tolerate_lost_jobs() -> None:
 def _report_lost(job: Any, message: str) -> None:
     """Report the run that a submitit job has begun, or else its overrides, as failed."""
     reason = f"job {job.job_id} ({job.state}): {message} Its log: {job.paths.stderr}"
-    begun = [row for row in _rows() if row.get("job") == job.job_id]
+    begun = [row for row in launch_log.own() if row.get("job") == job.job_id]
     if begun:
         folder = RunFolder(Path(begun[0]["folder"]))
         report(Outcome("failed", folder.path.name, reason, KILLED), folder)
     else:
         report(Outcome("failed", ",".join(job.submission().args[0]), reason, KILLED))
-
-
-def _rows() -> list[dict[str, Any]]:
-    return launch_log.rows_of(Path(os.environ[launch_log.VARIABLE]))

@@ -51,6 +51,7 @@ class Config:
     runs_per_gpu: int = 1  # of those with device=free, such as hydra/launcher=local starts
     threads: int | None = None  # CPU threads of a run; null is torch's choice
     pack_runs: int | None = None  # runs of a sweep that are trained side by side, in one process
+    stop_at_failure: bool = False  # begin no further run of a sweep after one has failed
     runs_root: str = MISSING  # folder of all runs
 
 
@@ -62,9 +63,9 @@ def resolved(config: Any) -> dict[str, Any]:
 
     `sampler`, `estimator`, `rule`, `arithmetic` and `data` are resolved only where an optimizer or
     a task refers to them, since their own references, such as eps, may not exist otherwise.
-    `budget.forwards` is converted to `budget.steps`, `lr_factor` multiplies `optimizer.lr`, and
-    `optimizer.search`, which only `zobench tune` reads, is left out. With `held_out` the task is a
-    variant of itself.
+    `budget.forwards` is converted to `budget.steps`, `lr_factor` multiplies `optimizer.lr`. What
+    concerns other runs is left out: `optimizer.search` for `zobench tune`, and `stop_at_failure`.
+    With `held_out` the task is a variant of itself.
     """
     config = _varied(_within_budget(config))
     settings: dict[str, Any] = {}
@@ -77,6 +78,7 @@ def resolved(config: Any) -> dict[str, Any]:
         settings[str(key)] = value
     settings["optimizer"].pop("search", None)
     settings["task"].pop("held_out", None)
+    settings.pop("stop_at_failure", None)
     _scale_rate(settings)
     _check_keys(settings)
     return settings
@@ -87,7 +89,7 @@ def _check_keys(settings: Mapping[str, Any]) -> None:
     known = Config.__dataclass_fields__
     if unknown := settings.keys() - known.keys():
         raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
-    if missing := known.keys() - settings.keys() - {*_REFERRED_TO, "lr_factor"}:
+    if missing := known.keys() - settings.keys() - {*_REFERRED_TO, "lr_factor", "stop_at_failure"}:
         raise UserError(f"{', '.join(sorted(missing))}: cannot be left out of the settings")
     for part, value in settings.items():
         fields = getattr(known[part].default_factory, "__dataclass_fields__", None)

@@ -70,7 +70,7 @@ def test_the_plan_has_as_many_runs_as_there_will_be(
 ) -> None:
     """Grids of overlays, narrowed by the command line, lists and ranges."""
     planned: list[int] = []
-    monkeypatch.setattr(launch_log, "begin", lambda *given: planned.append(given[-1]))
+    monkeypatch.setattr(launch_log, "begin", lambda *given: planned.append(given[3]))
     composed: list[object] = []
     monkeypatch.setattr("zobench.launch.launch.launch", composed.append)
     multi = () if overrides[0].startswith("experiment") else ("-m",)

@@ -26,9 +26,12 @@ def launch(job: Job) -> float | None:
     """Run the job unless its result exists; failed and unfinished runs resume.
 
     If the result belongs to other data or another model, the job fails. In a process that launches
-    runs for a command, a stopped run saves and is reported. Returns what a sweeper that searches
-    needs: the run's `optimized_metric`, infinitely bad for a diverged run, None without a result.
+    runs for a command, a stopped run saves and is reported. After a failure with
+    `stop_at_failure`, nothing begins. Returns what a sweeper that searches needs: the run's
+    `optimized_metric`, infinitely bad for a diverged run, None without a result.
     """
+    if launch_log.stops(launch_log.own()) and not job.folder.finished:
+        return None
     helper = signals.helper()
     if helper is None:
         _launch(job)
@@ -97,8 +100,8 @@ def report(outcome: Outcome, folder: RunFolder | None = None) -> None:
         print(f"{outcome.run}: {outcome.status}, test {score}", flush=True)
     else:
         print(f"{outcome}\n  log: {log}", file=sys.stderr, flush=True)
-    if path := os.environ.get(launch_log.VARIABLE):
-        counts = launch_log.counts(launch_log.rows_of(Path(path)))
+    if rows := launch_log.own():
+        counts = launch_log.counts(rows)
         if counts.planned > 1 and LIVE not in os.environ:
             print(counts, flush=True)
 
@@ -119,7 +122,13 @@ def carry_out(work: Callable[[signals.Command], None], *, searching: bool = Fals
         notes = Path(os.environ.pop(launch_log.VARIABLE, "none"))
         rows = launch_log.rows_of(notes)
         launch_log.end(notes)
-    return summary([row for row in rows if not (searching and row.get("status") == "diverged")])
+    status = summary([row for row in rows if not (searching and row.get("status") == "diverged")])
+    counts = launch_log.counts(rows) if launch_log.stops(rows) else None
+    # of a pack that has failed, runs are left that have not begun alone
+    if counts and (count := counts.waiting + counts.running):
+        runs = "1 run was" if count == 1 else f"{count} runs were"
+        print(f"stop_at_failure: {runs} not begun; the next launch goes on", file=sys.stderr)
+    return status
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> int:

@@ -45,12 +45,15 @@ class Counts(NamedTuple):
         return f"{self.planned} runs: {', '.join(parts)}{left}"
 
 
-def begin(runs_root: str, suite: str, command: Sequence[str], runs: int) -> None:
+def begin(
+    runs_root: str, suite: str, command: Sequence[str], runs: int, stop_at_failure: bool = False
+) -> None:
     """Start the log of this command. A full disk is reported by the first run's `note`."""
     folder = Path(runs_root).resolve() / FOLDER
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{platform.node()}-{os.getpid()}.jsonl"
     os.environ[VARIABLE] = str(path)
     plan = {"suite": suite, "command": list(command), "runs": runs}
+    plan |= {"stop_at_failure": True} if stop_at_failure else {}
     with contextlib.suppress(OSError, UserError):
         folder.mkdir(parents=True, exist_ok=True)
         _expire(folder)
@@ -108,6 +111,17 @@ def counts(rows: Sequence[dict[str, Any]]) -> Counts:
         pace = (max(worked) - plan["time"]) / len(worked)
         left = pace * (plan["runs"] - ended.total())
     return Counts(plan["runs"], ended, running, left)
+
+
+def stops(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether a run has failed in a launch with `stop_at_failure`, so that none begins any more."""
+    asked = bool(rows) and rows[0].get("stop_at_failure", False)
+    return asked and any(row["status"] == "failed" for row in rows[1:])
+
+
+def own() -> list[dict[str, Any]]:
+    """The rows of the launch that this process belongs to; empty if there is none."""
+    return rows_of(Path(os.environ.get(VARIABLE, "none")))
 
 
 def end(path: Path) -> None:

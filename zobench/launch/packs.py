@@ -17,6 +17,8 @@ def launch_in_packs(jobs: Sequence[Job], size: int) -> None:
         if len(pack) == 1:
             launch(pack[0])
             continue
+        if launch_log.stops(launch_log.own()):
+            continue
         for job in pack:
             launch_log.note({"run": job.folder.path.name, "status": "begun"})
         for job, outcome in zip(pack, run_jobs(*pack), strict=True):
