@@ -84,6 +84,17 @@ def test_the_papers_order_comes_first(tmp_path: Path) -> None:
     ]
 
 
+def test_empty_cells_of_one_kind_have_no_count(tmp_path: Path) -> None:
+    """A count would be read as that of all cells; failed settings are no tie of dev."""
+    for lr in (1e-3, 1e-2):
+        for task in ("sst2", "rte"):
+            write_run(tmp_path, task=task, lr=lr, status="failed", reason="data")
+    write_run(tmp_path, task="cb", status="diverged", reason="nan")
+    write_run(tmp_path, 1, task="cb", status="failed", reason="data")
+    answer = table(tmp_path, SUITE)
+    assert "\n-: 1 diverged, 1 failed: MeZO cb; failed: MeZO rte, sst2\n" in answer
+
+
 @pytest.mark.parametrize(
     ("metric", "numbers", "spans", "best", "close"),
     [
@@ -148,7 +159,7 @@ def test_what_the_experiment_has_and_the_suite_has_not_is_named(tmp_path: Path) 
     write_run(tmp_path, task="sst2", choices=choices)
     write_run(tmp_path, task="rte", choices=choices, status="failed", reason="out of memory")
     answer = table(tmp_path, SUITE, rows="optimizer,tuning")
-    assert "\n-: 1 failed: MeZO rte\n" in answer
+    assert "\n-: failed: MeZO rte\n" in answer
     tasks = "cb, boolq, wsc, wic, multirc, copa, record, squad, drop"
     assert f"no run of task {tasks}, which the experiment has, too" in answer
     assert "no run of optimizer adamw, zero_shot, in_context, linear_probe, which" in answer

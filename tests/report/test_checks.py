@@ -10,6 +10,7 @@ import pytest
 from tests.report.suites import SUITE, write_run
 from tests.report.test_table import details
 from zobench.errors import UserError
+from zobench.report.table import table
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,18 @@ def test_the_first_line_names_what_differs_and_where(
     assert f'<p class="warning" role="note">{line}</p>' in details(tmp_path, format="html")
     numbers = pd.read_csv(io.StringIO(details(tmp_path, format="csv")))
     assert set(numbers["differs"]) == {says}
+
+
+def test_rows_that_differ_in_all_columns_are_named_once(tmp_path: Path) -> None:
+    """By the names that the table has for them, and the value of most rows without any name."""
+    for optimizer in ("adamw", "conmezo", "loren", "mezo", "zo_sign_mean"):
+        dtype = "bfloat16" if optimizer == "adamw" else "float32"
+        for task in ("t", "u"):
+            more = {"model": {"dtype": dtype}}
+            write_run(tmp_path, optimizer=optimizer, task=task, more=more)
+    says = "these runs differ in: model.dtype: bfloat16 ({}), float32 (all others)"
+    assert details(tmp_path).splitlines()[0] == says.format("adamw")
+    assert table(tmp_path, SUITE).splitlines()[0] == says.format("First-order AdamW")
 
 
 def test_the_first_line_says_that_prompts_were_those_of_a_chat(tmp_path: Path) -> None:

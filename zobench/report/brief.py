@@ -51,7 +51,7 @@ def brief(made: Layout) -> Sheet:
             *_elsewhere(made),
         ],
         records=made.records(),
-        differs=made.differs,
+        differs=made.differs(names),
         best=best,
         close=close,
     )
@@ -99,7 +99,7 @@ def _facts(
         what += ", as many as stand in parentheses" if uneven else ""
     ids = [run for done in runs for run in done["id"]]
     steps = sorted({str(made.suite.flat[run].get("budget.steps", "-")) for run in ids}, key=order)
-    budget = [f"{', '.join(steps)} steps"] if steps != ["-"] else []
+    budget = [f"{', '.join(steps)} step{'s' * (steps != ['1'])}"] if steps != ["-"] else []
     rows: dict[str, list[pd.Series]] = {names[cell.row]: [] for cell in found}
     for cell in found:
         rows[names[cell.row]].append(cell.done["cost/forwards"])
@@ -134,10 +134,16 @@ def _missing(made: Layout, names: Mapping[str, str], titles: Mapping[str, str]) 
 
 
 def _lost(cell: Cell) -> str:
-    """Why a cell has no number, or runs that do not count, such as `1 diverged, 2 failed`."""
-    if cell.rivals > 1 and not cell.setting:
+    """Why a cell has no number, or runs that do not count, such as `1 diverged, 2 failed`.
+
+    All of one kind are that kind without a count, as the same may be true of several cells.
+    """
+    if cell.rivals > 1 and not cell.setting and "done" in set(cell.runs["status"]):
         return f"{cell.rivals} settings that dev could not tell apart"
-    return ", ".join(f"{count} {spoken(what)}" for what, count in cell.lost.items())
+    lost = cell.lost
+    if len(lost) == 1 and sum(lost.values()) == len(cell.runs):
+        return spoken(next(iter(lost)))
+    return ", ".join(f"{count} {spoken(what)}" for what, count in lost.items())
 
 
 def _listed(groups: Mapping[str, Mapping[str, Sequence[str]]], single: bool) -> str:

@@ -3,7 +3,8 @@
 Within a cell they are an error; between cells the table's first line names them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -63,12 +64,23 @@ def _declared(suite: Suite, runs: pd.DataFrame) -> str:
     return f"{given[0]}={flat[given[0]]}" if given else "budget.steps=unknown"
 
 
-def what_differs(suite: Suite, cells: Sequence[Cell], axes: str) -> str:
-    """The differences of the shown runs, for example `model.dtype: a (x y); b (z y)`.
+def what_differs(
+    suite: Suite, cells: Sequence[Cell], axes: str, names: Mapping[str, str] | None = None
+) -> str:
+    """The differences of the shown runs, for example `model.dtype: a (row), b (row column)`.
 
-    axes: the keys of rows and columns, which are meant to differ. Empty when nothing does.
+    Args:
+        suite: read for settings.
+        cells: those of the table.
+        axes: the keys of rows and columns, which are meant to differ.
+        names: printed names of rows, where they are not the labels.
+
+    Returns:
+        The differences; empty when there are none.
     """
-    cells = [cell for cell in cells if len(cell.done)]
+    cells = [
+        replace(cell, row=(names or {}).get(cell.row, cell.row)) for cell in cells if len(cell.done)
+    ]
     facts = []
     for key in ("model.dtype", "train.precision", "task.data_seed", "task.chat"):
         if key not in axes:
@@ -95,16 +107,29 @@ def _by(cells: Sequence[Cell], key: Callable[[Cell], Any]) -> list[tuple[Any, li
 
 
 def _apart(cells: Sequence[Cell], name: str, value: Callable[[Cell], str]) -> list[str]:
-    """`name: value (where), other (where)` unless all cells that have a value have the same."""
+    """`name: value (where), other (where)` unless all cells that have a value have the same.
+
+    Of several columns, rows that have one value each are named without columns, and the value of
+    most rows is that of `all others` if they are more than three.
+    """
     places: dict[str, list[tuple[str, str]]] = {}
     for cell in cells:
         if shown := value(cell):
             places.setdefault(shown, []).append((cell.row, cell.column))
     if len(places) < 2:
         return []
-    return [
-        name + ": " + ", ".join(f"{shown} ({listed(where)})" for shown, where in places.items())
-    ]
+    rows = {shown: list(dict.fromkeys(row for row, _ in where)) for shown, where in places.items()}
+    mixed = len(set().union(*rows.values())) < sum(map(len, rows.values()))
+    if mixed or len({cell.column for cell in cells}) == 1:
+        parts = [f"{shown} ({listed(where)})" for shown, where in places.items()]
+    else:
+        most = max(rows, key=lambda shown: len(rows[shown]))
+        last = {most: "all others"} if len(rows[most]) > 3 else {}
+        order_of = sorted(rows, key=lambda shown: shown in last)
+        parts = [
+            f"{one} ({last.get(one) or listed([(r,) for r in rows[one]])})" for one in order_of
+        ]
+    return [f"{name}: {', '.join(parts)}"]
 
 
 def _values(suite: Suite, key: str, cell: Cell) -> str:

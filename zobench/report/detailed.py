@@ -44,7 +44,7 @@ def detailed(made: Layout) -> Sheet:
         body=body,
         notes=[*facts, *listed],
         records=made.records(),
-        differs=made.differs,
+        differs=made.differs(),
     )
 
 

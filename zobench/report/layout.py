@@ -39,7 +39,6 @@ class Layout:
 
     heads: the columns, without that of the averages. swept: the values that the suite's
     experiment lists for each key. intervals: the 95 % intervals, one of the facets, if any.
-    differs: the settings that make numbers of the table incomparable.
     """
 
     suite: Suite
@@ -51,7 +50,6 @@ class Layout:
     swept: Mapping[str, Sequence[str]]
     intervals: Sequence[Facet]
     facets: Sequence[Facet]
-    differs: str
 
     @property
     def title(self) -> str:
@@ -68,6 +66,11 @@ class Layout:
         """The row's cells."""
         return [cell for cell in self.cells.values() if cell.row == name]
 
+    def differs(self, names: Mapping[str, str] | None = None) -> str:
+        """The settings that make numbers incomparable; names: printed names of rows."""
+        axes = f"{self.view.rows},{self.view.columns}"
+        return what_differs(self.suite, list(self.cells.values()), axes, names)
+
     def records(self) -> list[dict[str, object]]:
         """A line of the CSV per cell: its own numbers, then those of its facets."""
         view = self.view
@@ -75,10 +78,11 @@ class Layout:
         for (row, column), mean in self.averages.items():
             own = {"row": row, "column": column, "metric": view.metric, "mean": mean}
             records[row, column] = own
+        differs = self.differs()
         for place, record in records.items():
             for facet in self.facets:
                 record |= facet.records.get(place, {})
-            record["differs"] = self.differs
+            record["differs"] = differs
         return list(records.values())
 
 
@@ -115,7 +119,6 @@ def lay_out(suite: Suite, view: View) -> Layout:
         values,
         spans,
         [facet for facet in facets if facet.texts or facet.notes],
-        what_differs(suite, list(cells.values()), f"{view.rows},{view.columns}"),
     )
 
 

@@ -1,7 +1,7 @@
 """The uncertainty of a cell's number, and a test against the baseline."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +82,8 @@ def tests(
     return [Facet(f"p vs {baseline}", texts, records, notes)]
 
 
-def listed(places: list[Place]) -> str:
-    """Rows and columns as text; of many, the first."""
+def listed(places: Sequence[tuple[str, ...]]) -> str:
+    """Rows and columns, or rows alone, as text; of many, the first."""
     shown = [" ".join(place) for place in places[:6]]
     more = len(places) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
