@@ -254,7 +254,7 @@ def job_of(config: Any, hydra: Any, line: Sequence[str] = ()) -> "Job":
         plain_name(group, choices.get(group, ""))
     settings = RunSettings.of(plain | share(plain, hydra.launcher))
     check(plain)
-    check_offload(settings, try_optimizer(settings.optimizer))
+    check_offload(settings, try_optimizer(settings.with_pack(1).optimizer))
     build(settings.logger, "logger")  # raises UserError for bad settings
     _check_launcher(settings.pack_runs, hydra.launcher._target_)
     with open_dict(config):

@@ -189,6 +189,13 @@ class RunSettings:
         evaluation = {**self.plain["evaluation"], "batch_size": size}
         return RunSettings.of({**self.plain, "train": train, "evaluation": evaluation})
 
+    def with_pack(self, points: int) -> "RunSettings":
+        """The settings with a number in place of `optimizer.pack=auto`."""
+        if self.optimizer.get("pack") != AUTO:
+            return self
+        optimizer = {**self.optimizer, "pack": points}
+        return RunSettings.of({**self.plain, "optimizer": optimizer})
+
     def can_be_halved(self, times: int) -> bool:
         """Whether halving once more changes anything; some steps take their batches whole."""
         if self.optimizer.get("graph") or self.model.get("offload"):
@@ -204,6 +211,7 @@ _SECTIONS: Mapping[str, type] = {
 _NODES = ("model", "tuning", "task", "optimizer")
 _NEEDED = {*_NODES, "seed", "budget", "train", "evaluation"}
 _HASHED = ("model", "tuning", "task", "optimizer", "train", "evaluation", "seed")
+AUTO = "auto"  # of optimizer.pack: a run measures which number it takes
 _MOST = 2**63 - 1  # the largest int64
 
 
@@ -272,6 +280,11 @@ def _check_ranges(settings: RunSettings) -> None:
         value = attrgetter(key)(settings)
         if not allowed(value):
             raise UserError(f"{key}={value}: {words}")
+    if settings.pack_runs and settings.optimizer.get("pack") == AUTO:
+        raise UserError(
+            f"pack_runs={settings.pack_runs}: optimizer.pack=auto is measured by a run that has a"
+            " process of its own; give a number, or null"
+        )
     plain_name("suite", settings.suite)
     dev_metric(settings.optimized_metric)
 

@@ -17,7 +17,7 @@ import yaml
 from zobench.errors import UserError
 from zobench.names import plain_name
 from zobench.nested import nodes
-from zobench.run.folder import HALVED, RunFolder, read_json
+from zobench.run.folder import HALVED, PACK, RunFolder, read_json
 from zobench.run.loggers.none import NoLogger
 
 ENTRY = "entry.json"
@@ -27,7 +27,7 @@ MOST_BYTES = 2_000_000  # of a file
 _LONGEST = 100  # characters of a name
 _META = (
     *("id", "setting", "name", "suite", "seed", "choices", "commit", "versions", "data"),
-    *("parameters", "device", "ranks", "base", "inputs", "notes", HALVED),
+    *("parameters", "device", "ranks", "base", "inputs", "notes", HALVED, PACK),
 )
 _ATTEMPT = ("time", "event", "kind")
 # a text that is an absolute path; within any text one of two or more parts, a home, a drive

@@ -18,8 +18,9 @@ from zobench.tasks.problem import Answer
 
 _ENDED = {"reason", "best_step", "test"}  # required keys of result.json
 HALVED = "halved"  # key of meta.json: how often batches were halved after running out of memory
+PACK = "pack"  # key of meta.json: what optimizer.pack=auto has chosen
 _INVALID = (UserError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
-_KEPT = ("base", "inputs", "wandb", HALVED)  # keys of meta.json that later attempts need
+_KEPT = ("base", "inputs", "wandb", HALVED, PACK)  # keys of meta.json that later attempts need
 
 
 class RunFolder:
@@ -52,13 +53,14 @@ class RunFolder:
     def begin(self, settings: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Create the folder, or keep what an unfinished attempt at the same run has left.
 
-        meta.json keeps the hashes of base weights and files, the run's id in W&B, and how often
-        batches were halved.
+        meta.json keeps the hashes of base weights and files, the run's id in W&B, how often batches
+        were halved, and what `optimizer.pack=auto` has chosen.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        before = read_json(self.meta) if self.meta.is_file() else {}
         if self.config.is_file() and identity(self.settings()) != identity(settings):
             self.clear()
-        before = read_json(self.meta) if self.meta.is_file() else {}
+            before.pop(PACK, None)
         kept = {key: before[key] for key in _KEPT if key in before}
         for stale in (self.failure, self.log):
             fence_of(self.path).remove(stale)
@@ -88,9 +90,17 @@ class RunFolder:
         return result
 
     def run_settings(self) -> RunSettings:
-        """The typed settings, with batches halved as meta.json says; UserError if damaged."""
+        """The typed settings, with batches halved and points packed as meta.json says.
+
+        Raises:
+            UserError: if a file is damaged.
+        """
         meta = read_json(self.meta) if self.meta.is_file() else {}
-        return self.typed_settings(meta.get(HALVED, 0))
+        settings = self.typed_settings(meta.get(HALVED, 0))
+        try:
+            return settings.with_pack(meta[PACK]["points"]) if PACK in meta else settings
+        except _INVALID as error:
+            raise damaged(self.meta) from error
 
     def typed_settings(self, halved: int = 0) -> RunSettings:
         """The typed settings; UserError if damaged. halved: how often batches are halved."""

@@ -12,9 +12,10 @@ from zobench.errors import UserError
 from zobench.first_order.in_backward import InBackward
 from zobench.offload.model import Offload
 from zobench.offload.points import OffloadedPoints
+from zobench.run.auto_pack import choose
 from zobench.run.base_model import base_of, check_base, device_for, digest_of
 from zobench.run.best_weights import BestWeights
-from zobench.run.captured import CapturedLoss, captured
+from zobench.run.captured import CapturedLoss, capture_evaluation, captured
 from zobench.run.checkpoint import Checkpoints
 from zobench.run.closure import check_captured, check_offload
 from zobench.run.diagnosis import Diagnosis
@@ -22,7 +23,7 @@ from zobench.run.durable import renewed
 from zobench.run.examples import check_examples, losses_by_example, wants_examples
 from zobench.run.export import check_exportable, export
 from zobench.run.fence import fence_of
-from zobench.run.folder import RunFolder, read_json, write_atomically, write_json
+from zobench.run.folder import PACK, RunFolder, read_json, write_atomically, write_json
 from zobench.run.inputs import InputFiles, Inputs, check_inputs
 from zobench.run.linear_probe import LinearProbe
 from zobench.run.loggers.base import Logger
@@ -40,7 +41,7 @@ from zobench.run.resume import resume_point_of, why_not_replayed
 from zobench.run.steps import Steps
 from zobench.run.stop import Stop
 from zobench.run.zero_shot import ZeroShot
-from zobench.settings import Budget, Checkpoint, RunSettings, Train
+from zobench.settings import AUTO, Budget, Checkpoint, RunSettings, Train
 from zobench.tasks.problem import ByExample, Problem
 from zobench.zo.ledger import Ledger
 from zobench.zo.optimizer import ZOOptimizer
@@ -80,17 +81,13 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
     meter = Meter(device)
     with meter.phase("load"):
         made = prepare_run(settings, device)
-        optimizer = build_optimizer(settings.optimizer, made.trainable, made.model)
-    check_gradient(settings.train, made.problem, optimizer)
-    if group is not None:
-        check_ranks(settings.model, optimizer)
-    check_captured(optimizer, settings.train.micro_batch_size, settings.train.nonfinite)
-    check_offload(settings, optimizer)
+        settings = _packed(folder, settings, made, meter, group)
+        optimizer, loss = _optimizer(settings, made, group)
     if made.offload is not None and isinstance(optimizer, ZOOptimizer):
         optimizer.evaluate_by(OffloadedPoints(made.offload, optimizer.engine).values)
-    ranks = 1 if group is None else group.size
-    make_batch = partial(made.problem.batch, [0])
-    loss = captured(made.problem.loss, made.model, make_batch, made.capture, optimizer, ranks)
+    if not isinstance(optimizer, ZeroShot):  # whose shapes do not come again
+        problem = capture_evaluation(made.problem, made.model, made.capture, loss)
+        made = made._replace(problem=problem)
     if isinstance(optimizer, LinearProbe):  # may raise UserError, so before results are opened
         with meter.phase("fit"):
             optimizer.fit(made.model, made.problem, settings.evaluation.batch_size)
@@ -102,6 +99,36 @@ def run(folder: RunFolder, stop: Stop | None = None, group: Group | None = None)
     with own_folder(folder, group) as own:
         parts = (made, optimizer, meter, logger, stop or Stop(), group, loss)
         return complete(train_and_test(own, settings, *parts))
+
+
+def _optimizer(
+    settings: RunSettings, made: Prepared, group: Group | None
+) -> tuple[torch.optim.Optimizer, CapturedLoss | None]:
+    """The optimizer, and the loss where forwards are captured; UserError for what does not fit."""
+    optimizer = build_optimizer(settings.optimizer, made.trainable, made.model)
+    check_gradient(settings.train, made.problem, optimizer)
+    if group is not None:
+        check_ranks(settings.model, optimizer)
+    check_captured(optimizer, settings.train.micro_batch_size, settings.train.nonfinite)
+    check_offload(settings, optimizer)
+    parts = (partial(made.problem.batch, [0]), made.capture, optimizer)
+    ranks = 1 if group is None else group.size
+    return optimizer, captured(made.problem.loss, made.model, *parts, ranks)
+
+
+def _packed(
+    folder: RunFolder, settings: RunSettings, made: Prepared, meter: Meter, group: Group | None
+) -> RunSettings:
+    """The settings with a number for `optimizer.pack=auto`, which is chosen once, and noted."""
+    if settings.optimizer.get("pack") != AUTO:
+        return settings
+    optimizer_of = partial(_optimizer, made=made, group=group)
+    ranks = 1 if group is None else group.size
+    choice = choose(settings, made.model, made.problem, optimizer_of, meter, ranks)
+    if group is None or group.first:
+        write_json(folder.meta, read_json(folder.meta) | {PACK: choice._asdict()})
+        print(choice.note, flush=True)
+    return settings.with_pack(choice.points)
 
 
 def prepare_run(settings: RunSettings, device: torch.device) -> Prepared:

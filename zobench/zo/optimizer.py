@@ -40,7 +40,8 @@ class ZOOptimizer(torch.optim.Optimizer):
         seed: Names the run's noise. The global random state is neither read nor changed.
         arithmetic: How 16-bit weights are displaced and rounded; exactly, unless given.
         pack: Evaluate up to so many points in one call of the closure, which needs `model`; see
-            `zobench.zo.batched_points`. None or 1 is one point at a time.
+            `zobench.zo.batched_points`. None or 1 is one point at a time. A number; `auto` is for
+            zobench's own runs, which replace it.
         model: The module whose parameters these are; for `pack` only.
         graph: The caller intends to capture whole steps on the GPU (see `zobench.zo.graph`); `step`
             itself never does.
@@ -71,7 +72,7 @@ class ZOOptimizer(torch.optim.Optimizer):
         rule: Rule,
         seed: int = 0,
         arithmetic: Arithmetic | None = None,
-        pack: int | None = None,
+        pack: int | str | None = None,
         model: nn.Module | None = None,
         graph: bool | None = None,
     ) -> None:
@@ -86,11 +87,11 @@ class ZOOptimizer(torch.optim.Optimizer):
             )
         slots = slots_of(named_parameters)
         super().__init__([slot.parameter for slot in slots], {"lr": lr, "eps": eps})
-        _check_packed(pack, model, sampler, estimator)
-        self.engine = Engine(slots, sampler, seed, arithmetic, pack or 1)
+        pack = _checked_pack(pack, model, sampler, estimator)
+        self.engine = Engine(slots, sampler, seed, arithmetic, pack)
         self._batched: BatchedPoints | None = None
         self._walk: Walk | None = None
-        if pack is not None and pack > 1 and model is not None:
+        if pack > 1 and model is not None:
             sampler.begin_step(0)  # directions show which of them are low-rank
             self._batched = BatchedPoints(model, slots, pack, sampler)
         self.estimator = estimator
@@ -308,14 +309,19 @@ class ZOOptimizer(torch.optim.Optimizer):
             self.state[slot.parameter] = slot.buffers
 
 
-def _check_packed(
-    pack: int | None, model: nn.Module | None, sampler: Sampler, estimator: Estimator
-) -> None:
-    """Raise ValueError where several points cannot be evaluated at once."""
+def _checked_pack(
+    pack: int | str | None, model: nn.Module | None, sampler: Sampler, estimator: Estimator
+) -> int:
+    """The number of points in a call; ValueError where several cannot be evaluated at once."""
+    if isinstance(pack, str):
+        raise ValueError(
+            f"pack={pack}: give a number, or null; a run of zobench also takes auto, which it"
+            " measures before its first step"
+        )
     if pack is not None and pack < 1:
         raise ValueError(f"pack={pack}: must be at least 1")
     if pack is None or pack == 1:
-        return
+        return 1
     if model is None:
         raise ValueError(f"pack={pack} needs model=, the module whose parameters are trained")
     if sampler.replay_class is ReplayClass.DATA:
@@ -328,6 +334,7 @@ def _check_packed(
             f"pack={pack}: estimator {type(estimator).__name__} needs the loss of each example, and"
             " points that are evaluated together have one each; set pack=1"
         )
+    return pack
 
 
 def _check_needs(sampler: Sampler, estimator: Estimator, rule: Rule) -> None:
