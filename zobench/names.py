@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from zobench.errors import UserError
 
 _PLAIN = re.compile(r"\w[\w.+=@ -]*")
+_VARIANT = re.compile(r"-held_out=(\d+)")  # of a task, as `zobench.cli` writes it
 _VARIED, _VALUE = 80, 24  # characters of a run's name for what its sweep varies, and for a value
 _LONGEST = 100  # characters; file systems take 255 bytes, and a run's name has several
 
@@ -53,6 +54,29 @@ def _short(value: str) -> str:
 
 def _plain(text: str) -> str:
     return re.sub(r"[^\w.+=@]+", "-", text).strip("-")
+
+
+def searched(label: str) -> str:
+    """A label with the task itself in place of its held-out variant, which no search has seen."""
+    return _VARIANT.sub("", label)
+
+
+def options_of(labels: Mapping[str, str]) -> dict[str, str]:
+    """The options of the config groups that a run's labels stand for, and `held_out`.
+
+    Args:
+        labels: `choices` of meta.json, where a task's variant has its seed in its name, and an
+            optimizer the evaluation, if it is not `standard`.
+    """
+    options = {**labels, "task": searched(labels["task"])}
+    if drawn := _VARIANT.search(labels["task"]):
+        options["held_out"] = drawn[1]
+    optimizer, evaluation = labels["optimizer"], labels.get("evaluation", "standard")
+    if optimizer == evaluation:  # a run without training has only the evaluation's name
+        options["optimizer"] = "zero_shot"
+    elif evaluation != "standard":
+        options["optimizer"] = optimizer.removesuffix(f"-{evaluation}")
+    return options
 
 
 def lower_is_better(metric: str) -> bool:

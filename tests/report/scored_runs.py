@@ -1,4 +1,4 @@
-"""Run folders for the tests of scores: curves of dev against forwards and seconds."""
+"""Run folders for the tests of scores, with curves of dev, and the scores of such folders."""
 
 import json
 from collections.abc import Sequence
@@ -7,6 +7,11 @@ from typing import Any
 
 import yaml
 
+from zobench.report.runs import read_suite
+from zobench.report.scoring import Scores, rules_of, scored
+from zobench.report.workloads import read_suites
+
+TASKS = ("sst2", "rte")
 Curve = Sequence[tuple[int, float]]  # forwards and dev/loss of each evaluation
 
 
@@ -64,3 +69,15 @@ def write_run(
     if status in ("done", "diverged"):
         (folder / "result.json").write_text(json.dumps(result))
     return folder
+
+
+def scores_of(root: Path, *suites: str, search: str | None = None, **options: Any) -> Scores:
+    """The scores of suites, `s` if none is named; options as in `rules_of`."""
+    suite = read_suites(root, suites or ("s",))
+    found = read_suite(root, search) if search else None
+    return scored(suite, rules_of(suite, **options), found)
+
+
+def costs_of(scores: Scores, row: str) -> list[float]:
+    """The row's cost in each workload."""
+    return [workload.cost(row) for workload in scores.workloads]

@@ -8,18 +8,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.report.scored_runs import reaches, write_run
+from tests.report.scored_runs import TASKS, costs_of, reaches, scores_of, write_run
 from zobench.cli import run_command
 from zobench.errors import UserError
 from zobench.report.page import build
 from zobench.report.page.build import page
 from zobench.report.plot import plot
-from zobench.report.runs import read_suite
 from zobench.report.score import score
-from zobench.report.scoring import Scores, rules_of, scored
-from zobench.report.workloads import read_suites
-
-TASKS = ("sst2", "rte")
 
 
 def planted(root: Path) -> None:
@@ -34,16 +29,6 @@ def planted(root: Path) -> None:
                 root, "broken", reaches(0.1, at=100), task=task, seed=seed, status="diverged",
                 test=None,
             )  # fmt: skip
-
-
-def scores_of(root: Path, *suites: str, search: str | None = None, **options: Any) -> Scores:
-    suite = read_suites(root, suites or ("s",))
-    found = read_suite(root, search) if search else None
-    return scored(suite, rules_of(suite, **options), found)
-
-
-def costs_of(scores: Scores, row: str) -> list[float]:
-    return [workload.cost(row) for workload in scores.workloads]
 
 
 def test_planted_rows_get_their_ranks(tmp_path: Path) -> None:
@@ -160,43 +145,6 @@ def test_what_is_beyond_the_cap_was_not_reached(tmp_path: Path) -> None:
     assert (
         "cap 800 forwards (the largest budget of a run); budgets differ: late 800, mezo 200" in said
     )
-
-
-def search(root: Path) -> None:
-    """A quick row whose rate took five trials to find, and a steady one that took one."""
-    for task in TASKS:
-        write_run(root, "quick", reaches(0.3, at=200), task=task)
-        write_run(root, "mezo", reaches(0.3, at=400), task=task)
-        for n in range(5):
-            write_run(root, "quick", reaches(0.3, at=200), task=task, lr=n + 1, suite="s_search")
-        write_run(root, "mezo", reaches(0.3, at=400), task=task, lr=7, suite="s_search")
-        # neither another model's search nor another row's counts
-        write_run(root, "mezo", reaches(0.3, at=400), task=task, model="opt", suite="s_search")
-        write_run(root, "else", reaches(0.3, at=400), task=task, suite="s_search")
-
-
-def test_the_cost_of_tuning_changes_a_rank(tmp_path: Path) -> None:
-    """Without it the quick row is first; five searches of 400 forwards make it last."""
-    search(tmp_path)
-    assert [p.row for p in scores_of(tmp_path).profiles] == ["quick", "mezo"]
-    tuned = scores_of(tmp_path, search="s_search")
-    assert [p.row for p in tuned.profiles] == ["mezo", "quick"]
-    assert costs_of(tuned, "quick") == [2200.0, 2200.0]
-    assert costs_of(tuned, "mezo") == [800.0, 800.0]
-    assert "tuning: not included" in score(tmp_path, ["s"])
-    for named in ([], ["s_search"]):
-        said = score(tmp_path, ["s"], tuning=named)
-        assert "tuning: included, the forwards of all runs of s_search" in said
-
-
-def test_a_suite_may_be_its_own_search(tmp_path: Path) -> None:
-    """The rates that lost are the tuning; the runs that are scored are not counted twice."""
-    for lr, loss in ((1e-3, 0.3), (1e-2, 0.9)):
-        write_run(tmp_path, "mezo", reaches(loss, at=200), lr=lr)
-    assert costs_of(scores_of(tmp_path, search="s"), "mezo") == [200.0 + 400.0]
-    write_run(tmp_path, "other", reaches(0.3, at=200))
-    said = score(tmp_path, ["s"], tuning=["s"])
-    assert "none there, and so 0, for other sst2" in said
 
 
 def test_dev_selects_the_setting(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from zobench.errors import UserError
+from zobench.names import searched
 from zobench.registry.consistency import inconsistencies
 from zobench.registry.entry import ENTRY, Entry, Tuning, checked_name, digests, packed, place_in
 from zobench.registry.replaying import NOT, replay
@@ -81,14 +82,16 @@ def search_cost(runs: Path, suite: str, choices: Mapping[str, Any]) -> Tuning:
     Args:
         runs: the folder of all runs.
         suite: of the search.
-        choices: of the run; counted is what has the same task, model, tuning and optimizer.
+        choices: of the run; counted is what has the same task, model, tuning and optimizer. The
+            search of a task is that of its held-out variants, too.
 
     Raises:
         UserError: the suite has no such run.
     """
     found = read_suite(runs, suite).frame
     for group in GROUPS:
-        found = found[found[group] == choices.get(group)]
+        label = str(choices.get(group))
+        found = found[found[group].isin([label, searched(label)])]
     if found.empty:
         sought = ", ".join(f"{group}={choices.get(group)}" for group in GROUPS)
         raise UserError(f"--search {suite}: has no run with {sought}")

@@ -75,7 +75,8 @@ def _tuning(scores: Scores) -> str:
     lacking = f"; none there, and so 0, for {', '.join(without)}" if without else ""
     return (
         f"tuning: included, the {unit(scores)} of all runs of {scores.search.name} with the same"
-        f" row and workload (a run of that suite that is scored here counts once){lacking}"
+        f" row and workload, of a held-out variant those of its task (a run of that suite that is"
+        f" scored here counts once){lacking}"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from zobench.errors import UserError
-from zobench.names import lower_is_better
+from zobench.names import lower_is_better, searched
 from zobench.report.cells import Cell, fill, spoken
 from zobench.report.checks import refuse_unequal
 from zobench.report.curves import Row, curve, read_metrics
@@ -201,18 +201,23 @@ def _tuning(
     suite: Suite, rules: Rules, search: Suite
 ) -> dict[tuple[str, str], list[tuple[Path, float]]]:
     """The folder and cost of each run of the search, by row and workload of the suite."""
-    # Matched by all keys: those that do not differ in the suite may differ in the search.
-    every = suite.labels(rules.workloads) if rules.workloads else _names(suite, rules)
-    names = dict(zip(every, _names(suite, rules), strict=True))
-    theirs = pd.Series(suite.name, index=search.frame.index)
+    # Matched by all keys: those that do not differ in the suite may differ in the search. The
+    # search of a task is that of its held-out variants, too.
+    rows, names = suite.labels(rules.rows), _names(suite, rules)
+    every, theirs = names, pd.Series(suite.name, index=search.frame.index)
     if rules.workloads:
-        theirs = search.labels(rules.workloads)
+        every, theirs = suite.labels(rules.workloads), search.labels(rules.workloads)
+    sought: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for row, full, name in zip(rows, every, names, strict=True):
+        for label in {(row, full), (searched(row), searched(full))}:
+            sought.setdefault(label, set()).add((row, name))
     found: dict[tuple[str, str], list[tuple[Path, float]]] = {}
     runs = zip(search.frame["folder"], search.labels(rules.rows), theirs, strict=True)
     for folder, row, full in runs:
-        if full in names:
-            path = search.path / folder
-            found.setdefault((row, names[full]), []).append((path, _spent(path, COSTS[rules.cost])))
+        path = search.path / folder
+        spent = _spent(path, COSTS[rules.cost])
+        for cell in sought.get((row, full), ()):
+            found.setdefault(cell, []).append((path, spent))
     return found
 
 
