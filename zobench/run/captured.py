@@ -17,12 +17,16 @@ from torch import Tensor, nn
 from zobench.errors import UserError
 from zobench.run.notes import print_once
 from zobench.tasks.batch import Batch
+from zobench.tasks.evaluation import Forward
 from zobench.tasks.positions import longest_text
+from zobench.tasks.problem import Evaluates
+from zobench.tasks.shared_prefix import PrefixBatch
 from zobench.zo.engine import Engine
 from zobench.zo.optimizer import ZOOptimizer
 
 CUDA = "cuda"  # the device type that captures
 MAX_GRAPHS = 32  # graphs kept at once; the least recently used one is dropped first
+MAX_EVALUATED = 64  # the same of evaluations, which take all shapes of a split in turn
 _COUNTED = "tokens"  # the field of a batch that no loss reads
 
 Loss = Callable[[Any, Any], Tensor]
@@ -48,11 +52,8 @@ def why_not(
 
     optimizer: evaluates the losses; None if the weights do not move.
     """
-    devices = {parameter.device for parameter in model.parameters()}
-    if {device.type for device in devices} != {CUDA}:
-        return "a CUDA device is needed"
-    if len(devices) > 1:
-        return "the model is spread over several devices"
+    if reason := _why_not_there(model):
+        return reason
     if ranks > 1:
         return "ranks exchange data in the middle of a loss"
     if isinstance(optimizer, ZOOptimizer):
@@ -72,9 +73,19 @@ def why_not(
     return None
 
 
+def _why_not_there(model: nn.Module) -> str | None:
+    """Return why nothing of a model can be captured where its weights are."""
+    devices = {parameter.device for parameter in model.parameters()}
+    if {device.type for device in devices} != {CUDA}:
+        return "a CUDA device is needed"
+    return "the model is spread over several devices" if len(devices) > 1 else None
+
+
 @dataclass(eq=False)
 class CapturedLoss:
     """The loss of a model on a batch, as `loss` computes it, by a CUDA graph where possible.
+
+    Also other outputs of a model, each of which is one tensor.
 
     Args:
         loss: computes the loss of a model on a batch.
@@ -102,8 +113,9 @@ class CapturedLoss:
         self._longest = 0  # tokens that the model takes
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
-        """Return the loss, a scalar that later calls do not overwrite."""
+        """Return the loss, a tensor that later calls do not overwrite."""
         bare = self.engine is None or self.engine.bare
+        bare &= not getattr(batch, "alone", False)  # its forwards depend on the rows
         if self._works and bare and not torch.is_grad_enabled():
             graph = self._graph_of(model, batch)
             if graph is not None:
@@ -117,7 +129,8 @@ class CapturedLoss:
             if graph.current is batch:  # at another point of the same step
                 self._graphs.move_to_end(key)
                 return graph
-        wide = batch.widened(self._longest) if self.wide and isinstance(batch, Batch) else batch
+        widens = self.wide and isinstance(batch, Batch | PrefixBatch)
+        wide = batch.widened(self._longest) if widens else batch
         key = shape_of(wide)
         if key in self._graphs:
             graph = self._graphs[key]
@@ -149,10 +162,63 @@ class CapturedLoss:
     def _give_up(self, error: Exception) -> None:
         self._works = False
         self._graphs.clear()
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if self.required:
+            reason = _reason(error)
             raise UserError(f"model.capture=true: capturing a forward failed: {reason}") from error
-        print_once(f"model.capture: forwards are launched one by one: {reason}")
+        print_once(f"model.capture: forwards are launched one by one: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+@dataclass(eq=False)
+class CapturedForwards:
+    """The forwards of evaluations by CUDA graphs where possible; `tasks.evaluation.Forwards`.
+
+    Args:
+        record: captures a computation and returns a function that replays it.
+    """
+
+    record: Recorder
+    records = True
+
+    def __post_init__(self) -> None:
+        self._captured: dict[Forward, CapturedLoss] = {}
+
+    def __call__(self, forward: Forward, model: Any, batch: Any) -> Tensor:
+        """The output of a function of model and batch, each by graphs of its own."""
+        if not tensors_of(batch):
+            return forward(model, batch)
+        if forward not in self._captured:
+            captured = CapturedLoss(forward, None, self.record, limit=MAX_EVALUATED)
+            self._captured[forward] = captured
+        return self._captured[forward](model, batch)
+
+    def recorded(self, body: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
+        """The replay of a computation; None if it cannot be captured, which is printed once."""
+        try:
+            return self.record(body)
+        except RuntimeError as error:
+            self.launched_for(f"texts are generated without graphs: {_reason(error)}")
+            return None
+
+    def launched_for(self, reason: str) -> None:
+        """Print the reason once."""
+        print_once(f"model.capture: {reason}")
+
+
+def capture_evaluation(
+    problem: Any, model: nn.Module, capture: bool | None, loss: CapturedLoss | None = None
+) -> Any:
+    """The problem, whose evaluations capture their forwards where that is possible and wanted.
+
+    loss: of the training, whose graphs share their memory with those of evaluations.
+    """
+    if capture is False or not isinstance(problem, Evaluates) or _why_not_there(model):
+        return problem
+    record = recorder_on(next(model.parameters()).device) if loss is None else loss.record
+    return problem.evaluated_by(CapturedForwards(record))
 
 
 def captured(

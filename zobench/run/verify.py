@@ -8,6 +8,7 @@ from typing import Any
 from zobench.build import build
 from zobench.errors import UserError
 from zobench.run.best_weights import step_in
+from zobench.run.captured import capture_evaluation
 from zobench.run.folder import RunFolder, csv_of
 from zobench.run.inputs import check_unchanged
 from zobench.run.meter import Meter
@@ -15,6 +16,7 @@ from zobench.run.metrics_log import finite, read_rows
 from zobench.run.progress import BudgetClock
 from zobench.run.replay import Replayed, differing, settings_in
 from zobench.run.steps import lr_share
+from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Answer, Problem
 
 
@@ -32,7 +34,10 @@ class Verification:
         check_unchanged(folder, settings_in(folder))
         self.replayed = Replayed(folder)
         loaded, device = self.replayed.loaded, self.replayed.device
-        self.problem: Problem = build(self.replayed.settings.task).prepare(loaded, device)
+        problem: Problem = build(self.replayed.settings.task).prepare(loaded, device)
+        if not isinstance(self.replayed.optimizer, ZeroShot):  # as the run did
+            problem = capture_evaluation(problem, self.replayed.model, loaded.capture)
+        self.problem = problem
         self.rate: float = self.replayed.optimizer.param_groups[0].get("lr", math.nan)
         self.found: list[str] = []
 

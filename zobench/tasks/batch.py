@@ -79,10 +79,10 @@ class Batch:
         """
         rows, width = self.input_ids.shape
         count, depth = self.picked.shape
-        below = _step_up(rows) - rows
-        right = max(0, min(longest, _step_up(width)) - width)
-        more, left = _power_up(count) - count, _power_up(depth) - depth
-        unread = _power_up(len(self.read_at)) - len(self.read_at)
+        below = step_up(rows) - rows
+        right = max(0, min(longest, step_up(width)) - width)
+        more, left = power_up(count) - count, power_up(depth) - depth
+        unread = power_up(len(self.read_at)) - len(self.read_at)
 
         def padded(x: Tensor, pad: tuple[int, ...], filler: int = 0) -> Tensor:
             return torch.nn.functional.pad(x, pad, value=filler)
@@ -162,14 +162,15 @@ def collate(
     )
 
 
-def _step_up(size: int) -> int:
+def step_up(size: int) -> int:
     """The next size of a ladder of eight steps an octave, which adds an eighth at most."""
     step = 1 << max(0, (size - 1).bit_length() - 4)
     return -(-size // step) * step
 
 
-def _power_up(size: int) -> int:
-    return 1 << (size - 1).bit_length()
+def power_up(size: int) -> int:
+    """The next power of two; 0 for 0."""
+    return 1 << (size - 1).bit_length() if size else 0
 
 
 def _span(numbers: Tensor) -> slice:

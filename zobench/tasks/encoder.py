@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from zobench.interface import Interface, padding_id
 from zobench.tasks.batch import Batch, collate
 from zobench.tasks.chat import NOTE, chat_of
 from zobench.tasks.encoding import Encoded, encode, encode_classes, encode_masked, ids_of
-from zobench.tasks.evaluation import in_batches
+from zobench.tasks.evaluation import LAUNCHED, Forwards, in_batches
 from zobench.tasks.example import Example
 from zobench.tasks.positions import check_ids, longest_text, switches_at
 from zobench.tasks.prior import first_token
@@ -66,14 +67,29 @@ class Encoder:
         self.chat = chat_of(chat, loaded)
         classifies = self.interface is Interface.CLASSIFIER
         self.scores: Callable[..., Tensor] = class_scores if classifies else language_scores
+        self._scores = {how: partial(self.scores, summed=how) for how in (False, True)}
 
-    def evaluated(self, model: Any, batch: Batch, at_once: int, *, summed: bool = False) -> Tensor:
-        """As `scores`, for evaluation: a common prefix of candidates is computed once."""
+    def evaluated(
+        self,
+        model: Any,
+        batch: Batch,
+        at_once: int,
+        *,
+        summed: bool = False,
+        device: torch.device | None = None,
+        forwards: Forwards = LAUNCHED,
+    ) -> Tensor:
+        """As `scores`, for evaluation: a common prefix of candidates is computed once.
+
+        device: the model's, where the batch is still on the host.
+        """
         if self.interface is Interface.CAUSAL and not batch.alone:
-            found = shared_prefix_scores(model, batch, at_once, summed=summed)
+            how: dict[str, Any] = {"forwards": forwards, "device": device}
+            found = shared_prefix_scores(model, batch, at_once, summed=summed, **how)
             if found is not None:
                 return found
-        return self.scores(model, batch, summed=summed)
+        batch = batch if device is None else batch.to(device)
+        return forwards(self._scores[summed], model, batch)
 
     def __call__(self, example: Example, prior: Example | None = None) -> Encoded:
         """Tokenise an example and, where scores are calibrated, its content-free prompt."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 
 class _Sized(Protocol):
@@ -17,6 +18,46 @@ T = TypeVar("T")
 
 # As `map`: the function's value for each batch, in order; ranks may share the work.
 MapFn = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+Forward = Callable[[Any, Any], Tensor]  # of a model and a batch whose fields are tensors
+
+
+class Forwards(Protocol):
+    """How the forwards of an evaluation are computed."""
+
+    @property
+    def records(self) -> bool:
+        """Whether forwards may be recorded, to be computed again without Python."""
+
+    def __call__(self, forward: Forward, model: Any, batch: Any) -> Tensor:
+        """`forward(model, batch)`, up to rounding."""
+
+    def recorded(self, body: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
+        """What computes `body` again, on the tensors that it read; None where nothing can.
+
+        `body` may run any number of times meanwhile.
+        """
+
+    def launched_for(self, reason: str) -> None:
+        """Say why some of the forwards are not recorded."""
+
+
+class Launched:
+    """Every forward is launched when it is needed."""
+
+    records = False
+
+    def __call__(self, forward: Forward, model: Any, batch: Any) -> Tensor:
+        return forward(model, batch)
+
+    def recorded(self, body: Callable[[], Tensor]) -> None:
+        """None: nothing is recorded."""
+
+    def launched_for(self, reason: str) -> None:
+        """Nothing: it is what was asked for."""
+
+
+LAUNCHED = Launched()
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from zobench.tasks.batch import Batch
-from zobench.tasks.evaluation import MapFn
+from zobench.tasks.evaluation import LAUNCHED, Forwards, MapFn
 from zobench.tasks.own import Own
 from zobench.tasks.problem import Answer
 from zobench.tasks.text_problem import Answered, TextProblem
@@ -88,13 +88,26 @@ class GenerationProblem(TextProblem):
     """Prompts whose generated answers a metric scores.
 
     metric: what dev and test report. loss_metric: instead of the objective, a metric whose negative
-    mean over generations of `eval_examples` is the loss.
+    mean over generations of `eval_examples` is the loss. steps: how evaluations compute the
+    forwards of new tokens.
     """
 
     eval_examples: Mapping[str, Sequence[Prompt]]
     writer: Writer
     metric: Metric
     loss_metric: Metric | None
+    steps: Forwards = field(default=LAUNCHED, kw_only=True)
+
+    def evaluated_by(self, forwards: Forwards) -> Self:
+        found = super().evaluated_by(forwards)
+        if not forwards.records:
+            return found
+        prompts = [prompt.tokens for prompt in self.eval_examples["dev"]]
+        reason = self.writer.why_not_static(self.encoder.model, prompts)
+        if reason is not None:
+            forwards.launched_for(f"texts are generated token by token: {reason}")
+            return found
+        return replace(found, steps=forwards)
 
     @property
     def differentiable(self) -> bool:
@@ -127,7 +140,7 @@ class GenerationProblem(TextProblem):
 
     def _answered(self, model: Any, at_once: int, examples: Sequence[Prompt]) -> Answered:
         del at_once
-        answers = self._generate(model, self.metric, examples)
+        answers = self._generate(model, self.metric, examples, self.steps)
         texts = [answer.answer for answer in answers]
         judge, loss = self.loss_metric, None
         if judge is not None and judge != self.metric:
@@ -142,8 +155,14 @@ class GenerationProblem(TextProblem):
             return -score
         return super()._loss_of_split(model, split, batch_size, map_fn, score)
 
-    def _generate(self, model: Any, metric: Metric, prompts: Sequence[Prompt]) -> list[Answer]:
+    def _generate(
+        self,
+        model: Any,
+        metric: Metric,
+        prompts: Sequence[Prompt],
+        forwards: Forwards = LAUNCHED,
+    ) -> list[Answer]:
         """The generated texts with their scores by the metric."""
-        texts = self.writer(model, [prompt.tokens for prompt in prompts])
+        texts = self.writer(model, [prompt.tokens for prompt in prompts], forwards)
         pairs = zip(texts, prompts, strict=True)
         return [Answer(text, p.answers[0], metric(text, p.answers, p.row)) for text, p in pairs]

@@ -136,8 +136,9 @@ class PreferenceTask(ScoredTask):
         found: list[float] = []
         with evaluating(encoder.model):
             for some in in_batches(encoded, _BATCH):
-                batch = encoder.batch(some, device)
-                scores = encoder.evaluated(encoder.model, batch, _BATCH, summed=True)
+                batch = encoder.batch(some, torch.device("cpu"))
+                how: dict[str, Any] = {"summed": True, "device": device}
+                scores = encoder.evaluated(encoder.model, batch, _BATCH, **how)
                 found += Margins().outputs(scores, some)
         margins = in_data_order(encoded, found)
         return [replace(e, value=margin) for e, margin in zip(encoded, margins, strict=True)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zobench.interface import Interface
-from zobench.tasks.evaluation import MapFn
+from zobench.tasks.evaluation import Forwards, MapFn
 
 
 class Loaded(Protocol):
@@ -82,6 +82,14 @@ class ByLength(Protocol):
 
     def length(self, index: int) -> int:
         """Tokens of the longest row that this training example puts into a batch."""
+
+
+@runtime_checkable
+class Evaluates(Protocol):
+    """A problem whose evaluations may compute their forwards in another way."""
+
+    def evaluated_by(self, forwards: Forwards) -> Any:
+        """The problem with evaluations whose forwards are computed in this way."""
 
 
 class Divisible(AnyBatch, Protocol):

@@ -177,7 +177,8 @@ def _class_logits(model: Any, batch: Batch) -> Tensor:
     if not seen or seen[-1].dim() != logits.dim() + 1:
         return logits
     width = batch.input_ids.shape[1]
-    last = Places(torch.arange(len(logits)), batch.attention_mask.sum(1) - 1, width)
+    rows = torch.arange(len(logits), device=logits.device)
+    last = Places(rows, batch.attention_mask.sum(1) - 1, width)
     return last.of(seen[-1])
 
 

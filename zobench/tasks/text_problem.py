@@ -2,16 +2,23 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from zobench.tasks.encoder import Encoder
 from zobench.tasks.encoding import Encoded
-from zobench.tasks.evaluation import MapFn, evaluating, in_batches, in_data_order
+from zobench.tasks.evaluation import (
+    LAUNCHED,
+    Forwards,
+    MapFn,
+    evaluating,
+    in_batches,
+    in_data_order,
+)
 from zobench.tasks.losses import Loss
 from zobench.tasks.problem import Answer
 from zobench.tasks.split_metrics import SplitMetric
@@ -35,7 +42,8 @@ class TextProblem(ABC):
 
     loss_examples: candidates that the loss needs, of all splits; eval_examples: what is answered,
     of dev and test; objective: the loss over `loss_examples`. metrics: of a split, which `evaluate`
-    reports, too. notes: irregularities of the rows.
+    reports, too. notes: irregularities of the rows. forwards: how evaluations compute
+    theirs.
     """
 
     loss_examples: Mapping[str, Sequence[Encoded]]
@@ -45,6 +53,7 @@ class TextProblem(ABC):
     device: torch.device
     metrics: Sequence[SplitMetric] = field(default=(), kw_only=True)
     notes: Sequence[str] = field(default=(), kw_only=True)
+    forwards: Forwards = field(default=LAUNCHED, kw_only=True)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -76,6 +85,10 @@ class TextProblem(ABC):
 
     def weight(self, batch: Any) -> int:
         return self.objective.weight(batch)
+
+    def evaluated_by(self, forwards: Forwards) -> Self:
+        """The problem with evaluations whose forwards are computed in this way."""
+        return replace(self, forwards=forwards)
 
     def evaluate(
         self,
@@ -130,7 +143,7 @@ class TextProblem(ABC):
 
         def weighed(examples: Sequence[Encoded]) -> tuple[float, float]:
             batch = self._batch(examples)
-            return self.weight(batch), float(self.loss(model, batch))
+            return self.weight(batch), float(self.forwards(self.loss, model, batch))
 
         total = weights = 0.0
         for weight, loss in map_fn(weighed, in_batches(self.loss_examples[split], batch_size)):

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zobench.tasks.evaluation import LAUNCHED, Forwards, evaluating
 from zobench.tasks.positions import switches_at, virtual_tokens
 from zobench.tasks.probes import dtype_of, in_a_sentence, same
 from zobench.tasks.scoring import forward_arguments
 from zobench.tasks.shared_prefix import empty_cache
+from zobench.tasks.static_steps import static_cache, static_steps, why_not_static
 
 _SEEN = 3  # tokens that a probe writes
 
@@ -44,12 +46,15 @@ class Writer:
     ends: frozenset[int] = frozenset()
 
     @torch.no_grad()
-    def __call__(self, model: Any, prompts: Sequence[tuple[int, ...]]) -> list[str]:
-        """One text per prompt, stripped."""
+    def __call__(
+        self, model: Any, prompts: Sequence[tuple[int, ...]], forwards: Forwards = LAUNCHED
+    ) -> list[str]:
+        """One text per prompt, stripped. forwards: how those after the first are computed."""
         ends = _ends(model) | self.ends
         texts = []
         for some in self._together(prompts):
-            ids, _ = self._generated(model, some, self.most)
+            with static_steps(model, max(map(len, some)) + self.most, forwards) as cache:
+                ids, _ = self._generated(model, some, self.most, cache=cache)
             texts += [self._text(row, ends) for row in ids.tolist()]
         return texts
 
@@ -158,6 +163,28 @@ class Writer:
         for stop in self.stop:
             text = text.split(stop, 1)[0]
         return text.strip()
+
+    def why_not_static(self, model: Any, prompts: Sequence[tuple[int, ...]]) -> str | None:
+        """Return why a model cannot generate with a static cache; None if it can.
+
+        The first tokens after the shortest and the longest prompt are compared with those that it
+        generates otherwise.
+        """
+        if reason := why_not_static(model):
+            return reason
+        ordered = sorted(prompts, key=len)
+        both, steps = next(iter(self._together([ordered[0], ordered[-1]]))), min(self.most, _SEEN)
+        cache = static_cache(model, max(map(len, both)) + steps)
+        with evaluating(model):
+            _, expected = self._generated(model, both, steps, self.padding)
+            try:
+                _, found = self._generated(model, both, steps, self.padding, cache=cache)
+            except (TypeError, ValueError, IndexError, RuntimeError) as error:
+                return f"with a static cache the model fails ({type(error).__name__}: {error})"
+        alike = _begin_alike(
+            found, torch.stack([step[0].float() for step in expected]), dtype_of(model)
+        )
+        return None if alike else "with a static cache the model has other logits"
 
     @torch.no_grad()
     def grouping_of(
