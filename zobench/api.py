@@ -111,11 +111,13 @@ def _explained() -> Iterator[None]:
 
 
 def _carry_out(arguments: list[str]) -> None:
-    """Run a command line in this process; the caller's `sys.argv` stays."""
+    """Run a command line in this process; the caller's `sys.argv` and W&B run stay."""
     from zobench.cli import launched
+    from zobench.run.loggers.wandb_agent import left
 
     argv = sys.argv
     try:
-        launched(arguments)
+        with left():  # what a function of an agent reports is its own affair
+            launched(arguments)
     finally:
         sys.argv = argv

@@ -80,6 +80,8 @@ class LogLaunch(Callback):
 
         del kwargs
         runs = runs_of(config.hydra.sweeper, _as_typed(config))
+        if (self.runs or runs) > 1:
+            _leave_agent()
         self._note(config, runs)
         live.begin(config.hydra.launcher._target_, runs)
 
@@ -90,6 +92,19 @@ class LogLaunch(Callback):
         if self.runs is None or launch_log.VARIABLE not in os.environ:  # else another grid began it
             plan = (config.runs_root, suite, _as_typed(config), self.runs or runs)
             launch_log.begin(*plan, config.stop_at_failure)
+
+
+def _leave_agent() -> None:
+    """Say that an agent of a W&B sweep, which waits for one run, gets none of several."""
+    from zobench.run.loggers.wandb_agent import asked_for, leave
+
+    if run := asked_for():
+        leave()
+        print(
+            f"W&B: none of these runs reports to run {run} of the sweep, which takes one run per"
+            " command; each has a W&B run of its own",
+            file=sys.stderr,
+        )
 
 
 def runs_of(sweeper: Any, typed: Sequence[str]) -> int:

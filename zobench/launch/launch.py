@@ -16,6 +16,7 @@ from zobench.names import lower_is_better
 from zobench.run.export import lacks_export
 from zobench.run.folder import HALVED, RunFolder, read_json
 from zobench.run.inputs import check_unchanged
+from zobench.run.loggers.wandb_agent import asked_for, lacks_report
 from zobench.run.notes import LIVE
 from zobench.run.ranks.group import started
 from zobench.run.stop import REQUEUE, Stop, Stopped
@@ -68,7 +69,11 @@ def _launch(job: Job) -> None:
     try:
         if folder.result.is_file():
             check_unchanged(folder, job.settings)
-        to_do = not folder.finished or lacks_export(folder, job.settings)
+        to_do = (
+            not folder.finished
+            or lacks_export(folder, job.settings)
+            or lacks_report(folder, job.settings)
+        )
         outcome = _attempts(job) if to_do else Outcome.existing(folder)
     except UserError as error:  # a damaged file of an earlier attempt, or changed data
         outcome = Outcome("failed", folder.path.name, str(error), DATA)
@@ -110,7 +115,7 @@ def carry_out(work: Callable[[signals.Command], None], *, searching: bool = Fals
     """Launch what `work` launches, with signals handled; returns the exit status of the command.
 
     Prints a summary of the runs that the launch log has. searching: a diverged run is a trial like
-    any other.
+    any other, as it is in a W&B sweep.
     """
     try:
         with signals.Command() as command:
@@ -122,6 +127,7 @@ def carry_out(work: Callable[[signals.Command], None], *, searching: bool = Fals
         notes = Path(os.environ.pop(launch_log.VARIABLE, "none"))
         rows = launch_log.rows_of(notes)
         launch_log.end(notes)
+    searching = searching or asked_for() is not None
     status = summary([row for row in rows if not (searching and row.get("status") == "diverged")])
     counts = launch_log.counts(rows) if launch_log.stops(rows) else None
     # of a pack that has failed, runs are left that have not begun alone

@@ -29,8 +29,9 @@ from zobench.launch.job import KILLED, Job, Outcome, ended_by, kernel_kills, not
 from zobench.launch.run_lock import LOST, Busy, claimed
 from zobench.run.export import export_finished, lacks_export
 from zobench.run.fence import fence_of
-from zobench.run.folder import RunFolder, read_json
+from zobench.run.folder import RunFolder, read_json, write_atomically
 from zobench.run.inputs import check_unchanged
+from zobench.run.loggers.wandb_agent import lacks_report
 from zobench.run.ranks.group import Group, here, joined, started
 from zobench.run.runner import run
 from zobench.run.stop import SIGNALS, Stop, Stopped
@@ -244,6 +245,8 @@ def attempt(jobs: Sequence[Job], group: Group | None = None) -> list[Outcome]:
                     raise Busy(f"{twin.name} is the same run")
                 if job.folder.result.is_file():
                     check_unchanged(job.folder, job.settings)
+                if lacks_report(job.folder, job.settings):
+                    write_atomically(job.folder.mirroring, "")
             if all(folder.finished for folder in folders):
                 for job in jobs:
                     if lacks_export(job.folder, job.settings):

@@ -11,6 +11,7 @@ from typing import Any
 from zobench.run.fence import fence_of
 from zobench.run.folder import RunFolder
 from zobench.run.loggers.base import Plain, Row
+from zobench.run.loggers.wandb_agent import asked_for
 from zobench.run.loggers.wandb_config import id_of, names_of, wandb_config
 
 _AXES = ("step", "cost/forwards", "cost/tokens", "time/train_s")
@@ -44,11 +45,10 @@ class Mirror:
 
         self._folder = folder
         names: Any = names_of(meta)  # arguments of wandb.init
+        place: Any = {"id": id_of(folder, meta), "project": self.project, "entity": self.entity}
         self._run = wandb.init(
-            project=self.project,
-            entity=self.entity,
+            **({} if asked_for() else place),  # a sweep has them in the environment
             mode=self.mode,
-            id=id_of(folder, meta),
             **names,
             tags=list(self.tags),
             config=wandb_config(settings, meta),

@@ -9,6 +9,7 @@ from typing import Any
 
 from zobench.errors import UserError
 from zobench.run.folder import RunFolder, read_json, write_json
+from zobench.run.loggers.wandb_agent import asked_for
 from zobench.secret import KEY
 
 _GROUPS = ("model", "tuning", "task", "optimizer")
@@ -32,7 +33,8 @@ def wandb_config(settings: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[s
     facts = {key: meta[key] for key in _FACTS if meta.get(key) is not None}
     parts = [part for part in _PARTS if part in clean]
     flat = dict(leaf for part in parts for leaf in _leaves(part, clean[part]))
-    shown = {key: value for key, value in meta.items() if key != "inputs"}  # files of this machine
+    # files of this machine, and what W&B has anyway
+    shown = {key: value for key, value in meta.items() if key not in ("inputs", "wandb")}
     return flat | names | facts | {"settings": clean, "meta": shown}
 
 
@@ -77,10 +79,13 @@ _TAGGED = ("task", "model", "tuning")  # choices that become tags
 def id_of(folder: RunFolder, meta: Mapping[str, Any]) -> str:
     """The folder's run id in W&B, which meta.json keeps for all attempts.
 
-    The same run in another suite, folder or machine has another id.
+    The same run in another suite, folder or machine has another id. What an agent asks for counts.
     """
     stored = read_json(folder.meta) if folder.meta.is_file() else dict(meta)
-    if "wandb" not in stored:
+    if asked := asked_for():
+        stored["wandb"] = asked
+        write_json(folder.meta, stored)
+    elif "wandb" not in stored:
         suite = re.sub(r"[^A-Za-z0-9_-]+", "-", meta["suite"])[:40].strip("-")
         parts = [suite, meta["id"], secrets.token_hex(4)]
         stored["wandb"] = "-".join(part for part in parts if part)
