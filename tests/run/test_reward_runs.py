@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.run.attempts import Attempts
+from zobench.build import build_optimizer
 from zobench.launch.process import ForkServer
+from zobench.run.closure import shares_of
 from zobench.run.folder import RunFolder, read_json
-from zobench.run.runner import run
+from zobench.run.meter import Meter
+from zobench.run.progress import BudgetClock
+from zobench.run.ranks.shards import Shard
+from zobench.run.resume import ResumePoint
+from zobench.run.runner import prepare_run, run
+from zobench.run.steps import Steps
+from zobench.settings import RunSettings
 
 Compose = Callable[..., dict[str, Any]]
 Command = Callable[..., tuple[int, str, str]]
@@ -64,7 +73,7 @@ def test_a_killed_run_draws_the_same_samples_when_it_resumes(
     server: ForkServer, compose: Compose, tmp_path: Path
 ) -> None:
     """Ledger, weights, predictions and metrics have the bits of the run that was left alone."""
-    attempts = Attempts(server, compose, tmp_path, *SMALL, *ROWS["es"])
+    attempts = Attempts(server, compose, tmp_path, *SMALL, *ROWS["es"], "optimizer.eps=0.02")
     attempts.count()
     attempts.survive([random.Random(0).randrange(attempts.instants)])
     losses = [row["dev/reward"] for row in _rows(attempts.folder("whole")) if "dev/reward" in row]
@@ -84,6 +93,39 @@ def test_rows_of_one_length_together_give_the_same_run(compose: Compose, tmp_pat
         run(folder)
         found.append(read_json(folder.result)["test"])
     assert found[0] == found[1] == pytest.approx(found[2])
+
+
+def test_a_row_gets_other_noise_in_each_epoch(compose: Compose) -> None:
+    """A function of row and step: the same for a run that begins anew, in parts, and on ranks."""
+    device = torch.device("cpu")
+    overrides = (*SMALL, *ROWS["mezo"], "task.sizes={train: 2, dev: 1, test: 1}")
+    made = prepare_run(RunSettings.of(compose(*overrides)), device)
+    problem: Any = made.problem
+
+    def sampled(step: int, stream: int = 0, *more: str, sharded: bool = False) -> Any:
+        """The texts of each row, by its place."""
+        settings = RunSettings.of(compose(*overrides, *more))
+        optimizer = build_optimizer(settings.optimizer, made.trainable)
+        clock = BudgetClock(settings.budget, Meter(device))
+        parts = (made.model, problem, optimizer, clock, ResumePoint(), problem.loss)
+        whole = Steps(settings.train, settings.seed, *parts).batch(step, stream)
+        found: dict[Any, Any] = {}
+        for _, batch in shares_of(whole):
+            if sharded:
+                batch = problem.batch([0, 1])
+                batch = Shard(batch, batch.cut(0, 2), [2, 0]).drawn(step, stream).part
+            texts = problem.sampled(made.model, batch.prompts)
+            found |= dict(zip([p.place for p in batch.prompts], texts, strict=True))
+        return found
+
+    first, second = sampled(0), sampled(1)
+    assert first.keys() == second.keys() == {(0, 0), (0, 1)}
+    assert all(first[place] != second[place] for place in first)
+    assert sampled(1) == second
+    assert sampled(1, 0, "train.micro_batch_size=1") == second == sampled(1, sharded=True)
+    assert sampled(1, 1) != second
+    made_of_choices = Shard(problem, problem, [1])  # a batch without noise stays as it is
+    assert made_of_choices.drawn(0, 0) is made_of_choices
 
 
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:

@@ -146,15 +146,18 @@ def test_the_global_generator_is_neither_read_nor_moved(loaded: Any) -> None:
         assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_noise_is_of_the_seed_the_row_and_the_sample(loaded: Any) -> None:
-    """Another seed, split, row or sample has other numbers."""
+def test_noise_is_of_the_seed_the_row_the_sample_and_the_step(loaded: Any) -> None:
+    """Another seed, split, row, sample or step has other numbers."""
 
-    def times(seed: int, place: tuple[int, int], sample: int) -> tuple[float, ...]:
-        return tuple(Sampling(1.0, 1.0, seed).noise(place, sample).standard_exponential(3))
+    def times(seed: int, place: tuple[int, int], sample: int, *draw: int) -> tuple[float, ...]:
+        noise = Sampling(1.0, 1.0, seed).noise(place, sample, draw)
+        return tuple(noise.standard_exponential(3))
 
     keys = [*itertools.product((0, 1), (0, 1), (0, 1), (0, 1))]
     assert len({times(seed, (split, row), n) for seed, split, row, n in keys}) == 16
     assert times(1, (0, 1), 2) == times(1, (0, 1), 2)
+    draws = [(), (0, 0), (1, 0), (0, 1)]  # of an evaluation, of three batches
+    assert len({times(1, (0, 1), 2, *draw) for draw in draws}) == 4
     one, other = (task(data_seed=seed).prepare(loaded, CPU) for seed in (0, 1))
     prompt = one.prompts["train"][0]
     assert one.sampled(loaded.model, [prompt]) != other.sampled(loaded.model, [prompt])

@@ -16,6 +16,7 @@ from zobench.run.progress import BudgetClock
 from zobench.run.resume import ResumePoint
 from zobench.settings import Train
 from zobench.tasks.problem import AnyBatch, ByLength, Problem
+from zobench.tasks.sampling import Redrawn
 from zobench.zo.engine import Diverged
 from zobench.zo.feedback import Request
 from zobench.zo.fingerprint import fingerprint
@@ -57,13 +58,16 @@ class Steps:
         size, batch_size = self.problem.sizes["train"], self.train.batch_size
         indices = batch_of(step, size=size, batch_size=batch_size, seed=self.seed, stream=stream)
         numbers, part = indices.tolist(), self.train.micro_batch_size or batch_size
+
+        def batch(numbers: Sequence[int]) -> Any:
+            made = self.problem.batch(numbers)
+            return made.drawn(step, stream) if isinstance(made, Redrawn) else made
+
         if part >= len(numbers):
-            return self.problem.batch(numbers)
+            return batch(numbers)
         if isinstance(self.problem, ByLength):
             numbers.sort(key=self.problem.length)
-        batches = [
-            self.problem.batch(numbers[at : at + part]) for at in range(0, len(numbers), part)
-        ]
+        batches = [batch(numbers[at : at + part]) for at in range(0, len(numbers), part)]
         return Parts(batches, [self.problem.weight(batch) for batch in batches])
 
     def replayed(self, step: int) -> bool:

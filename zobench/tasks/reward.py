@@ -45,7 +45,8 @@ class RewardTask(FromSource):
     to the first of `stop` and of at most `max_new_tokens` tokens, drawn with `temperature` and
     `top_p`. passes: the least reward of an answer that counts as right. pass_at: the k of pass@k.
     rows_at_once: prompts of one length that are continued together. The noise of a sample is a
-    function of `data_seed`, its row and its number. The rest is as in GenerationTask.
+    function of `data_seed`, its row, its number and, in training, the step. The rest is as in
+    GenerationTask.
     """
 
     def __init__(

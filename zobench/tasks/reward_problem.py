@@ -28,9 +28,13 @@ def pass_at(k: int, *, samples: int, right: int) -> float:
 
 @dataclass(frozen=True)
 class Asked(Prompt):
-    """A prompt with its place, by which its noise is drawn: number of the split, of the row."""
+    """A prompt with what its noise is drawn by.
+
+    place: numbers of the split and of the row. draw: step and stream of a training batch.
+    """
 
     place: tuple[int, int] = field(kw_only=True)
+    draw: tuple[int, ...] = field(default=(), kw_only=True)
 
 
 class Sample(NamedTuple):
@@ -53,6 +57,10 @@ class AskedBatch:
 
     def cut(self, first: int, last: int) -> "AskedBatch":
         return replace(self, prompts=self.prompts[first:last])
+
+    def drawn(self, step: int, stream: int) -> "AskedBatch":
+        draw = (step, stream)
+        return replace(self, prompts=[replace(prompt, draw=draw) for prompt in self.prompts])
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,7 @@ class RewardProblem:
     def _continued(self, model: Any, prompts: Sequence[Asked]) -> list[list[Sample]]:
         """The samples of prompts of one length, as one batch."""
         pairs = [(prompt, sample) for prompt in prompts for sample in range(self.samples)]
-        noise = [self.sampling.noise(prompt.place, sample) for prompt, sample in pairs]
+        noise = [self.sampling.noise(p.place, sample, p.draw) for p, sample in pairs]
         choose = Choosing(self.sampling, noise)
         texts = self.writer.chosen(model, [p.tokens for p in prompts], self.samples, choose)
         assert choose.broken is not None

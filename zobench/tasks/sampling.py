@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,6 +12,14 @@ from torch import Tensor
 from zobench.errors import UserError
 
 _WHOLE = 2**40  # probability 1 as an integer; sums of integers do not depend on their order
+
+
+@runtime_checkable
+class Redrawn(Protocol):
+    """A batch whose loss has noise, which is another one in each step."""
+
+    def drawn(self, step: int, stream: int) -> Self:
+        """The batch with the noise of a step. stream: of the data order that the step is of."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,15 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise UserError(f"task.top_p={self.top_p}: must be above 0 and at most 1")
 
-    def noise(self, place: tuple[int, int], sample: int) -> np.random.Generator:
+    def noise(
+        self, place: tuple[int, int], sample: int, draw: tuple[int, ...] = ()
+    ) -> np.random.Generator:
         """The generator of one sample's times, one per token of the vocabulary and place.
 
-        place: the number of the split and of the row in it.
+        place: the number of the split and of the row in it. draw: in training, the step and the
+        stream of its batch.
         """
-        return np.random.default_rng([self.seed, *place, sample])
+        return np.random.default_rng([self.seed, *place, sample, *draw])
 
     def draw(self, logits: Tensor, times: Tensor) -> Tensor:
         """The tokens (B,) that win the race.

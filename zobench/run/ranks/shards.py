@@ -9,7 +9,7 @@ import itertools
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from zobench.run.ranks.agreed import Agreed
 from zobench.run.ranks.group import Group
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.problem import Answer, ByExample, ByLength, Divisible, Problem
+from zobench.tasks.sampling import Redrawn
 from zobench.zo.optimizer import ZOOptimizer
 
 
@@ -36,6 +37,13 @@ class Shard:
     @property
     def tokens(self) -> int:
         return self.whole.tokens
+
+    def drawn(self, step: int, stream: int) -> "Shard":
+        """As of a `Redrawn` batch; itself where the batch is none."""
+        if not isinstance(self.whole, Redrawn):
+            return self
+        whole, part = (batch.drawn(step, stream) for batch in (self.whole, self.part))
+        return replace(self, whole=whole, part=part)
 
 
 class SharedProblem:
