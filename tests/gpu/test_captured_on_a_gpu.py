@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.run.test_captured import ROWS, SIZES
+from zobench.bench import gpu_evaluation
 from zobench.run.folder import RunFolder
 from zobench.run.runner import run
 from zobench.zo.ledger import read
@@ -32,3 +33,12 @@ def test_captured_losses_are_those_of_launched_forwards(
     rough = 2e-2 if "bfloat16" in row else 1e-4
     assert found[0] == pytest.approx(found[1], rel=rough)
     assert len(found[0]) >= 8
+
+
+def test_captured_evaluations_are_those_of_launched_ones() -> None:
+    """Rows alike, shared prefixes and texts of a model of random weights in float32."""
+    device = torch.device("cuda")
+    rows = gpu_evaluation.evaluation(device, 70, 1, ["model.dtype=float32"])
+    assert all(row.get("loss apart", 0.0) < 1e-4 for row in rows)
+    texts = gpu_evaluation.generation(device, 8, 16, ["model.dtype=float32"])
+    assert all(row["texts are equal"] == 1.0 for row in texts)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tests.gpu.interpreted import triton_or_skip
+from tests.recorder import capturing
 from tests.small_models import small_sizes
-from zobench.bench import gpu, gpu_sections
+from zobench.bench import gpu, gpu_evaluation, gpu_sections
 from zobench.bench.gaussians import WAYS, race
 from zobench.bench.memory import MODEL
 
@@ -109,3 +110,34 @@ def test_offloaded_steps_have_the_losses_of_plain_ones() -> None:
         ("cpu", True),
     ]
     assert all(row["seconds"] > 0 and row["fits says"] > 0 for row in rows)
+
+
+def test_evaluation_is_timed_launched_and_captured() -> None:
+    """On the same rows, to the same loss; and the same texts by either cache."""
+    sizes = [
+        *SMALL,
+        "model.architecture.vocab_size=2048",
+        "task.truncation=left",
+        "task.max_length=24",
+    ]
+    with capturing() as recorder:
+        rows = list(gpu_evaluation.evaluation(CPU, 3, 1, sizes))
+        texts = list(gpu_evaluation.generation(CPU, 2, 4, sizes))
+    hows = ["a row and a choice at a time", "launched", "captured, first", "captured"]
+    assert [row["how"] for row in rows] == 2 * hows
+    assert all(row.get("loss apart", 0.0) < 1e-2 and row["rows a second"] > 0 for row in rows)
+    assert [row["how"] for row in texts] == ["growing cache", "static cache"]
+    assert all(row["texts are equal"] == 1.0 for row in texts)
+    assert recorder.replayed > recorder.recorded > 0
+
+
+def test_sections_that_the_time_does_not_suffice_for_are_named() -> None:
+    """Each gets its own limit, or what is left; the defaults fit in one command of ten minutes."""
+    assert gpu._SECONDS < 600
+    times = iter([0.0, 0.0, 70.0, 90.0, 100.0])
+    names = ["kernels", "agreement", "captured", "steps"]
+    given = list(gpu.limited(names, 100.0, lambda: next(times)))
+    assert given == [("kernels", 80), ("agreement", 30.0), ("captured", None), ("steps", None)]
+    about = {"gpu": "G", "cpu": "C", "torch": "T", "python": "P", "date": "D", "sections": {}}
+    text = gpu.shown({**about, "left": ["captured", "steps"]})
+    assert "Left: `python -m zobench.bench.gpu captured steps`" in text

@@ -41,12 +41,12 @@ def random_opt(tokenizer: Any) -> LoadedModel:
 
 def one_by_one(model: Any, examples: Sequence[Encoded]) -> Tensor:
     """MeZO's rule and loop: mean log p of each candidate's tokens, all logits of every row."""
-    scores = []
+    scores, device = [], next(model.parameters()).device
     for example in examples:
         for candidate in example.candidates:
-            ids = torch.tensor([[*candidate.context, candidate.target[-1]]])
+            ids = torch.tensor([[*candidate.context, candidate.target[-1]]], device=device)
             log_p = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
-            picked = log_p[torch.arange(ids.shape[1] - 1), ids[0, 1:]]
+            picked = log_p[torch.arange(ids.shape[1] - 1, device=device), ids[0, 1:]]
             scores.append(picked[-len(candidate.target) :].mean())
     return torch.stack(scores)
 
