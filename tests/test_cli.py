@@ -51,6 +51,8 @@ BAD = [
     (("optimizer=loren", "budget.forwards=3"), r"budget\.forwards=3: one step .* costs 6"),
     (("model=point",), r"model\.shapes needs task\.shapes"),
     (("diagnose.every=0",), r"diagnose\.every=0"),
+    (("grid=null",), "grid=null: give the name of an option, .* or leave it out"),
+    (("optimizer=true",), "optimizer=true: give the name of an option"),
     (("pack_runs=1",), "pack_runs=1: must be at least 2"),
     (("-m", "hydra/launcher=local", "pack_runs=2"), "basic launcher only"),
     (("suite=a/b",), "suite=a/b: must be a plain folder name"),

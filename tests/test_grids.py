@@ -66,7 +66,7 @@ def test_one_command_launches_all_of_them_under_one_plan(
     begin = launch_log.begin
 
     def begun(*given: Any) -> None:
-        plans.append(given[-1])
+        plans.append(given[3])
         begin(*given)
 
     monkeypatch.setattr(launch_log, "begin", begun)

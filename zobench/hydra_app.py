@@ -176,8 +176,14 @@ def _make_importable(arguments: Sequence[str]) -> None:
 
 
 def _check_groups(arguments: Sequence[str]) -> None:
-    """Raise UserError for a config group set to null, a number or nothing."""
+    """Raise UserError for a config group set to null, true, a number or nothing."""
+    from zobench.cells import rows
+
+    groups = {name.rpartition("/")[0] for name in rows()}  # of tables alone, such as `grid`
     for argument in arguments:
         group, equals, option = argument.partition("=")
-        if equals and (conf_dir() / group).is_dir() and re.fullmatch(r"null|[-+.\d]*", option):
-            raise UserError(f"{argument}: give the name of an option, as in optimizer=mezo")
+        no_name = re.fullmatch(r"null|true|false|[-+.\d]*", option, re.IGNORECASE)
+        if equals and no_name and ((conf_dir() / group).is_dir() or group in groups):
+            raise UserError(
+                f"{argument}: give the name of an option, as in optimizer=mezo, or leave it out"
+            )

@@ -3,6 +3,7 @@
 import copy
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,10 @@ from zobench.run.runner import run
 from zobench.tasks.choice import ChoiceTask
 from zobench.tasks.example import Row
 from zobench.tasks.features import features, head_of
+from zobench.tasks.multi_label import Decisions
+from zobench.tasks.preference import Margins
 from zobench.tasks.problem import Loaded
+from zobench.tasks.regression import ExpectedValue
 from zobench.tuning.head import head
 
 FEW = 30  # iterations: features this small take thousands, and the answers agree after any
@@ -231,8 +235,10 @@ def test_a_head_that_is_shared_or_not_trained_is_refused(tokenizer: Any) -> None
     given.model.model.norm.requires_grad_(True)
     with pytest.raises(UserError, match="does not train the output head"):
         probe(given.model).fit(given.model, problem, 8)
-    with pytest.raises(UserError, match="not a choice between texts"):
-        probe(given.model).fit(given.model, object(), 8)
+    others = (ExpectedValue([0, 1, 2]), Decisions(pairs=False), Margins())
+    for task_of in (object(), *(replace(problem, reading=reading) for reading in others)):
+        with pytest.raises(UserError, match="answer is not one of its choices"):
+            probe(given.model).fit(given.model, task_of, 8)
 
 
 @pytest.mark.parametrize("settings", [{"max_iter": 0}, {"tol": 0.0}])

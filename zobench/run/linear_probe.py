@@ -11,6 +11,7 @@ from zobench.errors import UserError
 from zobench.run.zero_shot import ZeroShot
 from zobench.tasks.choice_problem import ChoiceProblem
 from zobench.tasks.features import Features, features, head_of
+from zobench.tasks.reading import Choosing
 
 _FOLDS = 5  # scikit-learn's default
 
@@ -42,8 +43,11 @@ class LinearProbe(ZeroShot):
         Raises UserError for tasks and models without such rows, and for a head that is not trained
         (the rows would not be saved) or tied to the input embedding.
         """
-        if not isinstance(problem, ChoiceProblem):
-            raise UserError("optimizer=linear_probe: this task is not a choice between texts")
+        if not (isinstance(problem, ChoiceProblem) and isinstance(problem.reading, Choosing)):
+            raise UserError(
+                "optimizer=linear_probe: it fits a classifier to the choices of a task, and this"
+                " task's answer is not one of its choices; choose another optimizer"
+            )
         head = head_of(model, problem.encoder.interface)
         _check_own(model, head)
         found = features(model, head, problem, batch_size)
