@@ -1,59 +1,30 @@
 """The registry of results: entries are packed without a machine's names, checked and replayed."""
 
-import gzip
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from tests.registry_runs import Compose, maker
 from zobench.errors import UserError
-from zobench.launch.job import Job
 from zobench.registry import replaying
-from zobench.registry.entry import ENTRY, MOST_BYTES, Entry, Tuning, digests, packed
+from zobench.registry.entry import ENTRY, MOST_BYTES, Entry, Tuning, packed
 from zobench.registry.leaderboard import page
 from zobench.registry.submit import submit
-from zobench.run.folder import RunFolder, read_json, write_json
-from zobench.run.runner import run
-from zobench.settings import RunSettings, identity
-from zobench.zo.ledger import Ledger, recover
+from zobench.run.folder import RunFolder
+from zobench.settings import identity
 
-Compose = Callable[..., dict[str, Any]]
 Command = Callable[..., tuple[int, str, str]]
-SMALL = (
-    *("task.sizes.train=48", "task.sizes.dev=16", "task.sizes.test=16", "train.batch_size=8"),
-    *("budget.steps=10", "train.eval_every=4", "train.log_every=2", "threads=1", "suite=tried"),
-)
 NONE = Tuning(0, 0)
 
 
 @pytest.fixture(scope="module")
 def made(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunFolder]:
     """`made("mezo", "seed=1")`: the folder of a finished run of a row; each is run once."""
-    root = tmp_path_factory.mktemp("made")
-    known: dict[tuple[str, ...], RunFolder] = {}
-
-    def folder_of(row: str, *overrides: str) -> RunFolder:
-        words = (f"optimizer={row}", *overrides)
-        if words not in known:
-            plain = compose(*SMALL, f"runs_root={root}", "logger=wandb", *words)
-            base = compose(*SMALL, f"runs_root={root}", "logger=wandb", *words, "seed=0")
-            logger = plain.pop("logger")
-            plain["logger"] = {"_target_": "zobench.run.loggers.none.NoLogger"}
-            choices = {"task": "t", "model": "tiny", "tuning": "full", "optimizer": row}
-            job = Job.of(RunSettings.of(plain), base, choices)
-            job.begin()
-            attempt = {"time": "2026-12-01T00:00:00+00:00", "event": "begun", "host": "my-host-7"}
-            job.folder.attempts.write_text(json.dumps(attempt) + "\n")
-            run(job.folder)
-            job.folder.config.write_text(yaml.safe_dump({**plain, "logger": logger}))
-            known[words] = job.folder
-        return known[words]
-
-    return folder_of
+    return maker(compose, tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
@@ -210,143 +181,6 @@ def test_an_entry_without_its_model_is_checked_and_not_replayed(
     monkeypatch.setattr(replaying, "files_of", lambda _: [])
     status, out, _ = command("verify", str(entry))
     assert status == 0 and "not replayed: the base model was not at hand" in out
-
-
-# ---- tampered entries
-
-
-def renew(entry: Path) -> None:
-    """Make the hashes of entry.json those of the files."""
-    about = read_json(entry / ENTRY)
-    files = {path.name: path.read_bytes() for path in entry.iterdir() if path.name != ENTRY}
-    write_json(entry / ENTRY, about | {"files": digests(files)})
-
-
-def changed_result(entry: Path) -> None:
-    result = read_json(entry / "result.json")
-    result["test"]["accuracy"] += 0.0625
-    write_json(entry / "result.json", result)
-
-
-def changed_config(entry: Path) -> None:
-    text = (entry / "config.yaml").read_text()
-    assert "batch_size: 8" in text
-    (entry / "config.yaml").write_text(text.replace("batch_size: 8", "batch_size: 4"))
-
-
-def changed_metrics(entry: Path) -> None:
-    rows = [json.loads(line) for line in (entry / "metrics.jsonl").read_text().splitlines()]
-    best = min((row for row in rows if "dev/loss" in row), key=lambda row: row["dev/loss"])
-    best["dev/loss"] *= 0.99
-    (entry / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def changed_curve(entry: Path) -> None:
-    rows = [json.loads(line) for line in (entry / "metrics.jsonl").read_text().splitlines()]
-    row = next(row for row in rows if "train/loss" in row)
-    row["train/loss"] *= 0.99
-    (entry / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def changed_ledger(entry: Path) -> None:
-    """One loss is another, in a file whose checks are right; the marks are left out."""
-    known = recover(entry / "ledger.bin")
-    (entry / "ledger.bin").unlink()
-    with Ledger(entry / "ledger.bin", known.seed) as ledger:
-        for step, record in enumerate(known.records):
-            first, *others = record.losses
-            losses = (first * 1.5 if step == 0 else first, *others)
-            ledger.append(type(record)(record.lr, losses, record.coefficients))
-
-
-CHANGES = (changed_result, changed_config, changed_metrics, changed_curve, changed_ledger)
-
-
-@pytest.mark.parametrize("renewed", [False, True], ids=["old hashes", "new hashes"])
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_changed_file_is_found(
-    change: Callable[[Path], None], renewed: bool, entry: Path, command: Command
-) -> None:
-    """By its hash, and without it by the other files or by the replay."""
-    change(entry)
-    if renewed:
-        renew(entry)
-    status, out, err = command("verify", str(entry.parents[1]))
-    assert (status, err) == (1, "")
-    assert ("SHA-256" in out) is not renewed and "Traceback" not in out
-    assert f"{entry}: " in out.splitlines()[-1] and " differences (" in out
-
-
-def test_a_result_that_all_files_agree_on_is_found_by_the_replay(
-    entry: Path, command: Command
-) -> None:
-    """Result, metrics, predictions and hashes changed together."""
-    path = entry / "predictions.csv.gz"
-    head, first, *others = gzip.decompress(path.read_bytes()).decode().splitlines()
-    number, answer, gold, score = first.split(",")
-    answer, score = str(1 - int(answer)), str(1 - int(score))
-    lines = [head, ",".join([number, answer, gold, score]), *others, ""]
-    path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
-    result = read_json(entry / "result.json")
-    result["test"]["accuracy"] += (2 * int(score) - 1) / len([first, *others])
-    write_json(entry / "result.json", result)
-    rows = [json.loads(line) for line in (entry / "metrics.jsonl").read_text().splitlines()]
-    for row in rows:
-        row |= {k: result["test"]["accuracy"] for k in row if k == "test/accuracy"}
-    (entry / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    renew(entry)
-    status, out, _ = command("verify", str(entry))
-    found = [line.partition(":")[0] for line in out.splitlines()[:-1]]
-    assert status == 1 and found == ["test/accuracy", "predictions.csv.gz"], out
-
-
-def renamed(entry: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The entry with other settings, and with id, name, folder and hashes made to fit them."""
-    settings = RunFolder(entry).settings()
-    change(settings)
-    (entry / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    meta, own = read_json(entry / "meta.json"), identity(settings)
-    meta |= {"id": own, "setting": own, "name": meta["name"][:-8] + own}
-    write_json(entry / "meta.json", meta)
-    renew(entry)
-    return entry.rename(entry.with_name(meta["name"]))
-
-
-def test_another_learning_rate_is_found_by_the_ledger(entry: Path, command: Command) -> None:
-    """A replay takes rates from the ledger, and compares them with those of the settings."""
-    other = renamed(entry, lambda settings: settings["optimizer"].update(lr=1e-4))
-    status, out, _ = command("verify", str(other))
-    assert status == 1 and out.startswith("lr of step 0: 0.001 in ledger.bin, 0.0001 by config")
-
-
-def test_another_batch_size_is_found_by_training_again(entry: Path, command: Command) -> None:
-    """A replay reads no batch: this forgery is beyond it, and --train is there for it."""
-    other = renamed(entry, lambda settings: settings["train"].update(batch_size=16))
-    assert command("verify", str(other))[0] == 0
-    status, out, _ = command("verify", str(other), "--train")
-    assert status == 1 and "in a new run" in out and "ledger.bin: other bytes" in out
-
-
-def test_missing_unknown_and_broken_files_are_named(entry: Path, command: Command) -> None:
-    """An entry is no place for other files; nothing in it ends in a traceback."""
-    (entry / "model.safetensors").write_bytes(b"x")
-    (entry / "attempts.jsonl").unlink()
-    status, out, _ = command("verify", str(entry))
-    assert status == 1
-    assert "model.safetensors: is not a file of an entry" in out and "attempts.jsonl: miss" in out
-    for name in ("meta.json", "config.yaml", "result.json", ENTRY, "predictions.csv.gz"):
-        whole = (entry / name).read_bytes()
-        for text in (b"", b"[]", b'{"id": 1}', b"\xff\xfe"):
-            (entry / name).write_bytes(text)
-            status, out, err = command("verify", str(entry))
-            assert (status, err) == (1, ""), (name, text, out)
-        (entry / name).write_bytes(whole)
-    (entry / ENTRY).unlink()
-    other = entry.with_name("other")
-    other.mkdir()
-    (other / ENTRY).write_text("{}")
-    status, out, _ = command("verify", str(entry.parent))
-    assert status == 1 and "entry.json: missing" in out and out.count("differences (") == 2
 
 
 # ---- the leaderboard

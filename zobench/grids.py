@@ -7,18 +7,19 @@ that have them, for instance `optimizer=adamw` the one with back-propagation.
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.types import RunMode
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from zobench.cells import rows
 from zobench.hydra_app import ready, runs_of, values_in
 from zobench.paths import conf_dir
+from zobench.schema import resolved
 
 _GROUPS = ("optimizer", "evaluation", "tuning", "task", "model")  # options in these select grids
 
@@ -85,6 +86,21 @@ def composition(overrides: Sequence[str]) -> tuple[Any, Any]:
     with open_dict(config):
         del config.hydra
     return config, hydra
+
+
+def settings_of(
+    overrides: Sequence[str], known: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The resolved settings that overrides compose to, and the option of each config group.
+
+    Args:
+        overrides: as on a command line.
+        known: settings of a run, which has what a yaml leaves open, such as `model.path`.
+    """
+    config, hydra = composition(overrides)
+    for key in OmegaConf.missing_keys(config):
+        OmegaConf.update(config, key, OmegaConf.select(OmegaConf.create(dict(known)), key))
+    return resolved(config), dict(hydra.runtime.choices)
 
 
 def _composed(given: argparse.Namespace, more: list[str]) -> Grid:

@@ -38,6 +38,7 @@ def inconsistencies(path: Path) -> list[str]:
     rows = read_rows(folder.metrics)[0]
     return [
         *_names(path, plain, meta),
+        *_status(plain, result),
         *_ledger(folder, plain, result, rows),
         *_metrics(plain, result, rows),
         *_predictions(folder, meta, result),
@@ -61,6 +62,16 @@ def _names(path: Path, plain: Mapping[str, Any], meta: Mapping[str, Any]) -> Ite
         yield f"folder: {path.name} does not end in -s{plain['seed']}-{own}, as config.yaml says"
     place = f"{path.parent.name}/{path.name}"
     yield from _same("folder", place, f"{meta['suite']}/{meta['name']}", "results", "in meta.json")
+
+
+def _status(plain: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[str]:
+    """A run has diverged if there is a reason; then it has not ended with a finite loss."""
+    status, steps = result["status"], plain["budget"].get("steps")
+    own = "diverged" if result["reason"] else "done"
+    yield from _same("status", status, own, "result.json", "by its reason")
+    ended = result["steps"] == steps and (result["final"] or {}).get("loss") is not None
+    if status == "diverged" and ended and plain["train"].get("diverged_above") is None:
+        yield f"status: diverged in result.json, after all {steps} steps and with a finite loss"
 
 
 def _ledger(
@@ -115,8 +126,9 @@ def _metrics(
         return
     yield from _same("steps", result["steps"], tested[0]["step"], where, source)
     yield from _same("test", result["test"], _part(tested[0], "test"), where, source)
-    for name, value in result["cost"].items():
-        yield from _same(f"cost/{name}", value, tested[0].get(f"cost/{name}"), where, source)
+    costs = {f"cost/{name}": value for name, value in result["cost"].items()}
+    for name, value in {**costs, "time/train_s": result["time"]["train_s"]}.items():
+        yield from _same(name, value, tested[0].get(name), where, source)
 
 
 def _predictions(

@@ -141,11 +141,11 @@ def packed(folder: RunFolder) -> dict[str, bytes]:
 
 
 def damage(path: Path) -> list[str]:
-    """A line for each file that is missing, unknown, too large, or not as entry.json says."""
+    """A line for each file that is missing, unknown or too large, or unlike entry.json."""
     if not (path / ENTRY).is_file():
         return [f"{ENTRY}: missing; `zobench submit` writes it"]
-    expected = Entry.read(path).files
-    found = []
+    entry, found = Entry.read(path), []
+    expected = entry.files
     for file in sorted(path.iterdir()):
         if file.name not in (ENTRY, *NEEDED, *OPTIONAL) or file.is_symlink() or file.is_dir():
             found.append(f"{file.name}: is not a file of an entry")
@@ -158,6 +158,9 @@ def damage(path: Path) -> list[str]:
             found.append(f"{name}: has no hash in {ENTRY}")
         elif hashlib.sha256((path / name).read_bytes()).hexdigest() != expected[name]:
             found.append(f"{name}: is not the file that was submitted (SHA-256 in {ENTRY})")
+    meta = path / "meta.json"
+    if meta.is_file() and (commit := read_json(meta).get("commit")) != entry.commit:
+        found.append(f"commit: {entry.commit} in {ENTRY}, {commit} in {meta.name}")
     return found
 
 
@@ -178,6 +181,7 @@ def _config(folder: RunFolder) -> dict[str, Any]:
 
 def _meta(folder: RunFolder) -> dict[str, Any]:
     meta = {key: value for key, value in read_json(folder.meta).items() if key in _META}
+    meta["choices"] = {k: v for k, v in meta["choices"].items() if k != "logger"}
     if "inputs" in meta:
         meta["inputs"] = {
             key: {name: {"sha256": entry["sha256"]} for name, entry in files.items()}

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,7 +54,18 @@ def replay(folder: RunFolder, tolerance: float = 0.0) -> tuple[str, list[str]]:
         return f"{NOT}: {why_not}", []
     verification.run()
     done = "replayed" if why_not is None else "evaluated again"
-    return f"{done} {_precision(tolerance)}", verification.found
+    found = [*verification.found, *_unlike_meta(verification)]
+    return f"{done} {_precision(tolerance)}", found
+
+
+def _unlike_meta(verification: Verification) -> Iterator[str]:
+    """A line for each count in meta.json that is not that of the rebuilt model and task."""
+    meta, model = read_json(verification.folder.meta), verification.replayed.model
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    now = {"data": dict(verification.problem.sizes), "parameters": trained}
+    for key, value in now.items():
+        if meta[key] != value:
+            yield f"{key}: {meta[key]} in meta.json, {value} now"
 
 
 def missing(folder: RunFolder) -> str | None:
@@ -71,7 +82,7 @@ def missing(folder: RunFolder) -> str | None:
         return "the base model was not at hand"
     data_dir = settings.task.get("data_dir")
     if isinstance(data_dir, str) and not place_of(data_dir).exists():
-        return "the data were not at hand"
+        return f"the data were not at hand ({data_dir})"
     return None
 
 

@@ -11,6 +11,7 @@ from zobench.errors import UserError
 from zobench.names import searched
 from zobench.registry.consistency import inconsistencies
 from zobench.registry.entry import ENTRY, Entry, Tuning, checked_name, digests, packed, place_in
+from zobench.registry.labels import mislabelled
 from zobench.registry.replaying import NOT, replay
 from zobench.report.runs import add_runs, read_suite
 from zobench.run.folder import RunFolder, read_json
@@ -46,8 +47,8 @@ def submit(
         The folder of the entry.
 
     Raises:
-        UserError: the run is not finished or already there, its files disagree with each other or
-            with the replay, or they name a path of this machine.
+        UserError: the run is not finished or already there, its files disagree with each other,
+            with its labels or with the replay, or they name a path of this machine.
     """
     who = checked_name(who)
     if not folder.finished:
@@ -63,6 +64,7 @@ def submit(
         for name, data in files.items():
             (entry / name).write_bytes(data)
         _refuse(folder, inconsistencies(entry))
+        _refuse(folder, mislabelled(entry), "what is not that option needs a yaml of its own")
         if no_replay is None:
             verified, differences = replay(folder, tolerance)
             _refuse(folder, differences)
@@ -150,10 +152,10 @@ def _tuning(folder: RunFolder, args: argparse.Namespace) -> Tuning:
     )
 
 
-def _refuse(folder: RunFolder, differences: list[str]) -> None:
-    """Raise UserError if a run is not what its files say."""
+def _refuse(
+    folder: RunFolder, differences: list[str], hint: str = "`zobench verify` shows all"
+) -> None:
+    """Raise UserError if a run is not what its files or labels say."""
     if differences:
         more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
-        raise UserError(
-            f"{folder.path}: {differences[0]}{more}; `zobench verify` shows all. Not submitted"
-        )
+        raise UserError(f"{folder.path}: {differences[0]}{more}; {hint}. Not submitted")

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from zobench.errors import UserError
 from zobench.registry.consistency import inconsistencies
 from zobench.registry.entry import ENTRY, damage
+from zobench.registry.labels import mislabelled
 from zobench.registry.replaying import NOT, copied, replay, train_again
 from zobench.run.folder import RunFolder
 from zobench.run.verify import Verification
@@ -29,7 +30,7 @@ def entries(path: Path) -> list[Path]:
 
 
 def check(path: Path, tolerance: float, replays: Sequence[Replay]) -> tuple[str, list[str]]:
-    """Check the hashes of an entry, then whether its files agree, then replay a copy of it.
+    """Check an entry's hashes, whether its files and labels agree, and then replay a copy of it.
 
     Args:
         path: the folder of the entry.
@@ -44,7 +45,7 @@ def check(path: Path, tolerance: float, replays: Sequence[Replay]) -> tuple[str,
     with TemporaryDirectory() as place:
         try:
             found += damage(path)
-            found += inconsistencies(path)
+            found += [*inconsistencies(path), *mislabelled(path)]
             copy = copied(RunFolder(path), Path(place))
             for again in replays:
                 phrase, differences = again(copy, tolerance)
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> int:
         "zobench verify",
         description="Rebuild a finished run's weights from its ledger, evaluate them again on dev"
         " and test, and compare with result.json, best.safetensors and the predictions. Of entries"
-        " of the registry, check first that no file was changed and that the files agree.",
+        " of the registry, check first that no file was changed, and that files and labels agree.",
         epilog="examples: zobench verify runs/quickstart/RUN; zobench verify results",
     )
     what = "a run folder, an entry, or a folder of entries"
