@@ -111,6 +111,19 @@ def test_ctrl_c_during_the_start_is_one_line(tmp_path: Path, stage: str, launche
         pytest.fail("a process of the command is still there")
 
 
+def test_ctrl_c_in_an_import_is_never_lost() -> None:
+    """Also where the imported code discards the exception, as code of torch does."""
+    code = """
+import os, signal, contextlib
+from zobench.terminal import ended_by_interrupt
+with ended_by_interrupt(), contextlib.suppress(BaseException):
+    os.kill(os.getpid(), signal.SIGINT)
+print("goes on")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
+
+
 def test_hydra_says_nothing_of_its_jobs(command: Command) -> None:
     """The names of the runs say it."""
     status, out, _ = command("-m", *QUICK, "seed=0,1")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zobench import __version__
 from zobench.errors import UserError
 from zobench.explain import explained
-from zobench.terminal import outlive_readers
+from zobench.terminal import ended_by_interrupt, outlive_readers
 
 if TYPE_CHECKING:
     from zobench.launch.job import Job
@@ -148,8 +148,11 @@ def _module(name: str) -> Callable[[list[str]], int]:
 
 def _runs(arguments: list[str]) -> int:
     """Compose and launch; under torchrun in the first rank only."""
-    from zobench.launch.torchrun import lead_or_follow
-    from zobench.run.ranks.group import started
+    with ended_by_interrupt():  # imports torch
+        from zobench.launch.torchrun import lead_or_follow
+        from zobench.run.ranks.group import started
+
+        import_module("zobench.launch.launch")
 
     return lead_or_follow(lambda: launched(arguments)) if started() else launched(arguments)
 

@@ -1,7 +1,12 @@
-"""Output whose reader may end: `zobench ... | head` ends the display and never a run."""
+"""The terminal of a command: a reader of its output that ends, and Ctrl-C while it starts."""
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TextIO, cast
 
 
@@ -34,7 +39,32 @@ class Display:
 
 
 def outlive_readers() -> None:
-    """Let this process continue when the reader of its stdout or stderr ends."""
+    """Let this process continue when the reader of its stdout or stderr ends.
+
+    So `zobench ... | head` ends the display and never a run.
+    """
     if not isinstance(sys.stdout, Display):
         sys.stdout = cast(TextIO, Display(sys.stdout))
         sys.stderr = cast(TextIO, Display(sys.stderr))
+
+
+@contextmanager
+def ended_by_interrupt() -> Iterator[None]:
+    """Ctrl-C inside the block ends the process at once, with one line.
+
+    For imports: code of torch loses a KeyboardInterrupt, or aborts at it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which gets no signals
+        return
+    before = signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    os.write(2, b"interrupted\n")
+    os._exit(130)
