@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from zobench.live import drawn, reached_by
+from zobench.live import drawn, reached_by, short
 
 
 def folder_of(
@@ -29,8 +29,8 @@ def folder_of(
     return folder
 
 
-def lines_of(rows: list[dict[str, Any]], root: Path, now: float) -> list[str]:
-    console = Console(file=io.StringIO(), width=140)
+def lines_of(rows: list[dict[str, Any]], root: Path, now: float, width: int = 140) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
     console.print(drawn(rows, root, now))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().rstrip().splitlines()
@@ -52,6 +52,38 @@ def test_a_line_for_each_running_run_and_the_whole(tmp_path: Path) -> None:
     assert second.startswith("b ") and "step 7" in second and "left" not in second
     assert third.split() == ["c", "starts"]
     assert last.startswith("9 runs: 1 done, 3 running, 5 waiting; about ")
+
+
+def test_a_narrow_terminal_shows_what_differs_and_the_time_left(tmp_path: Path) -> None:
+    """Names lose what they share; where there is little width, losses are cut."""
+    names = [f"synthetic_reviews-tiny-full-{row}-lr=1e-{n}-s0-{n}{'a' * 7}"
+             for row in ("mezo", "conmezo") for n in (4, 5)]  # fmt: skip
+    for name in names:
+        values = {"step": 20, "train/loss": 1.5, "dev/loss": 1.25, "dev/accuracy": 0.5}
+        folder_of(tmp_path, name, 200, values)
+    plan: dict[str, Any] = {"time": 0.0, "suite": "s", "command": [], "runs": 4}
+    rows = [plan, *({"time": 10.0, "run": name, "status": "begun"} for name in names)]
+    *shown, _ = lines_of(rows, tmp_path, 20.0, width=60)
+    begins = ["mezo-lr=1e-4-s0", "mezo-lr=1e-5-s0", "conmezo-lr=1e-4-s0", "conmezo-lr=1e-5-s0"]
+    assert [line.split()[0] for line in shown] == begins
+    assert all("20/200" in line and line.rstrip().endswith("2 min left") for line in shown)
+    assert all(" train/" in line and "…" in line for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["t-m-s0-11111111"], ["t-m-s0"]),
+        (["t-m-s0-11111111", "t-m-s1-22222222"], ["s0", "s1"]),
+        (["t-m-s0-11111111", "t-m-s0-12222222"], ["11111111", "12222222"]),
+        (["t-lr=1e-4-s0-11111111", "t-lr=1e-5-s0-22222222"], ["lr=1e-4-s0", "lr=1e-5-s0"]),
+        (["t-a=-1-s0-11111111", "t-a=-2-s0-22222222"], ["a=-1-s0", "a=-2-s0"]),
+        (["a", "b"], ["a", "b"]),
+    ],
+)
+def test_short_names_are_told_apart(names: list[str], shown: list[str]) -> None:
+    """The id is left out unless it alone differs."""
+    assert list(short(names).values()) == shown
 
 
 def test_many_runs_do_not_fill_the_screen(tmp_path: Path) -> None:
@@ -105,8 +137,9 @@ def test_a_parallel_sweep_on_a_terminal(tmp_path: Path) -> None:
     os.close(ours)
     assert process.wait(60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r", "\n")
-    frames = [line for line in text.splitlines() if re.search(r"-s[01]-\w{8} .*\d+/120", line)]
-    assert {line[line.index("-s") :][:3] for line in frames} == {"-s0", "-s1"}, text
+    frames = [line for line in text.splitlines() if re.search(r"^s[01] .*\d+/120", line)]
+    assert {line[:2] for line in frames} == {"s0", "s1"}, text
     assert "2 runs: 2 running" in text
+    assert text.rstrip().endswith("2 runs: 2 done")
     assert len(re.findall(r"-s[01]-\w{8}: done, test accuracy", text)) == 2
     assert "step 100/120" not in text and "Traceback" not in text

@@ -6,12 +6,14 @@ which shows it above the view; how far they are is read from the launch log and 
 
 import json
 import os
+import re
 import select
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ from zobench.run.notes import LIVE
 
 _TAIL = 4096  # bytes at the end of metrics.jsonl that are read
 _LINES = 20  # runs shown
+_BETWEEN = re.compile(r"(?<!\de)(?<!=)-")  # hyphens of a run's name, but not those of 1e-4 and =-1
 
 
 class Reached(NamedTuple):
@@ -63,7 +66,7 @@ class LiveView:
         self._reader.start()
 
     def stop(self) -> None:
-        """Remove the view; all that was printed stays."""
+        """Remove the view; all that was printed stays, and the counts of the launch."""
         sys.stdout.flush()
         for number, before in self._before.items():
             os.dup2(before, number)
@@ -72,6 +75,8 @@ class LiveView:
         self._ended.set()  # workers that wait for more runs still have the pipe
         self._reader.join()
         self._live.stop()
+        if rows := launch_log.own():
+            print(launch_log.counts(rows), file=self._terminal)
         self._terminal.close()
         os.close(self._pipe)
 
@@ -109,9 +114,8 @@ def end() -> None:
 
 
 def _drawn() -> RenderableType:
-    log = Path(os.environ.get(launch_log.VARIABLE, "none"))
-    rows = launch_log.rows_of(log)
-    return drawn(rows, log.parent.parent, time.time()) if rows else ""
+    root = Path(os.environ.get(launch_log.VARIABLE, "none")).parent.parent
+    return drawn(rows, root, time.time()) if (rows := launch_log.own()) else ""
 
 
 def drawn(rows: Sequence[dict[str, Any]], root: Path, now: float) -> RenderableType:
@@ -125,27 +129,40 @@ def drawn(rows: Sequence[dict[str, Any]], root: Path, now: float) -> RenderableT
     plan, *events = rows
     last = {row["run"]: row for row in events if row["run"]}
     running = [row for row in last.values() if row["status"] == "begun"]
+    names = short(list(last))
     table = Table.grid(padding=(0, 1))
+    for no_wrap in (True, True, True, False, True):  # what wraps gives way on a narrow terminal
+        table.add_column(no_wrap=no_wrap)
     for row in running[:_LINES]:
-        table.add_row(*_line(row, root / plan["suite"] / row["run"], now))
+        line = _line(row, root / plan["suite"] / row["run"], now)
+        table.add_row(Text(names[row["run"]], overflow="ellipsis"), *line)
     hidden = len(running) - _LINES
     more = [Text(f"and {hidden} more")] if hidden > 0 else []
     return Group(table, *more, Text(str(launch_log.counts(rows))))
 
 
+def short(names: Sequence[str]) -> dict[str, str]:
+    """Name -> its parts from the first that differs among the names, without the id if it can."""
+    parts = [_BETWEEN.split(name) for name in names]
+    same = len(list(takewhile(lambda each: len(set(each)) == 1, zip(*parts, strict=False))))
+    ends = ["-".join(each[same if len(names) > 1 else 0 :]) for each in parts]
+    brief = [end.rpartition("-")[0] or end for end in ends]
+    return dict(zip(names, brief if len(set(brief)) == len(brief) else ends, strict=True))
+
+
 def _line(row: dict[str, Any], folder: Path, now: float) -> list[RenderableType]:
+    """What follows the run's name: a bar, the step, losses and metrics, the time left."""
     reached = reached_by(folder)
-    name = Text(folder.name, no_wrap=True, overflow="ellipsis")
     if reached is None:
-        return [name, "", Text("starts"), "", ""]
+        return ["", Text("starts"), "", ""]
     shown = [f"{key} {value:.4g}" for key, value in reached.values.items()]
     if not reached.steps:
-        return [name, "", Text(f"step {reached.step}"), Text(", ".join(shown)), ""]
+        return ["", Text(f"step {reached.step}"), Text(", ".join(shown)), ""]
     left = (now - row["time"]) / max(1, reached.step) * (reached.steps - reached.step)
-    bar = ProgressBar(total=reached.steps, completed=reached.step, width=20)
+    bar = ProgressBar(total=reached.steps, completed=reached.step, width=12)
     rest = f"{duration(left)} left" if reached.step else ""
-    step = Text(f"{reached.step}/{reached.steps}", no_wrap=True)
-    return [name, bar, step, Text(", ".join(shown), no_wrap=True), Text(rest, no_wrap=True)]
+    values = Text(", ".join(shown), no_wrap=True, overflow="ellipsis")
+    return [bar, Text(f"{reached.step}/{reached.steps}"), values, Text(rest)]
 
 
 def reached_by(folder: Path) -> Reached | None:

@@ -52,6 +52,14 @@ def test_numbers_are_those_of_the_run_folder(suite: Path) -> None:
             assert list(there.values()) == pytest.approx(list(logged.values()), rel=1e-5)
 
 
+def test_a_note_names_no_option_of_the_command_line(suite: Path) -> None:
+    """What --details lists is below on the page."""
+    write_run(suite)
+    write_run(suite, 1, status="diverged", reason="nan")
+    html = page(suite.parent, suite.name)
+    assert "(listed below)" in html and "--details" not in html
+
+
 @given(st.lists(st.none() | st.floats(-1e9, 1e9), max_size=900), st.sampled_from([4, 30, 400]))
 def test_thinning_keeps_the_ends_and_the_extremes(values: list[float | None], limit: int) -> None:
     """At most `limit` points stay, among them the first, the last, the lowest and the highest."""

@@ -18,6 +18,8 @@ from zobench.report.runs import STATUSES
 from zobench.report.sheet import Sheet
 from zobench.report.significance import Place
 
+LISTED = "--details lists them"
+
 
 def brief(made: Layout) -> Sheet:
     """The sheet of a layout without facets; --details has them."""
@@ -175,4 +177,4 @@ def _elsewhere(made: Layout) -> list[str]:
         parts.append(f"of {len(statuses)} runs {', '.join(shown)}")
     if remarks:
         parts.append(f"{len(remarks)} note{'s' if len(remarks) > 1 else ''} on the data's rows")
-    return [f"{'; '.join(parts)} (--details lists them)"] if parts else []
+    return [f"{'; '.join(parts)} ({LISTED})"] if parts else []

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from zobench.errors import UserError
+from zobench.report.brief import LISTED
 from zobench.report.formats import csv
 from zobench.report.runs import Suite
 from zobench.report.sheet import Sheet, unmarked
@@ -47,7 +48,8 @@ def taken_apart(made: Sheet) -> PageTable:
         mark, text = (match[1], match[2]) if match else ("", text)
         # The first of the notes under a mark is what the mark links to.
         target = mark if all(note["mark"] != mark for note in notes) else ""
-        notes.append({"mark": mark, "target": target, "text": text.replace("+-", "±")})
+        text = text.replace("+-", "±").replace(LISTED, "listed below")
+        notes.append({"mark": mark, "target": target, "text": text})
     targets = {note["target"] for note in notes}
     body = made.lines(partial(_cell, targets))
     return PageTable(made.title, made.warning, made.header, body, notes, csv(made))
