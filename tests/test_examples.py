@@ -6,11 +6,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
+from sklearn.datasets import load_digits
+from torch.nn.functional import cross_entropy
 
 from tests.pages import DOCS, ROOT, blocks, runs, text_of
+from zobench.integrations.transformers import optimizer_of
 
 PAGE = DOCS / "examples.md"
 EXAMPLES = ROOT / "examples"
@@ -56,6 +61,25 @@ def test_the_digits_are_learnt_by_forward_passes(tmp_path: Path) -> None:
     reached = re.search(r"step 800: loss [\d.]+, test ([\d.]+) %", out)
     assert reached is not None and float(reached[1]) > 85
     assert "step 3000: " in blocks(PAGE, "text")[1]
+
+
+def test_a_lightning_module_takes_the_steps_of_a_plain_loop(tmp_path: Path) -> None:
+    """Three epochs of the example: the loss that a loop over the same batches has."""
+    pytest.importorskip("lightning", reason="the package lightning is not installed")
+    code = (EXAMPLES / "lightning_digits.py").read_text()
+    short, count = re.subn("max_epochs=100", "max_epochs=3, accelerator='cpu'", code)
+    assert count == 1
+    out = called("-c", f"import torch\ntorch.manual_seed(0)\n{short}", at=tmp_path)
+    images, classes = map(torch.tensor, load_digits(return_X_y=True))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.ModuleDict({"layer": torch.nn.Linear(64, 10)})
+    made = optimizer_of("optimizer=mezo", "optimizer.lr=3e-2")
+    optimizer: Any = made(model.named_parameters())
+    batches = [*zip((images.float() / 16).split(256), classes.split(256), strict=True)] * 3
+    for x, y in batches:
+        loss = optimizer.step(lambda x=x, y=y: cross_entropy(model["layer"](x), y))
+    assert f"{len(batches)} steps: loss {loss:.3f}" in out
 
 
 def test_a_method_of_ones_own_is_two_files(tmp_path: Path) -> None:
