@@ -173,6 +173,38 @@ def test_suites_are_scored_together(tmp_path: Path) -> None:
     assert [w.name for w in other.workloads] == ["rte", "sst2"]  # only what differs is named
 
 
+def test_a_workload_is_named_by_what_tells_it_apart(tmp_path: Path) -> None:
+    """A model that follows from the task is not named."""
+    for task, model in (("sst2", "tiny"), ("quadratic", "point")):
+        write_run(tmp_path, "mezo", reaches(0.3, at=200), task=task, model=model)
+    assert [w.name for w in scores_of(tmp_path).workloads] == ["quadratic", "sst2"]
+    write_run(tmp_path, "mezo", reaches(0.3, at=200), task="sst2", model="opt")
+    names = [w.name for w in scores_of(tmp_path).workloads]
+    assert names == ["quadratic, point", "sst2, opt", "sst2, tiny"]
+
+
+def test_suites_that_show_different_metrics_are_compared_by_loss(tmp_path: Path) -> None:
+    """Each task has one; the notes say that means of it over tasks say little."""
+    for suite, task, metric in (("a", "sst2", "test/accuracy"), ("b", "quadratic", "test/loss")):
+        for row in ("mezo", "lozo"):
+            table = {"metric": metric}
+            write_run(tmp_path, row, reaches(0.3, at=200), task=task, suite=suite, table=table)
+    scores = scores_of(tmp_path, "a", "b")
+    assert scores.rules.test == "test/loss" and scores.aggregates["lozo"]["P(better)"].value == 0.5
+    said = score(tmp_path, ["a", "b"])
+    assert (
+        "show different metrics (test/accuracy, test/loss): the aggregates are of test/loss" in said
+    )
+
+
+def test_a_target_that_is_met_at_the_start_is_named(tmp_path: Path) -> None:
+    """A baseline that never got better than untrained sets such a one."""
+    write_run(tmp_path, "mezo", [(0, 0.5), (100, 0.6)])
+    write_run(tmp_path, "lozo", [(0, 0.5), (100, 0.3)])
+    assert [(p.row, p.score) for p in scores_of(tmp_path).profiles] == [("lozo", 1), ("mezo", 1)]
+    assert "sst2: the target is met before the first step, so that it" in score(tmp_path, ["s"])
+
+
 def test_a_row_without_runs_is_named_and_never_gets_there(tmp_path: Path) -> None:
     """Where a workload has no run of a row its cost there is infinite."""
     planted(tmp_path)

@@ -73,10 +73,14 @@ class Suite:
                 f"no run of suite '{self.name}' has the metric '{metric}'; known: {known}"
             )
 
+    def presets(self, part: str, key: str) -> list[str]:
+        """The values of `key` in the runs' own settings under `part`, each once."""
+        presets = [config.get(part) or {} for config in self.configs.values()]
+        return sorted({str(preset[key]) for preset in presets if preset.get(key)})
+
     def preset(self, part: str, key: str) -> str | None:
         """The value of `key` in the runs' own settings under `part`, table or plot, if any."""
-        presets = [config.get(part) or {} for config in self.configs.values()]
-        values = sorted({str(preset[key]) for preset in presets if preset.get(key)})
+        values = self.presets(part, key)
         if len(values) > 1:
             raise UserError(
                 f"the runs of suite '{self.name}' disagree about {part}.{key}:"

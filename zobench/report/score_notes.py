@@ -34,7 +34,10 @@ def notes(scores: Scores) -> list[str]:
         if math.isinf(lowest):
             found.append(f"{workload.name}: no row reached the target")
         elif lowest == 0:
-            found.append(f"{workload.name}: the target is met before the first step")
+            found.append(
+                f"{workload.name}: the target is met before the first step, so that it counts as"
+                " reached by every row that ends; choose another with --target-of or --target"
+            )
     if scores.untrained:
         found.append(f"without a score, as they take no step: {', '.join(scores.untrained)}")
     return [*found, *_selected(scores), *_aggregates(scores)]
@@ -103,6 +106,12 @@ def _aggregates(scores: Scores) -> list[str]:
         found.append(
             f"P(better than {rules.baseline}): the probability that a run is better than one of it,"
             f" by {rules.test}, ties counted half, the mean over workloads"
+        )
+    shown = scores.suite.presets("table", "metric")
+    if len(shown) > 1:
+        found.append(
+            f"the tables of these suites show different metrics ({', '.join(shown)}): the"
+            f" aggregates are of {rules.test}, of which means over tasks say little"
         )
     sizes = {len(w.entries[row].cell.values) for row in scores.aggregates for w in scores.workloads}
     if len(sizes) > 1:

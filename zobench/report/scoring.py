@@ -18,6 +18,7 @@ from zobench.report.workloads import COSTS, Rules, Workload, workloads_of
 WORKLOADS = ("task", "model", "tuning")
 BASELINE = "mezo"
 METRIC = "dev/loss"
+COMMON = "test/loss"  # the metric of the aggregates where suites show different ones
 IMPROVEMENT = "P(better)"
 
 
@@ -153,8 +154,10 @@ def _test_metric(suite: Suite, given: str | None) -> str:
             raise UserError(f"--test {given}: must be a test metric, as in test/accuracy")
         suite.check_metric(given)
         return given
-    preset = suite.preset("table", "metric") or ""
-    return preset if preset.startswith("test/") else DEFAULTS["metric"]
+    presets = suite.presets("table", "metric") or [DEFAULTS["metric"]]
+    if len(presets) > 1:  # every task has a loss
+        return COMMON
+    return presets[0] if presets[0].startswith("test/") else DEFAULTS["metric"]
 
 
 def _keys(text: str) -> list[str]:

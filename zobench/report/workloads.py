@@ -186,15 +186,21 @@ def _cells(suite: Suite, rules: Rules) -> dict[tuple[str, str], Cell]:
 
 
 def _names(suite: Suite, rules: Rules) -> pd.Series:
-    """The workload of each run: the values of those keys that differ, or of the first."""
+    """The workload of each run: the values of the keys that tell workloads apart."""
     if not rules.workloads:
         return pd.Series(suite.name, index=suite.frame.index)
     return suite.labels(",".join(_telling(suite, rules)))
 
 
 def _telling(suite: Suite, rules: Rules) -> list[str]:
+    """The keys without those whose values follow from the keys before them; at least one."""
     keys = rules.workloads.split(",")
-    return [key for key in keys if suite.labels(key).nunique() > 1] or keys[:1]
+    kept, count = keys[:0], 1
+    for key in keys:
+        apart = suite.labels(",".join([*kept, key])).nunique()
+        if apart > count:
+            kept, count = [*kept, key], apart
+    return kept or keys[:1]
 
 
 def _tuning(
