@@ -144,19 +144,18 @@ def test_rows_of_one_length_at_a_time_are_launched(
     assert recorder.recorded == 0
 
 
+@pytest.mark.parametrize("kind", ["opt", "qwen3"])  # the latter has masks by kind of layer
 def test_texts_are_those_of_the_growing_cache(
-    tiny_opt: Any, tokenizer: Any, recorder: Recorder
+    tokenizer: Any, recorder: Recorder, kind: str
 ) -> None:
     """A graph for each batch of prompts, which writes all tokens but the first."""
-    loaded: Any = SimpleNamespace(model=tiny_opt, tokenizer=tokenizer, interface=Interface.CAUSAL)
+    model = loud(small_config(kind))
+    loaded: Any = SimpleNamespace(model=model, tokenizer=tokenizer, interface=Interface.CAUSAL)
     problem = task(stop=["zzz"]).prepare(loaded, CPU)
-    captured = capture_evaluation(problem, tiny_opt, None)
-    prompts = [prompt.tokens for prompt in problem.eval_examples["dev"]]
-    writer = problem.writer
-    assert writer(tiny_opt, prompts, captured.steps) == writer(tiny_opt, prompts)
-    assert (recorder.recorded, recorder.replayed) == (1, 7)
-    assert evaluated(captured, tiny_opt)[1] == evaluated(problem, tiny_opt)[1]
-    assert "forward" not in vars(tiny_opt)
+    captured = capture_evaluation(problem, model, None)
+    assert evaluated(captured, model)[1] == evaluated(problem, model)[1]
+    assert (recorder.recorded, recorder.replayed) == (4, 2 * 7 + 2)
+    assert "forward" not in vars(model)
 
 
 def test_a_model_without_a_static_cache_says_so_once(
