@@ -91,3 +91,10 @@ def test_parameters_need_names() -> None:
     for given in (model.parameters(), [{"params": model.parameters(), "lr": 1.0}]):
         with pytest.raises(TypeError, match=r"give model\.named_parameters\(\)"):
             zobench.ZOOptimizer(given, lr=1e-3, eps=1e-3, **parts)
+
+
+def test_the_package_leads_to_its_functions() -> None:
+    """`import zobench` is enough; who looks for a function in the package is told where it is."""
+    code = "import zobench; assert zobench.api.compose; zobench.compose"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stderr.endswith("no attribute 'compose'; functions are in zobench.api\n")

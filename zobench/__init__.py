@@ -16,7 +16,11 @@ for _name in ("bitsandbytes", "torchao", "torch.utils._pytree"):
 
 
 def __getattr__(name: str) -> Any:
-    """`ZOOptimizer`, imported when it is first used."""
-    if name != "ZOOptimizer":
-        raise AttributeError(f"module 'zobench' has no attribute '{name}'")
-    return import_module("zobench.zo.optimizer").ZOOptimizer
+    """`ZOOptimizer` and `api`, imported when they are first used."""
+    if name == "ZOOptimizer":
+        return import_module("zobench.zo.optimizer").ZOOptimizer
+    if name == "api":
+        return import_module("zobench.api")
+    raise AttributeError(
+        f"module 'zobench' has no attribute '{name}'; functions are in zobench.api"
+    )
