@@ -150,7 +150,7 @@ def chosen(settings: dict[str, Any], ranks: int = 1) -> auto_pack.Choice:
     ("row", "why"),
     [
         (("optimizer=agzo",), "sampler ActivationBasis watches the activations"),
-        (("tuning=lora", "task.loss=accuracy"), "this task's loss counts right answers"),
+        (("tuning=lora", "task.loss=accuracy"), "this task's loss judges answers"),
     ],
 )
 def test_why_points_cannot_be_packed(row: tuple[str, ...], why: str, compose: Compose) -> None:

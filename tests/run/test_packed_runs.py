@@ -50,7 +50,7 @@ def test_a_loss_that_counts_right_answers_is_not_packed(compose: Compose, tmp_pa
     """The run says so before anything is written."""
     settings = compose(*OPTIONS, "task.loss=accuracy", "optimizer.pack=2")
     folder = begun(settings, tmp_path / "run")
-    with pytest.raises(UserError, match="pack=2: this task's loss counts right answers"):
+    with pytest.raises(UserError, match="pack=2: this task's loss judges answers"):
         run(folder)
     assert not folder.metrics.exists()
 

@@ -297,7 +297,7 @@ def check_gradient(train: Train, problem: Problem, optimizer: torch.optim.Optimi
     pack = optimizer.engine.pack if isinstance(optimizer, ZOOptimizer) else 1
     if not problem.differentiable and pack > 1:
         raise UserError(
-            f"optimizer.pack={pack}: this task's loss counts right answers and cannot be computed"
+            f"optimizer.pack={pack}: this task's loss judges answers and cannot be computed"
             " for several points at once; set optimizer.pack=null"
         )
     if not problem.differentiable and first_order:
