@@ -14,6 +14,8 @@ from zobench.registry import replaying
 from zobench.registry.entry import ENTRY, MOST_BYTES, Entry, Tuning, packed
 from zobench.registry.leaderboard import page
 from zobench.registry.submit import submit
+from zobench.report.runs import read_suite
+from zobench.report.scoring import rules_of, scored
 from zobench.run.folder import RunFolder
 from zobench.settings import identity
 
@@ -115,7 +117,8 @@ def test_submit_says_what_it_did_and_refuses_twice(
     status, out, err = command(*words)
     assert status == 1 and "--search SUITE, or --tuning-forwards N" in err
     status, out, err = command(*words, "--search", "tried", "--runs", str(runs))
-    assert (status, err) == (0, "") and out.endswith(": replayed to the same bits\n")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[0].endswith(": replayed to the same bits")
     place = tmp_path / "results" / "tried" / folder.path.name
     tuning = Entry.read(place).tuning
     same = [path for path in (runs / "tried").iterdir() if "-mezo-s" in path.name]
@@ -123,6 +126,20 @@ def test_submit_says_what_it_did_and_refuses_twice(
     status, _, err = command(*words, "--tuning-forwards", "0", "--trials", "0")
     assert status == 1 and "exists already" in err
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["tried"]
+
+
+@pytest.mark.parametrize(("commit", "told"), [("0123456789ab", 1), ("0123456789ab-dirty", 2)])
+def test_a_run_of_changed_code_is_told(
+    commit: str, told: int, made: Callable[..., RunFolder], command: Command, tmp_path: Path
+) -> None:
+    """It is packed, and the second line says that the registry wants a commit."""
+    run = made("mezo", "optimizer.lr=1e-3").path
+    copy = RunFolder(shutil.copytree(run, tmp_path / run.name))
+    write_json(copy.meta, read_json(copy.meta) | {"commit": commit})
+    stated = ("--tuning-forwards", "0", "--trials", "0", "--no-replay")
+    words = ("submit", str(copy.path), "--who", "A", "--to", str(tmp_path / "r"), *stated)
+    status, out, _ = command(*words)
+    assert status == 0 and len(out.splitlines()) == told
 
 
 def test_an_unfinished_run_is_refused_and_a_diverged_one_is_named(
@@ -138,6 +155,8 @@ def test_an_unfinished_run_is_refused_and_a_diverged_one_is_named(
     (copy / "result.json").unlink()
     status, _, err = command("submit", str(copy), *words)
     assert status == 1 and "not finished" in err
+    status, _, err = command("verify", str(tmp_path / "nothing"))
+    assert status == 1 and "nothing: no such folder" in err
 
 
 def test_what_names_this_machine_or_is_too_large_is_refused(
@@ -196,7 +215,7 @@ def test_the_leaderboard_ranks_by_test_and_shows_how_a_number_came_about(
         submit(made("mezo_adam", f"seed={seed}"), results, "B", NONE, no_replay="slow")
     submit(made("zero_shot"), results, "C", NONE)
     rows = [line.split(" | ") for line in page(results).splitlines() if "| zero_shot |" in line]
-    assert len(rows) == 1 and rows[0][5:7] == ["none", "C"]
+    assert len(rows) == 1 and rows[0][5:9] == ["-", "-", "none", "C"]
     lines = [line for line in page(results).splitlines() if line.startswith("| ")][2:]
     assert [line.split(" | ")[0] for line in lines] in (
         ["| 1", "| 2", "| -"],
@@ -206,3 +225,21 @@ def test_the_leaderboard_ranks_by_test_and_shows_how_a_number_came_about(
     assert "| 600 forwards, 3 trials | A \\| &lt;b> |" in lines[-1]
     [adam] = [line for line in lines if "| mezo_adam |" in line]
     assert "(2)" in adam and adam.endswith("| not replayed: slow |")
+
+
+def test_the_leaderboard_has_the_scores_of_the_suite(
+    made: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    """Forwards to the target under the table, and the area under the profile."""
+    for run in (made("mezo", "optimizer.lr=1e-3"), made("mezo_adam"), made("zero_shot")):
+        submit(run, tmp_path / "results", "A", NONE, no_replay="slow")
+    suite = read_suite(tmp_path / "results", "tried")
+    scores = scored(suite, rules_of(suite))
+    lines = page(tmp_path / "results").splitlines()
+    cells = {line.split(" | ")[1]: line.split(" | ")[5:7] for line in lines if line[:2] == "| "}
+    for profile in scores.profiles:
+        entry = scores.workloads[0].entries[profile.row]
+        assert cells[profile.row] == [entry.text("cost/forwards"), f"{profile.score:.3f}"]
+    assert cells["zero_shot"] == ["-", "-"] and cells["mezo"][1] != "-"
+    [goal] = [line for line in lines if line.startswith("synthetic_reviews: target dev/loss")]
+    assert "the best that mezo reached" in goal

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from zobench.errors import UserError
 from zobench.names import lower_is_better
 from zobench.registry.entry import Entry, Tuning
 from zobench.report.cells import Cell, fill
 from zobench.report.numbers import is_share, number
 from zobench.report.runs import Suite, read_suite, suites
+from zobench.report.score_notes import target
+from zobench.report.scoring import Scores, rules_of, scored
 from zobench.report.table import DEFAULTS
+from zobench.report.workloads import Workload
 from zobench.run.folder import read_json
 
 WORKLOAD = ("task", "model", "tuning")
@@ -24,10 +28,17 @@ _HEAD = """\
 
 The entries of `results/`: scored runs with the files that show how they came about, which
 `zobench verify results` checks and replays. Dev selects among the settings of a row, test ranks the
-rows. "Tuning" is what choosing a row's settings cost, over all candidates: compare rows at equal
-tuning. How to add an entry is in CONTRIBUTING.md, "Contribute a result".
+rows. "To target" is the forwards until dev was as good as the target under the table, with the
+number of seeds that got there; "score" is the area under the performance profile over all
+workloads of the suite, without tuning ([Score optimizers](../score.md)). A forward with
+back-propagation counts as one, so that scores beside AdamW's are often 0. "Tuning" is what choosing
+a row's settings cost, over all candidates: compare rows at equal tuning. How to add an entry is in
+CONTRIBUTING.md, "Contribute a result".
 """
-_COLUMNS = ("dev/loss", "forwards", "tuning", "who", "date", "commit", "verified")
+_COLUMNS = (
+    *("dev/loss", "forwards", "to target", "score"),
+    *("tuning", "who", "date", "commit", "verified"),
+)
 
 
 def page(results: Path) -> str:
@@ -42,32 +53,57 @@ def page(results: Path) -> str:
         metric = suite.preset("table", "metric") or DEFAULTS["metric"]
         suite.check_metric(metric)
         lines += [f"## {name}", "", _about(suite), ""]
+        scores = _scores(suite)
         for workload, runs in suite.frame.groupby([suite.labels(key) for key in WORKLOAD]):
-            lines += _table(suite, ", ".join(map(str, workload)), runs, metric)
+            lines += _table(suite, ", ".join(map(str, workload)), runs, metric, scores)
     return "\n".join(lines)
 
 
-def _table(suite: Suite, workload: str, runs: pd.DataFrame, metric: str) -> Iterator[str]:
-    """The rows of a workload by their mean on test, the best first."""
+def _scores(suite: Suite) -> Scores | None:
+    """The scores of a suite; None where there are none, as without a row that sets the targets."""
+    try:
+        return scored(suite, rules_of(suite))
+    except UserError:
+        return None
+
+
+def _table(
+    suite: Suite, workload: str, runs: pd.DataFrame, metric: str, scores: Scores | None
+) -> Iterator[str]:
+    """The rows of a workload by their mean on test, the best first, and the target below."""
     select = suite.preset("table", "select") or DEFAULTS["select"]
     percent = ", %" if is_share(metric) else ""
     yield f"**{workload}**"
     yield ""
     heads = ["rank", "optimizer", f"{metric}{percent} (seeds)", *_COLUMNS]
     yield "| " + " | ".join(heads) + " |"
-    yield "| ---: | --- | ---: | ---: | ---: | ---: | --- | --- | --- | --- |"
+    numbers = ["---:"] * 6  # test, dev, forwards, to target, score, tuning
+    yield "| " + " | ".join(["---:", "---", *numbers, "---", "---", "---", "---"]) + " |"
     cells = [
         fill(suite, str(row), workload, mine, metric, select)
         for row, mine in runs.groupby("optimizer")
     ]
+    mine = set(runs["folder"])
+    here = None if scores is None else next(w for w in scores.workloads if mine & w.folders)
     sign = 1.0 if lower_is_better(metric) else -1.0
     cells.sort(key=lambda cell: (cell.values.empty, sign * cell.values.mean(), cell.row))
     means = [sign * cell.values.mean() for cell in cells]
     for cell, mean in zip(cells, means, strict=True):
         rank = "-" if cell.values.empty else str(1 + sum(other < mean for other in means))
         entries = [Entry.read(suite.path / folder) for folder in cell.runs["folder"]]
-        yield "| " + " | ".join([rank, *_facts(cell, metric), *_origin(entries)]) + " |"
+        texts = [rank, *_facts(cell, metric), *_profile(cell.row, here, scores), *_origin(entries)]
+        yield "| " + " | ".join(texts) + " |"
     yield ""
+    if scores is not None and here is not None:
+        yield from (_told([target(scores, here)]), "")
+
+
+def _profile(row: str, workload: Workload | None, scores: Scores | None) -> list[str]:
+    """Forwards to the target in a workload, and the score; `-` for a row that takes no step."""
+    areas = {} if scores is None else {one.row: one.score for one in scores.profiles}
+    if workload is None or row not in areas:
+        return ["-", "-"]
+    return [workload.entries[row].text("cost/forwards"), f"{areas[row]:.3f}"]
 
 
 def _about(suite: Suite) -> str:
@@ -76,7 +112,7 @@ def _about(suite: Suite) -> str:
     devices = _told([meta["device"] for meta in metas])
     versions = _told([f"torch {meta['versions']['torch']}" for meta in metas])
     return (
-        f"Run on {devices} with {versions}. Forwards to a target and profile scores:"
+        f"Run on {devices} with {versions}. Scores by seconds, or to other targets:"
         f" `zobench score {suite.name} --runs results`."
     )
 

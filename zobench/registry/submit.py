@@ -134,6 +134,10 @@ def main(argv: list[str]) -> int:
     result, entry = folder.ended(), Entry.read(place)
     ended = "" if result["status"] == "done" else f", {result['status']}: {result['reason']}"
     print(f"{place}: {entry.verified}{ended}")
+    if (entry.commit or "-dirty").endswith("-dirty"):
+        print(
+            "the run is not from a commit alone: run it again from a clean checkout to contribute"
+        )
     return 0
 
 

@@ -79,6 +79,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not 0.0 <= args.tolerance < 1.0:
         raise UserError(f"--tolerance {args.tolerance}: must be at least 0 and below 1")
+    if not args.folder.is_dir():
+        raise UserError(f"{args.folder}: no such folder")
     replays: list[Replay] = [replay, train_again] if args.train else [replay]
     if found := entries(args.folder):
         return _check_all(found, args.tolerance, replays)

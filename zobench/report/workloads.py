@@ -83,6 +83,11 @@ class Workload:
     cap: float
     entries: dict[str, Entry]
 
+    @property
+    def folders(self) -> set[str]:
+        """The folders of its runs."""
+        return {folder for entry in self.entries.values() for folder in entry.cell.runs["folder"]}
+
     def cost(self, row: str) -> float:
         """The row's cost, infinite where it has no run."""
         return self.entries[row].cost if row in self.entries else math.inf
