@@ -16,7 +16,7 @@ from zobench.registry.leaderboard import page
 from zobench.registry.submit import submit
 from zobench.report.runs import read_suite
 from zobench.report.scoring import rules_of, scored
-from zobench.run.folder import RunFolder
+from zobench.run.folder import RunFolder, read_json, write_json
 from zobench.settings import identity
 
 Command = Callable[..., tuple[int, str, str]]
