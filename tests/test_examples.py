@@ -37,6 +37,7 @@ def called(*arguments: str, at: Path) -> str:
     return answer.stdout
 
 
+@pytest.mark.smoke
 def test_the_notebook_goes_from_a_csv_to_a_table_and_a_figure(tmp_path: Path) -> None:
     """Its code cells, in order and in one process; fewer forward passes."""
     text_of(PAGE)
@@ -82,6 +83,7 @@ def test_a_lightning_module_takes_the_steps_of_a_plain_loop(tmp_path: Path) -> N
     assert f"{len(batches)} steps: loss {loss:.3f}" in out
 
 
+@pytest.mark.smoke
 def test_a_method_of_ones_own_is_two_files(tmp_path: Path) -> None:
     """The page's command, for fewer steps; the clipped slopes are within the limit."""
     from zobench.zo.ledger import read

@@ -47,6 +47,7 @@ def results() -> Path:
     return folder
 
 
+@pytest.mark.smoke
 def test_every_entry_is_what_it_says(
     results: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

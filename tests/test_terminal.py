@@ -63,7 +63,7 @@ def started(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.parametrize("launcher", ["basic", "local"])
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("local", marks=pytest.mark.smoke)])
 def test_a_sweep_outlives_its_reader(tmp_path: Path, launcher: str) -> None:
     """`zobench ... | head -1`: all runs are done, nothing is on stderr."""
     sweep = ("-m", f"hydra/launcher={launcher}", *QUICK, "seed=0,1,2", "suite=s")

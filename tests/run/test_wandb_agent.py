@@ -70,6 +70,7 @@ def reported(folder: Path) -> tuple[Any, dict[str, Any], list[dict[str, Any]]]:
     return run, summary, [items(m.item) for kind, m in found if kind == "history"]
 
 
+@pytest.mark.smoke
 def test_a_run_reports_to_the_agents_run(
     agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
