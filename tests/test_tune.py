@@ -178,6 +178,7 @@ def test_a_metric_that_dev_lacks_is_named(command: Command) -> None:
     assert "optimized_metric=dev/f1: the run has no such metric; it has dev/" in err
 
 
+@pytest.mark.smoke
 def test_a_stopped_search_continues_to_the_same_winner(command: Command, tmp_path: Path) -> None:
     """SIGTERM in the middle of a rung: the next launch has the same trials and the same winner."""
     arguments = ["tune", *FEW, *SHORT, "optimizer=conmezo"]
