@@ -46,7 +46,7 @@ class Cells(ConfigSource):
         return True
 
     def is_group(self, config_path: str) -> bool:
-        return config_path in _groups()
+        return config_path in groups()
 
     def is_config(self, config_path: str) -> bool:
         return config_path.removesuffix(".yaml") in self._rows
@@ -92,8 +92,8 @@ def _rows_of(tables: tuple[tuple[Path, int], ...]) -> dict[str, Row]:
 
 def _read(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for group, firsts in _mapping(OmegaConf.to_container(OmegaConf.load(path)), path, "a table"):
-        if group not in _groups():
-            known = ", ".join(sorted(_groups()))
+        if group not in groups():
+            known = ", ".join(sorted(groups()))
             raise UserError(f"{path}: {group}: not a group with rows; these are: {known}")
         for first, rests in _mapping(firsts, path, group):
             for rest, settings in _mapping(rests, path, f"{group}: {first}"):
@@ -112,7 +112,7 @@ def _group(name: str) -> str:
 
 
 @cache
-def _groups() -> frozenset[str]:
+def groups() -> frozenset[str]:
     """The groups whose options are pairs: `grid`, and the `optional` ones of conf/config.yaml."""
     defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")["defaults"]  # type: ignore[index]
     named = (str(key) for entry in defaults if OmegaConf.is_dict(entry) for key in entry)

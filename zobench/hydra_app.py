@@ -177,13 +177,12 @@ def _make_importable(arguments: Sequence[str]) -> None:
 
 def _check_groups(arguments: Sequence[str]) -> None:
     """Raise UserError for a config group set to null, true, a number or nothing."""
-    from zobench.cells import rows
+    from zobench.cells import groups
 
-    groups = {name.rpartition("/")[0] for name in rows()}  # of tables alone, such as `grid`
     for argument in arguments:
         group, equals, option = argument.partition("=")
         no_name = re.fullmatch(r"null|true|false|[-+.\d]*", option, re.IGNORECASE)
-        if equals and no_name and ((conf_dir() / group).is_dir() or group in groups):
+        if equals and no_name and ((conf_dir() / group).is_dir() or group in groups()):
             raise UserError(
                 f"{argument}: give the name of an option, as in optimizer=mezo, or leave it out"
             )

@@ -31,9 +31,9 @@ The entries of `results/`: scored runs with the files that show how they came ab
 rows. "To target" is the forwards until dev was as good as the target under the table, with the
 number of seeds that got there; "score" is the area under the performance profile over all
 workloads of the suite, without tuning ([Score optimizers](../score.md)). A forward with
-back-propagation counts as one, so that scores beside AdamW's are often 0. "Tuning" is what choosing
-a row's settings cost, over all candidates: compare rows at equal tuning. How to add an entry is in
-CONTRIBUTING.md, "Contribute a result".
+back-propagation counts as one, so that other rows often score 0 where AdamW is listed. "Tuning" is
+what choosing a row's settings cost, over all candidates: compare rows at equal tuning. How to add
+an entry is in CONTRIBUTING.md, "Contribute a result".
 """
 _COLUMNS = (
     *("dev/loss", "forwards", "to target", "score"),

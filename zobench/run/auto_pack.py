@@ -32,8 +32,8 @@ OptimizerOf = Callable[[RunSettings], tuple[torch.optim.Optimizer, CapturedLoss 
 class Choice(NamedTuple):
     """What meta.json keeps.
 
-    points: at most so many in one call; 1 is one by one. note: why, in one line. forwards: that it
-    took to find out.
+    points: at most this many in one call; 1 is one at a time. note: why, in one line. forwards:
+    how many it took to measure.
     """
 
     points: int
