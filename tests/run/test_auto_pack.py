@@ -133,10 +133,12 @@ def test_the_choice_lasts(
     assert read_json(other.meta)[PACK]["points"] == 1  # of a run with other settings
 
 
-def chosen(settings: dict[str, Any], ranks: int = 1) -> auto_pack.Choice:
+def chosen(
+    settings: dict[str, Any], ranks: int = 1, capture: bool | None = None
+) -> auto_pack.Choice:
     """The choice of a run that has not begun; weights and torch's generator are as before."""
     own = RunSettings.of(settings)
-    made = prepare_run(own, CPU)
+    made = prepare_run(own, CPU)._replace(capture=capture)
     optimizer_of = lambda given: _optimizer(given, made, None)  # noqa: E731
     before, state = [p.clone() for p in made.model.parameters()], torch.get_rng_state()
     choice = choose(own, made.model, made.problem, optimizer_of, Meter(CPU), ranks)
@@ -184,12 +186,26 @@ def test_points_that_are_evaluated_one_after_another_are_not_packed(compose: Com
     assert "because no two points of a step can be evaluated together; " in choice.note
 
 
-def test_ranks_and_captured_forwards_keep_one_point(compose: Compose) -> None:
+def test_ranks_keep_one_point(compose: Compose) -> None:
     """Nothing is measured there."""
-    settings = compose(*SMALL, *LORA, AUTO)
-    assert "several ranks share the run" in chosen(settings, ranks=2).note
+    assert "several ranks share the run" in chosen(compose(*SMALL, *LORA, AUTO), ranks=2).note
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_one_by_one_is_timed_with_captured_forwards(
+    faster: bool, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the run would capture them; the points of a call are not captured."""
+    plant(monkeypatch, packed_is_faster=faster)
+    with capturing() as recorder:
+        choice = chosen(compose(*SMALL, *LORA, AUTO))
+    assert choice.points == (6 if faster else 1)
+    assert recorder.recorded == 1 and recorder.replayed == 6 * (1 + auto_pack.ROUNDS)
     with capturing():
-        assert "forwards are captured as CUDA graphs" in chosen(settings).note
+        choice = chosen(compose(*SMALL, *LORA, AUTO), capture=True)
+    assert (
+        choice.points == 1 and "because model.capture=true: optimizer.pack evaluates" in choice.note
+    )
 
 
 def test_half_of_the_points_where_memory_does_not_suffice(

@@ -54,7 +54,7 @@ class _Trial:
         meter: Meter,
     ) -> None:
         own = settings.with_pack(points)
-        self.optimizer, self.captured = optimizer_of(own)
+        self.optimizer, self._captured = optimizer_of(own)  # one point's forward may be a graph
         self.at_once = 1  # the most points that a call had
         self._problem = problem
         clock = BudgetClock(own.budget, meter)
@@ -64,7 +64,7 @@ class _Trial:
     def _loss(self, model: Any, batch: Any) -> Tensor:
         assert isinstance(self.optimizer, ZOOptimizer)
         self.at_once = max(self.at_once, self.optimizer.engine.at_once)
-        return self._problem.loss(model, batch)
+        return (self._captured or self._problem.loss)(model, batch)
 
     def step(self) -> None:
         self.steps.live(self.steps.batch(0))
@@ -98,8 +98,6 @@ def choose(
     single = _Trial(1, *parts)
     if ranks > 1:
         return _one_by_one("several ranks share the run")
-    if single.captured is not None:
-        return _one_by_one("forwards are captured as CUDA graphs (set model.capture=false)")
     model.train(False)  # as in the loop: no dropout
     kept = [(p, p.detach().to("cpu", copy=True)) for p in model.parameters() if p.requires_grad]
 

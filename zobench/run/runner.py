@@ -122,7 +122,12 @@ def _packed(
     """The settings with a number for `optimizer.pack=auto`, which is chosen once, and noted."""
     if settings.optimizer.get("pack") != AUTO:
         return settings
-    optimizer_of = partial(_optimizer, made=made, group=group)
+
+    def optimizer_of(own: RunSettings) -> tuple[torch.optim.Optimizer, CapturedLoss | None]:
+        several = (own.optimizer.get("pack") or 1) > 1
+        quiet = several and made.capture is None  # without the note that a pack is not captured
+        return _optimizer(own, made._replace(capture=False) if quiet else made, group)
+
     ranks = 1 if group is None else group.size
     choice = choose(settings, made.model, made.problem, optimizer_of, meter, ranks)
     if group is None or group.first:
