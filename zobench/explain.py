@@ -35,7 +35,7 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, ValueError) and not theirs:
         package, reason = _raised_in(error), (str(error).splitlines() or ["ValueError"])[0]
         if package == "hydra":
-            return f"a config file: {reason}"
+            return reason if reason.startswith("Only one of --") else f"a config file: {reason}"
         if package == "optuna":  # such as a search in which every run has failed
             return f"hydra/sweeper=optuna: {reason}"
     if isinstance(error, OSError) and error.filename is not None:
@@ -52,6 +52,9 @@ def explained(error: BaseException) -> str | None:
         first = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         options = [line for line in lines[first + 1 :] if re.fullmatch(r"[\w.-]+", line)]
         return f"{lines[0]}\n{lines[first]} {', '.join(options)}"
+    if match := re.match(r"Error resolving interpolation '(.+?)', possible", lines[0]):
+        groups = " and ".join(re.findall(r"\w+", match[1]))
+        return f"the groups {groups} cannot be deleted with ~: other settings are found by them"
     if match := re.match(r"Interpolation key '(.+)' not found", lines[0]):
         where = getattr(error, "full_key", None) or "a setting"
         return f"{where} needs {match[1]}, which the chosen options do not have: they do not fit"
