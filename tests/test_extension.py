@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.pages import DOCS, blocks, runs
 
 PAGE = DOCS / "tutorials" / "method.md"
 
 
+@pytest.mark.smoke
 def test_a_samplers_own_file_and_yaml_are_all_it_takes(tmp_path: Path) -> None:
     """The page's files and its command: composed by name, swept, each run in a process."""
     [sampler] = blocks(PAGE, "python", "mine/lengths.py")

@@ -63,7 +63,8 @@ def started(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("local", marks=pytest.mark.smoke)])
+@pytest.mark.smoke
+@pytest.mark.parametrize("launcher", ["basic", "local"])
 def test_a_sweep_outlives_its_reader(tmp_path: Path, launcher: str) -> None:
     """`zobench ... | head -1`: all runs are done, nothing is on stderr."""
     sweep = ("-m", f"hydra/launcher={launcher}", *QUICK, "seed=0,1,2", "suite=s")

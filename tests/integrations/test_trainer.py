@@ -537,6 +537,7 @@ def test_it_is_a_mixin_for_trls_trainer(tmp_path: Path, tokenizer: Any) -> None:
     assert all(math.isfinite(loss) for record in records for loss in record.losses)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("number", [0, 3])
 def test_the_examples_of_the_tutorial_learn(tmp_path: Path, number: int) -> None:
     """The Trainer and the accelerate loop of the page print a loss that falls."""
