@@ -14,6 +14,7 @@ def write_run(
     seed: int = 0,
     *,
     optimizer: str = "mezo",
+    task: str = "reviews",
     lr: float = 1e-3,
     steps: int = 40,
     status: str = "done",
@@ -28,15 +29,15 @@ def write_run(
     config: dict[str, Any] = {
         "suite": suite.name,
         "optimizer": {"_target_": optimizer, "lr": lr},
-        "task": {"name": "reviews"},
+        "task": {"name": task},
         "budget": {"steps": steps, "forwards": None, "seconds": None},
     } | (extra or {})
     setting = hashlib.sha1(json.dumps(config).encode()).hexdigest()[:8]
     identity = hashlib.sha1(f"{setting}{seed}".encode()).hexdigest()[:8]
-    folder = suite / f"reviews-tiny-full-{optimizer}-s{seed}-{identity}"
+    folder = suite / f"{task}-tiny-full-{optimizer}-s{seed}-{identity}"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"seed": seed}))
-    choices = {"optimizer": optimizer, "task": "reviews", "model": "tiny"}
+    choices = {"optimizer": optimizer, "task": task, "model": "tiny"}
     meta = {"id": identity, "setting": setting, "seed": seed, "choices": choices}
     meta |= {"commit": "abc123", "device": "cpu", "host": "h", "versions": {"torch": "2.13"}}
     (folder / "meta.json").write_text(json.dumps(meta))

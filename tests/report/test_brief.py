@@ -56,6 +56,10 @@ def test_a_name_that_two_rows_would_share_is_left_to_neither() -> None:
         "in_context": "In-context learning",
         "mezo-calibrated": "MeZO, calibrated",
     }
+    assert readable("optimizer,tuning", ["zero_shot, head", "linear_probe, head"]) == {
+        "zero_shot, head": "Zero-shot",
+        "linear_probe, head": "Linear probing",
+    }
     assert readable("optimizer,optimizer.lr", ["mezo, 0.1"]) == {"mezo, 0.1": "MeZO, 0.1"}
 
 

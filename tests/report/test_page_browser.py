@@ -255,6 +255,23 @@ def test_a_panel_shows_scores_against_a_setting(opened: Any) -> None:
     assert said(opened, "#rates .x-title") == "budget.steps"
 
 
+def test_panels_of_several_tasks_are_drawn_for_the_width_they_have(
+    browser: Any, tmp_path: Path
+) -> None:
+    """The number of panels decides how wide each is, also the first that is drawn."""
+    for task in ("sst2", "rte", "boolq"):
+        write_run(tmp_path / "s", task=task)
+    path = tmp_path / "report.html"
+    path.write_text(page(tmp_path, "s"), encoding="utf-8")
+    show(browser, path)
+    until(browser, "document.querySelectorAll('#rates svg').length === 3")
+    widths = browser.execute_script(
+        "return [...document.querySelectorAll('#rates svg')]"
+        ".map((svg) => [svg.viewBox.baseVal.width, svg.clientWidth])"
+    )
+    assert all(drawn == has for drawn, has in widths)
+
+
 def test_parallel_coordinates_have_a_line_per_setting_with_results(opened: Any) -> None:
     """The best on dev is thick; a click opens the run."""
     until(opened, "document.querySelectorAll('#parallel path.line').length === 2")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from zobench.titles import title_of
 
 _USUAL = "full"  # the way of tuning that papers do not mention
+_ONE_WAY = ("zero_shot", "linear_probe")  # rows that train nothing, or their head in any case
 
 
 def readable(keys: str, labels: Sequence[str]) -> dict[str, str]:
@@ -58,6 +59,7 @@ def _name(keys: Sequence[str], label: str) -> str:
         return ", ".join(
             tuning_name(v) if k == "tuning" else v for k, v in zip(keys, values, strict=True)
         )
+    usual = tuning in (None, _USUAL) or chosen["optimizer"] in _ONE_WAY
     chosen["optimizer"] = method_name(chosen["optimizer"])
     name = ", ".join(chosen.values())
-    return name if tuning in (None, _USUAL) else f"{name} ({tuning_name(str(tuning))})"
+    return name if usual else f"{name} ({tuning_name(str(tuning))})"

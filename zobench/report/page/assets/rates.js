@@ -72,12 +72,12 @@ class Rates {
     const shown = RUNS.filter((run) => matches(run, this.state.filter) && !this.state.hidden.has(run.id) && typeof setting(run, this.x) === "number");
     const panels = tasks.map((task) => [task, shown.filter((run) => (run.choices.task ?? "-") === task)]).filter(([, runs]) => runs.length);
     const place = $(".panels", this.section);
-    place.replaceChildren();
-    for (const [task, runs] of panels) {
+    const figures = panels.map(([task]) => {
       const figure = el("figure", { class: "panel" }, el("figcaption", {}, el("span", {}, tasks.length > 1 ? task : titled(this.y)), svgSaver(`settings-${task}`, () => [$(":scope > svg", figure), shades()])));
-      place.append(figure);
-      this.panel(figure, task, runs);
-    }
+      return figure;
+    });
+    place.replaceChildren(...figures);  // all of them before the first is drawn: a panel's width depends on their number
+    panels.forEach(([task, runs], i) => this.panel(figures[i], task, runs));
     if (!panels.length) place.append(el("p", { class: "empty" }, "No run matches."));
   }
 
