@@ -260,13 +260,14 @@ def test_panels_of_several_tasks_are_drawn_for_the_width_they_have(
 ) -> None:
     """The number of panels decides how wide each is, also the first that is drawn."""
     for task in ("sst2", "rte", "boolq"):
-        write_run(tmp_path / "s", task=task)
+        for lr in (1e-3, 1e-2):
+            write_run(tmp_path / "s", task=task, lr=lr)
     path = tmp_path / "report.html"
     path.write_text(page(tmp_path, "s"), encoding="utf-8")
     show(browser, path)
-    until(browser, "document.querySelectorAll('#rates svg').length === 3")
+    until(browser, "document.querySelectorAll('#rates figure > svg').length === 3")
     widths = browser.execute_script(
-        "return [...document.querySelectorAll('#rates svg')]"
+        "return [...document.querySelectorAll('#rates figure > svg')]"
         ".map((svg) => [svg.viewBox.baseVal.width, svg.clientWidth])"
     )
     assert all(drawn == has for drawn, has in widths)
