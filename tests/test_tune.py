@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,16 +12,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
 from zobench.errors import UserError
-from zobench.paths import conf_dir
-from zobench.report.runs import read_suite
+from zobench.paths import ASSETS_DIR, conf_dir
+from zobench.report.runs import flatten, read_suite
 from zobench.schema import register
-from zobench.tune import Dimension, sizes, space_of, trials_in, words
+from zobench.tune import Dimension, Halving, Search, sizes, space_of, trials_in, words
 
 Command = Callable[..., tuple[int, str, str]]
 SHORT = (
@@ -112,7 +114,7 @@ def test_a_search_finds_what_its_runs_say(
     last = own[own["cost/forwards"] == own["cost/forwards"].max()]
     best = last.sort_values("dev/loss").iloc[0]
     found = table["tuned"]["tiny"]["mezo"]
-    rate = compose("optimizer=mezo", *(f"{k}={v}" for k, v in found.items()))["optimizer"]
+    rate = compose("optimizer=mezo", *(f"{k}={v}" for k, v in flatten(found).items()))["optimizer"]
     configs = read_suite(runs, "s_search").configs
     assert rate["lr"] == configs[best["id"]]["optimizer"]["lr"]
     assert f"dev/loss {best['dev/loss']:.4g}" in out
@@ -144,6 +146,45 @@ def test_what_is_typed_is_not_searched_and_intervals_are(command: Command) -> No
     for seed in (0, 1):
         assert f"mezo, seed={seed}: " in out
         assert (suite.path / f"tuned-{seed}.yaml").is_file()
+
+
+def test_winners_in_a_config_dir_are_the_settings_that_won(
+    command: Command, tmp_path: Path
+) -> None:
+    """Also of a row that conf/cells has, which they replace; a value with / names a file, too."""
+    for name in ("a", "b"):
+        shutil.copytree(ASSETS_DIR / "tiny", tmp_path / name)
+    swept = ["optimizer=dp_zo", f"model.path={tmp_path}/a,{tmp_path}/b"]
+    status, out, err = command("tune", *FEW[:4], "--rungs", "1", *SHORT, *swept)
+    assert status == 0, err
+    suite = read_suite(Path(os.environ["ZOBENCH_RUNS"]), "s_search")
+    files = sorted(suite.path.glob("tuned-*.yaml"))
+    assert [path.stem[-2:] for path in files] == ["-a", "-b"] and "of its own" in out
+    for path in files:
+        folder = tmp_path / path.stem
+        (folder / "cells").mkdir(parents=True)
+        shutil.copy(path, folder / "cells")
+        model = f"model.path={tmp_path}/{path.stem[-1]}"
+        assert f"for {model};" in path.read_text()
+        line = ("--config-dir", str(folder), *SHORT, "optimizer=dp_zo", model)
+        status, _, err = command(*line)
+        assert status == 0, err
+        runs = read_suite(suite.path.parent, "s").configs.values()
+        [mine] = [run for run in runs if run["model"]["path"] == f"{tmp_path}/{path.stem[-1]}"]
+        own = [run["id"] for _, run in suite.frame.sort_values("dev/loss").iterrows()]
+        best = next(r for r in own if suite.configs[r]["model"]["path"] == mine["model"]["path"])
+        assert mine["optimizer"]["lr"] == suite.configs[best]["optimizer"]["lr"]
+
+
+def test_a_budget_of_millions_is_a_whole_number() -> None:
+    search = Search((), {}, [()], ("forwards", 1_200_001))
+    sweeper: Any = Halving(None, trials=3, reduction=3, rungs=2, suite="s")
+    launcher = Mock(launch=Mock(return_value=[]))
+    sweeper._launcher, sweeper.validate_batch_is_legal = launcher, len
+    for rung in (0, 1):
+        sweeper._launch([search], [(0, 0)], rung)
+    lines = [call.args[0][0] for call in launcher.launch.call_args_list]
+    assert [line[0] for line in lines] == ["budget.forwards=400000", "budget.forwards=1200001"]
 
 
 def test_a_search_without_a_finite_result_has_no_winner(command: Command) -> None:
@@ -236,4 +277,7 @@ def test_the_command_line_of_tune() -> None:
     """Its options are settings of the sweeper; the rest are Hydra's."""
     assert words(["--trials", "5", "optimizer=mezo"]) == [
         *("-m", "hydra/sweeper=halving", "hydra.sweeper.trials=5", "optimizer=mezo")
+    ]
+    assert words(["--config-dir", "D", "optimizer=mezo", "seed=0,1"]) == [
+        *("-m", "--config-dir", "D", "hydra/sweeper=halving", "optimizer=mezo", "seed=0,1")
     ]

@@ -85,7 +85,7 @@ def _rows_of(tables: tuple[tuple[Path, int], ...]) -> dict[str, Row]:
     for path, _ in tables:
         for name, settings in _read(path):
             if name in found:
-                raise UserError(f"{path}: {name}: {found[name].table} has this row, too")
+                raise UserError(f"{path}: {name}: {found[name].table} has this row, too; keep one")
             found[name] = Row(settings, path)
     return found
 

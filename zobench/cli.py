@@ -39,7 +39,7 @@ Sub-commands:
   zobench report SUITE       all of it as one HTML page        zobench report quickstart
   zobench dashboard SUITE    a W&B report of it, --dry-run     zobench dashboard quickstart
   zobench sync [SUITE]       upload offline W&B runs           zobench sync quickstart
-  zobench tune ...           search every row's settings       zobench tune experiment=all_tiny
+  zobench tune ...           search every row's settings       zobench tune experiment=lab_seeds
   zobench status SUITE       runs done, running, failed        zobench status quickstart
   zobench list [SUITE]       suites, or runs: state, size      zobench list quickstart
   zobench rm SUITE ...       remove suites or runs             zobench rm scratch

@@ -32,7 +32,7 @@ def short_settings(settings: Mapping[str, str]) -> list[str]:
     parts: list[str] = []
     for key, value in settings.items():
         short = ".".join(key.split(".")[-1 if last[key.rpartition(".")[2]] == 1 else -2 :])
-        part = f"{_plain(short)}={_short(value)}"
+        part = f"{plain_text(short)}={_short(value)}"
         if len("-".join([*parts, part])) <= _VARIED:
             parts.append(part)
     return parts
@@ -44,7 +44,7 @@ def _short(value: str) -> str:
     try:
         number = float(text)
     except ValueError:
-        return _plain(re.split(r"[/:]", text.rstrip("/"))[-1])[:_VALUE].strip("-")
+        return plain_text(re.split(r"[/:]", text.rstrip("/"))[-1])[:_VALUE].strip("-")
     if not math.isfinite(number) or (number.is_integer() and "e" not in text.lower()):
         return text
     digits, _, power = f"{number:.5e}".partition("e")
@@ -52,7 +52,8 @@ def _short(value: str) -> str:
     return min(f"{number:.6g}", scientific, key=lambda shown: (len(shown), "e" in shown))
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
+    """The text as part of a file's name."""
     return re.sub(r"[^\w.+=@]+", "-", text).strip("-")
 
 

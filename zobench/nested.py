@@ -17,15 +17,3 @@ def nodes(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     for name, inner in items:
         yield from nodes(inner, f"{key}.{name}" if key else str(name))
     yield key, node
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested mapping of dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in flat.items():
-        *outer, last = key.split(".")
-        place = found
-        for name in outer:
-            place = place.setdefault(name, {})
-        place[last] = value
-    return found

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from hydra.core.plugins import Plugins
@@ -19,9 +20,9 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from zobench.budget import DEFAULT_STEPS
+from zobench.cells import rows
 from zobench.errors import UserError
-from zobench.names import dev_metric, lower_is_better
-from zobench.nested import nested
+from zobench.names import dev_metric, lower_is_better, plain_text
 
 _BUDGETS = ("forwards", "steps", "seconds")
 
@@ -172,7 +173,7 @@ class Halving(Sweeper):
                     if of == s and value is not None
                 }
                 if found:
-                    spent[s] += len(found) * self._budget(searches[s], rung)
+                    spent[s] += len(found) * float(self._budget(searches[s], rung))
                     standings[s] = sorted(found, key=lambda t: (self._rank(found[t]), t))
                     best[s] = found[standings[s][0]]
         winners = [
@@ -228,7 +229,7 @@ class Halving(Sweeper):
             [
                 *searches[s].combination,
                 *searches[s].trials[trial],
-                f"budget.{searches[s].budget[0]}={self._budget(searches[s], rung):g}",
+                f"budget.{searches[s].budget[0]}={self._budget(searches[s], rung)}",
                 f"suite={self.suite}",
             ]
             for s, trial in jobs
@@ -240,11 +241,11 @@ class Halving(Sweeper):
         self.job_idx += len(returns)
         return [one.return_value for one in returns]
 
-    def _budget(self, search: Search, rung: int) -> float:
+    def _budget(self, search: Search, rung: int) -> str:
         """The budget of a run in this rung."""
         key, whole = search.budget
         part = whole / self.reduction ** (len(self.sizes) - 1 - rung)
-        return part if key == "seconds" else max(1, round(part))
+        return f"{part:g}" if key == "seconds" else str(max(1, round(part)))
 
     def _rank(self, value: float) -> float:
         return value if lower_is_better(self._settings.optimized_metric) else -value
@@ -255,6 +256,7 @@ class Halving(Sweeper):
         varied = _varied([winner.search.combination for winner in winners])
         folder = Path(self._settings.runs_root) / self.suite
         tables: dict[str, dict[str, list[str]]] = {}  # file -> table -> its lines
+        found_for: dict[str, str] = {}  # file -> the overrides that its rows are for
         for winner, label in zip(winners, varied, strict=True):
             search, key = winner.search, winner.search.budget[0]
             row = search.choices["optimizer"]
@@ -265,22 +267,39 @@ class Halving(Sweeper):
                 continue
             found = ", ".join(winner.settings) or "its own settings"
             print(f"{name}: {found}: {metric} {winner.value:.4g} ({cost})")
-            experiment = search.choices.get("experiment")
-            table = (
-                f"tuned_experiment:\n  {experiment}:\n"
-                if experiment
-                else (f"tuned:\n  {search.choices['model']}:\n")
-            )
-            settings = nested(dict(word.split("=", 1) for word in winner.settings))
-            line = f"    {row}: {_flow(settings)}  # {metric} {winner.value:.4g}; {cost}\n"
+            group, first = "tuned", search.choices["model"]
+            if experiment := search.choices.get("experiment"):
+                group, first = "tuned_experiment", experiment
+            settings = _whole_row(f"{group}/{first}-{row}", winner.settings)
+            line = f"    {row}: {settings}  # {metric} {winner.value:.4g}; {cost}\n"
             grid = filter(None, [search.choices.get("grid")])
-            file = "-".join(["tuned", *grid, *(word.partition("=")[2] for word in label)])
-            tables.setdefault(file, {}).setdefault(table, []).append(line)
+            values = (plain_text(word.partition("=")[2]) for word in label)
+            file = "-".join(["tuned", *grid, *values])
+            found_for[file] = " ".join(label)
+            tables.setdefault(file, {}).setdefault(f"{group}:\n  {first}:\n", []).append(line)
         for file, parts in tables.items():
             path = folder / f"{file}.yaml"
+            where = f" for {found_for[file]}" if found_for[file] else ""
             text = "".join(table + "".join(lines) for table, lines in parts.items())
-            path.write_text("# Found by zobench tune; a table for the folder cells/.\n" + text)
-            print(f"{path}: the winners, for conf/cells/ or the cells/ of a --config-dir")
+            path.write_text(
+                f"# Found by zobench tune{where}; a table for the folder cells/.\n{text}"
+            )
+            print(f"{path}: the winners{where}, for the cells/ of a --config-dir")
+        if len(tables) > 1:
+            print(
+                "these files have the same rows: give each a --config-dir and a launch of its own"
+            )
+
+
+def _whole_row(name: str, found: Sequence[str]) -> str:
+    """The settings found, over those of the row of conf/cells that a table with them replaces."""
+    there = rows().get(name)
+    base = dict(there.settings) if there else {}
+    merged = OmegaConf.to_container(OmegaConf.merge(base, OmegaConf.from_dotlist([*found])))
+    text: str = yaml.safe_dump(
+        merged, default_flow_style=True, sort_keys=False, width=math.inf, allow_unicode=True
+    )
+    return text.strip()
 
 
 def _varied(combinations: Sequence[tuple[str, ...]]) -> list[list[str]]:
@@ -290,15 +309,6 @@ def _varied(combinations: Sequence[tuple[str, ...]]) -> list[list[str]]:
         [word for word in combination if word not in shared and not word.startswith("optimizer=")]
         for combination in combinations
     ]
-
-
-def _flow(settings: Mapping[str, Any]) -> str:
-    """The settings as yaml in one line."""
-    parts = [
-        f"{key}: {_flow(value) if isinstance(value, Mapping) else value}"
-        for key, value in settings.items()
-    ]
-    return "{" + ", ".join(parts) + "}"
 
 
 def space_of(declared: Mapping[str, str]) -> list[Dimension]:
@@ -335,5 +345,7 @@ def words(arguments: list[str]) -> list[str]:
     parser.add_argument("--rungs", type=int, help="rounds; the last has the whole budget (2)")
     given, rest = parser.parse_known_args(arguments)
     numbers = {key: value for key, value in vars(given).items() if value is not None}
-    settings = [f"hydra.sweeper.{key}={value}" for key, value in numbers.items()]
-    return ["-m", "hydra/sweeper=halving", *settings, *rest]
+    own = ["hydra/sweeper=halving", *(f"hydra.sweeper.{k}={v}" for k, v in numbers.items())]
+    # Beside the other overrides: Hydra's parser wants them in one piece, as --config-dir may be.
+    first = next((i for i, word in enumerate(rest) if "=" in word and word[0] != "-"), len(rest))
+    return ["-m", *rest[:first], *own, *rest[first:]]

@@ -33,6 +33,11 @@ from zobench.report.table import table
             "task.chat: true (adamw t), false (mezo t)",
         ),
         (
+            {"task": {"data_seed": 0, "version": 2}},
+            {},
+            "task.version: 2 (adamw t), 1 (mezo t)",
+        ),
+        (
             {"model": {"dtype": "float32"}},
             {"data": {"test": 50}},
             "test examples: 50 (adamw t), 100 (mezo t)",
@@ -43,7 +48,10 @@ def test_the_first_line_names_what_differs_and_where(
     tmp_path: Path, more: dict[str, Any], meta: dict[str, Any], says: str
 ) -> None:
     """In every format, with the values and the rows; the CSV has it in a column."""
-    usual = {"model": {"dtype": "float32"}, "task": {"data_seed": 0}}
+    usual = {"model": {"dtype": "float32"}, "task": {"data_seed": 0, "version": 1}}
+    more = {"task": usual["task"] | more.get("task", {})} | {
+        k: more[k] for k in more if k != "task"
+    }
     write_run(tmp_path, task="t", more=usual, meta={"data": {"test": 100}})
     assert "differ" not in details(tmp_path)
     write_run(
@@ -127,6 +135,16 @@ def test_settings_on_other_data_do_not_compete(tmp_path: Path) -> None:
     assert "competed" not in details(tmp_path)
     write_run(tmp_path, 0, lr=1e-2, more={"task": {"data_seed": 6}})
     with pytest.raises(UserError, match=r"data seeds .*data_seed=5, task.data_seed=6"):
+        details(tmp_path)
+
+
+def test_settings_of_other_versions_of_a_task_do_not_compete(tmp_path: Path) -> None:
+    """A version is raised when a change moves numbers; other tasks have versions of their own."""
+    for version in (1, 2):
+        write_run(tmp_path, task=f"t{version}", more={"task": {"version": version}})
+    assert "differ" not in details(tmp_path)
+    write_run(tmp_path, lr=1e-2, task="t1", more={"task": {"version": 2}})
+    with pytest.raises(UserError, match=r"versions of the task .*version=1, task.version=2; sep"):
         details(tmp_path)
 
 

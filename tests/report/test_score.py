@@ -246,6 +246,15 @@ def test_the_suite_names_its_rows_and_its_baseline(tmp_path: Path) -> None:
     assert {p.row for p in scores.profiles} == {"lozo, tiny", "lozo, opt"}
 
 
+def test_what_differs_within_a_workload_is_said(tmp_path: Path) -> None:
+    """As a table's first line does; what differs between workloads is meant to."""
+    for row, task, version in (("mezo", "rte", 1), ("mezo", "sst2", 2), ("fast", "sst2", 3)):
+        path = write_run(tmp_path, row, reaches(0.3, at=100), task=task) / "config.yaml"
+        path.write_text(path.read_text() + f"task: {{version: {version}}}\n")
+    said = [line for line in score(tmp_path, ["s"]).splitlines() if "differ in" in line]
+    assert said == ["sst2: these runs differ in: task.version: 3 (fast sst2), 2 (mezo sst2)"]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -257,6 +266,7 @@ def test_the_suite_names_its_rows_and_its_baseline(tmp_path: Path) -> None:
         ({"select": "test"}, "--select test: choose one of mean, seed"),
         ({"target": "low"}, "--target low: must be a number, or WORKLOAD=NUMBER"),
         ({"target": "nan"}, "--target nan: must be"),
+        ({"metric": "dev/accuracy", "target": "90"}, "dev/accuracy is a fraction, such as 0.9"),
         ({"target": "sst2=0.5"}, "--target gives 'rte' no target; the workloads are 'rte', 'sst2'"),
         ({"target": "0.3,rte=0.5"}, "--target gives 'rte' 2 targets"),
         ({"target": "0.3,cb=0.5"}, "--target cb=...: no such workload; there are 'rte', 'sst2'"),

@@ -53,10 +53,16 @@ def test_a_held_out_variant_has_the_search_of_its_task(tmp_path: Path) -> None:
 
 
 def test_an_entry_of_a_variant_states_the_search_of_its_task(tmp_path: Path) -> None:
-    """`zobench submit --search` counts as `zobench score --tuning` does."""
+    """`zobench submit --search` counts as `zobench score --tuning` does, lost trials too."""
     search(tmp_path)
     choices = {"task": "sst2-held_out=7", "model": "tiny", "tuning": "full", "optimizer": "quick"}
     assert search_cost(tmp_path, "s_search", choices) == Tuning(2000, 5, "s_search")
+    for status in ("unfinished", "failed", "diverged"):
+        curve = reaches(0.3, at=200, budget=300)
+        write_run(tmp_path, "quick", curve, lr=9, seed=len(status), suite="s_search", status=status)
+    assert search_cost(tmp_path, "s_search", choices) == Tuning(2900, 8, "s_search")
+    variant = scores_of(tmp_path, search="s_search")
+    assert costs_of(variant, "quick")[1] == 200.0 + 2900.0
 
 
 def test_the_search_of_a_variant_is_not_that_of_its_task(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ class Entry:
 
     @classmethod
     def read(cls, path: Path) -> "Entry":
-        """The entry of a folder; UserError if entry.json is damaged."""
+        """The entry of a folder; UserError if entry.json is missing or damaged."""
+        if not (path / ENTRY).is_file():
+            raise UserError(f"{path / ENTRY}: missing; `zobench submit` writes it")
         content = read_json(path / ENTRY)
         try:
             tuning = Tuning(**content.pop("tuning"))

@@ -14,6 +14,7 @@ from zobench.registry.entry import ENTRY, Entry, Tuning, checked_name, digests, 
 from zobench.registry.labels import mislabelled
 from zobench.registry.replaying import NOT, replay
 from zobench.report.runs import add_runs, read_suite
+from zobench.report.workloads import spent
 from zobench.run.folder import RunFolder, read_json
 
 GROUPS = (
@@ -79,7 +80,7 @@ def submit(
 
 
 def search_cost(runs: Path, suite: str, choices: Mapping[str, Any]) -> Tuning:
-    """Count the runs of a search for the settings of a row, and their forwards.
+    """Count the runs of a search for the settings of a row, and their forwards, of any status.
 
     Args:
         runs: the folder of all runs.
@@ -97,7 +98,8 @@ def search_cost(runs: Path, suite: str, choices: Mapping[str, Any]) -> Tuning:
     if found.empty:
         sought = ", ".join(f"{group}={choices.get(group)}" for group in GROUPS)
         raise UserError(f"--search {suite}: has no run with {sought}")
-    return Tuning(int(found["cost/forwards"].fillna(0.0).sum()), len(found), suite)
+    total = sum(spent(runs / suite / folder, "cost/forwards") for folder in found["folder"])
+    return Tuning(int(total), len(found), suite)
 
 
 def main(argv: list[str]) -> int:

@@ -50,7 +50,7 @@ def check(path: Path, tolerance: float, replays: Sequence[Replay]) -> tuple[str,
             for again in replays:
                 phrase, differences = again(copy, tolerance)
                 phrases.append(phrase)
-                found += differences
+                found += [line.replace(f"{copy.path}/", "") for line in differences]
         except UserError as error:
             text = str(error).replace(str(Path(place) / path.name), str(path))
             found.append(" ".join(text.split()))

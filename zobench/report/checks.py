@@ -1,4 +1,4 @@
-"""Differences that make numbers of a table incomparable: budgets, dtypes, data seeds, test sizes.
+"""Differences that make numbers of a table incomparable: budgets, dtypes, seeds, versions, sizes.
 
 Within a cell they are an error; between cells the table's first line names them.
 """
@@ -18,9 +18,10 @@ from zobench.report.significance import listed
 
 
 def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> None:
-    """Raise UserError when settings that compete for a cell had other budgets or data seeds.
+    """Raise UserError when settings that compete for a cell had other budgets, seeds or versions.
 
-    Also when runs of one setting have read files of other content.
+    The seeds are those of the data, the versions those of the task. Also when runs of one setting
+    have read files of other content.
     """
     done = runs[runs["status"] == "done"]
     _refuse_other_files(done, place)
@@ -35,6 +36,11 @@ def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> 
         seeds = {str(suite.flat[run].get("task.data_seed")) for run in same["id"]}
         if len(seeds) > 1:
             _refuse(place, "data seeds", [f"task.data_seed={s}" for s in sorted(seeds, key=order)])
+    for _, same in done.groupby("task") if "task" in done else ():
+        versions = {str(suite.flat[run].get("task.version")) for run in same["id"]}
+        if len(versions) > 1:
+            found = [f"task.version={version}" for version in sorted(versions, key=order)]
+            _refuse(place, "versions of the task", found)
 
 
 def _refuse_other_files(done: pd.DataFrame, place: tuple[str, str]) -> None:
@@ -85,8 +91,10 @@ def what_differs(
     for key in ("model.dtype", "train.precision", "task.data_seed", "task.chat"):
         if key not in axes:
             facts += _apart(cells, key, partial(_values, suite, key))
-    if "task.sizes" not in axes:
-        for _, same in _by(cells, lambda cell: cell.done.get("task", pd.Series("-")).iloc[0]):
+    for _, same in _by(cells, lambda cell: cell.done.get("task", pd.Series("-")).iloc[0]):
+        if "task.version" not in axes:
+            facts += _apart(same, "task.version", partial(_values, suite, "task.version"))
+        if "task.sizes" not in axes:
             facts += _apart(same, "test examples", _sizes)
     if "budget." not in axes:
         for _, same in _by(cells, lambda cell: (cell.row, _optimizer(cell))):

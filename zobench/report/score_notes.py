@@ -3,6 +3,7 @@
 import math
 
 from zobench.names import lower_is_better
+from zobench.report.checks import what_differs
 from zobench.report.numbers import is_share, number
 from zobench.report.profiles import MOST
 from zobench.report.scoring import IMPROVEMENT, Scores
@@ -25,6 +26,10 @@ def notes(scores: Scores) -> list[str]:
         *(target(scores, workload) for workload in scores.workloads),
     ]
     for workload in scores.workloads:
+        cells = [entry.cell for entry in workload.entries.values()]
+        # `target` names the budgets
+        if differs := what_differs(scores.suite, cells, f"{rules.rows},{rules.workloads},budget."):
+            found.append(f"{workload.name}: these runs differ in: {differs}")
         missing = [row for row in scores.rows if row not in workload.entries]
         if missing:
             found.append(

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from zobench.errors import UserError
 from zobench.names import lower_is_better
 from zobench.report.aggregates import Estimate, aggregates, improvement_over
-from zobench.report.numbers import order
+from zobench.report.numbers import is_share, order
 from zobench.report.profiles import Profile, profiles
 from zobench.report.runs import Suite
 from zobench.report.selection import SELECTS
 from zobench.report.statistics import Numbers
 from zobench.report.table import DEFAULTS
-from zobench.report.targets import target_rule
+from zobench.report.targets import Typed, target_rule
 from zobench.report.workloads import COSTS, Rules, Workload, workloads_of
 
 WORKLOADS = ("task", "model", "tuning")
@@ -80,6 +80,12 @@ def rules_of(
     if baseline is None:
         baseline = BASELINE if BASELINE in there else None
     rule = target_rule(target, target_of, baseline, lower_is_better(metric))
+    if (
+        isinstance(rule, Typed)
+        and is_share(metric)
+        and not all(0 <= value <= 1 for value in rule.values.values())
+    ):
+        raise UserError(f"--target {target}: {metric} is a fraction, such as 0.9")
     for option, row in (("--baseline", baseline), ("--target-of", rule.row)):
         if row is not None and row not in there:
             raise UserError(f"{option} {row}: no such row; there are {', '.join(there)}")

@@ -226,13 +226,13 @@ def _tuning(
     runs = zip(search.frame["folder"], search.labels(rules.rows), theirs, strict=True)
     for folder, row, full in runs:
         path = search.path / folder
-        spent = _spent(path, COSTS[rules.cost])
+        cost = spent(path, COSTS[rules.cost])
         for cell in sought.get((row, full), ()):
-            found.setdefault(cell, []).append((path, spent))
+            found.setdefault(cell, []).append((path, cost))
     return found
 
 
-def _spent(folder: Path, key: str) -> float:
+def spent(folder: Path, key: str) -> float:
     """The cost of a run of any status, up to the last line that it has written."""
     known = [row[key] for row in read_metrics(folder) if key in row]
     return max((cost for cost in known if not math.isnan(cost)), default=0.0)
