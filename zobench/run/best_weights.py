@@ -91,10 +91,10 @@ class BestWeights:
 
 
 def worth(dev: Mapping[str, float | None], select: str | None) -> float:
-    """What `train.select` compares: minus the loss, or a metric; -inf for NaN and null."""
+    """What `train.select` compares: minus the loss, or a metric; -inf if it is not finite."""
     name = (select or "dev/loss").removeprefix("dev/")
     value = dev.get(name)
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return -math.inf
     return -value if name == "loss" else value
 
