@@ -16,9 +16,12 @@ from zobench.report.numbers import counts, order
 from zobench.report.runs import Suite
 from zobench.report.significance import listed
 
+# what no search varies: dev is then another one for each setting
+_DATA = {"task.data_seed": "data seeds", "task.data_dir": "data", "task.label": "labels"}
+
 
 def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> None:
-    """Raise UserError when settings that compete for a cell had other budgets or data seeds.
+    """Raise UserError when settings that compete for a cell had other budgets or data.
 
     Also when runs of one setting have read files of other content.
     """
@@ -32,9 +35,11 @@ def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> 
     if len(set(declared.values())) > 1 and (len(forwards) > 1 or "-" in forwards):
         _refuse(place, "budgets", sorted(set(declared.values()), key=order))
     for _, same in done.groupby("seed"):
-        seeds = {str(suite.flat[run].get("task.data_seed")) for run in same["id"]}
-        if len(seeds) > 1:
-            _refuse(place, "data seeds", [f"task.data_seed={s}" for s in sorted(seeds, key=order)])
+        for key, what in _DATA.items():
+            found = {str(suite.flat[run].get(key)) for run in same["id"]}
+            moved = key == "task.data_dir" and same["read"].nunique() == 1  # files of one content
+            if len(found) > 1 and not moved:
+                _refuse(place, what, [f"{key}={value}" for value in sorted(found, key=order)])
 
 
 def _refuse_other_files(done: pd.DataFrame, place: tuple[str, str]) -> None:
