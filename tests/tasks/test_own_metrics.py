@@ -355,9 +355,19 @@ def test_the_best_weights_by_a_metric(tmp_path: Path) -> None:
     assert best.step == 1
     best.restore(keep=True)
     assert float(weight) == 1
-    assert worth({"loss": 0.3}, None) == -0.3
+    assert worth({"loss": 0.3}, None) == (-0.3, 0.0)
     with pytest.raises(UserError, match=r"train\.select=dev/f1: .* are dev/loss, dev/accuracy"):
         BestWeights(tmp_path / "x", {}, select="dev/f1").evaluated(0, {"loss": 1, "accuracy": 1})
+
+
+def test_a_metric_that_is_never_defined_leaves_the_choice_to_the_loss(tmp_path: Path) -> None:
+    """Not the weights before training; any defined value is better."""
+    best = BestWeights(tmp_path / "best.safetensors", {}, select="dev/pearson")
+    for step, loss in enumerate([0.9, 0.3, 0.5]):
+        best.evaluated(step, {"loss": loss, "pearson": math.nan}, save=False)
+    assert best.step == 1
+    best.evaluated(3, {"loss": 0.8, "pearson": -0.1}, save=False)
+    assert best.step == 3
 
 
 def rows_of(runs_folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
