@@ -344,7 +344,7 @@ def test_functions_of_generated_texts(loaded: Any) -> None:
 
 
 def test_the_best_weights_by_a_metric(tmp_path: Path) -> None:
-    """The highest value, the first of equal ones; what the results have as null is worse than any."""
+    """The highest value, the first of equal ones; null is worse than any number."""
     weight = torch.zeros(1)
     best = BestWeights(tmp_path / "best.safetensors", {"w": weight}, select="dev/mcc")
     values = [math.nan, 0.2, 0.2, math.inf]

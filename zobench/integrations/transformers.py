@@ -238,8 +238,8 @@ def _check(trainer: Trainer) -> None:
         ),
         (
             other,
-            f"{other}={getattr(set_to, 'value', set_to)}: it is of an optimizer by back-propagation; leave"
-            " it out, and give optimizer= what the steps need",
+            f"{other}={getattr(set_to, 'value', set_to)}: it is of an optimizer by back-propagation"
+            "; leave it out, and give optimizer= what the steps need",
         ),
         (
             args.neftune_noise_alpha is not None,
