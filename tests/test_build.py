@@ -114,6 +114,8 @@ def test_settings_that_fit_pass_and_nothing_is_built(setting: str, value: Any) -
         pytest.param("limit", True, "int | null"),
         ("share", "half", "float"),
         ("rate_or_tensor", "high", "float"),
+        ("words", "a", "list[str]"),
+        ("table", 3, "dict[str, int] | null"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_named_with_the_expected_one(

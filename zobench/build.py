@@ -197,5 +197,10 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _readable(hint: Any, found: Any) -> str:
     expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("None", "null")
+    for written, plain in (
+        ("collections.abc.Sequence", "list"),
+        ("collections.abc.Mapping", "dict"),
+    ):
+        expected = expected.replace(written, plain)
     text = str in (hint, *typing.get_args(hint)) and isinstance(found, bool | int | float)
     return f'{expected}, in quotation marks: "{found}"' if text else expected

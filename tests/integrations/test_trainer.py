@@ -466,6 +466,8 @@ def test_the_plain_trainer_names_the_right_one(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"weight_decay": 0.1}, "weight_decay=0.1: the optimizer's rule"),
+        ({"optim": "adafactor"}, "optim=adafactor: it is of an optimizer by back-propagation"),
+        ({"adam_beta2": 0.95}, "adam_beta2=0.95: it is of an optimizer by back-propagation"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size=True: .*; set per_device"),
         ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha=5.0: .*; leave it out"),
     ],

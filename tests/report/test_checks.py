@@ -1,6 +1,7 @@
 """What cannot be compared is refused within a cell and named in the first line between cells."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,23 @@ def test_settings_of_other_versions_of_a_task_do_not_compete(tmp_path: Path) -> 
     write_run(tmp_path, lr=1e-2, task="t1", more={"task": {"version": 2}})
     with pytest.raises(UserError, match=r"versions of the task .*version=1, task.version=2; sep"):
         details(tmp_path)
+
+
+def test_settings_on_other_files_or_labels_do_not_compete(tmp_path: Path) -> None:
+    """Dev would choose the easier data set; a folder that was moved is the same one."""
+    read = {"inputs": {"task.data_dir": {"a.csv": {"sha256": "a"}}}}
+    for lr, place in ((1e-3, "a.csv"), (1e-2, "there/a.csv")):
+        write_run(tmp_path, lr=lr, more={"task": {"name": "t", "data_dir": place}}, meta=read)
+    assert "2 settings competed" in details(tmp_path)
+    label = {"task": {"name": "t", "data_dir": "a.csv", "label": "y"}}
+    other = write_run(tmp_path, lr=1e-2, more=label, meta=read)
+    with pytest.raises(UserError, match="different labels"):
+        details(tmp_path)
+    shutil.rmtree(other)
+    write_run(tmp_path, lr=3e-2, more={"task": {"name": "t", "data_dir": "b.csv"}})
+    with pytest.raises(UserError, match=r"different data .*=a\.csv, task\.data_dir=b\.csv"):
+        details(tmp_path)
+    assert "b.csv" in details(tmp_path, columns="task,task.data_dir")
 
 
 def test_runs_of_one_setting_that_read_other_files_are_no_cell(tmp_path: Path) -> None:

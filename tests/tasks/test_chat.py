@@ -247,6 +247,7 @@ ANSWER = {"role": "assistant", "content": "hi"}
         ({"messages": [USER, {"role": "assistant"}]}, "messages[1].content is null, expected a"),
         ({"messages": [USER | {"content": [{}]}]}, "messages[0].content is a list, expected a"),
         ({"messages": [{"from": "human"}]}, "messages[0].role is null, expected a text"),
+        ({"messages": [ANSWER | {"tool_calls": [{}]}]}, "messages[0].tool_calls is not read;"),
         ({"messages": [USER]}, "no message has the role assistant"),
         ({"messages": [ANSWER]}, "messages[0], the answer, follows nothing"),
         ({"messages": [USER, ANSWER, ANSWER]}, "follows a message of the role 'assistant'"),

@@ -102,6 +102,32 @@ def nothing(output: Any, gold: Any, row: Any) -> None:
     del output, gold, row
 
 
+def too_large(output: Any, gold: Any, row: Any) -> int:
+    del output, gold, row
+    return 10**400
+
+
+def spoils(outputs: list[list[float]], golds: list[int], rows: list[dict[str, Any]]) -> float:
+    """What a function in place does to its arguments: sorts, empties and changes them."""
+    worst = min(min(scores) for scores in outputs)
+    for scores, row in zip(outputs, rows, strict=True):
+        scores.sort()
+        row["weight"] = 100
+    golds.clear()
+    return worst
+
+
+def uses_up(output: Any, gold: Any, row: dict[str, Any]) -> float:
+    """1 the first time that it sees a row."""
+    del output, gold
+    return float(row.pop("weight", 0) > 0)
+
+
+def loss(output: Any, gold: Any, row: Any) -> float:
+    del output, gold, row
+    return 0.25
+
+
 def not_a_number(output: Any, gold: Any, row: Any) -> float:
     del output, gold, row
     return math.nan
@@ -192,6 +218,7 @@ def test_loss_and_accuracy_may_be_listed() -> None:
         ("with_two", r"task\.loss=.*with_two: is called with \(output, gold, row\)"),
         ("raises", r"raised KeyError: 'no such column' \(test_own_metrics\.py:\d+\)"),
         ("nothing", "returned null; it has to return a number"),
+        ("too_large", "returned 1000.*; it has to return a number"),
         ("not_a_number", "returned nan; it has to return a finite number"),
         ("ROWS", "is not a function"),
     ],
@@ -235,6 +262,20 @@ def test_a_loss_of_ones_own_is_minus_its_mean(loaded: Any) -> None:
     assert float(problem.loss_of(cut, batch)) == pytest.approx(loss, abs=1e-5)
     dev = [problem.evaluate(loaded.model, "dev", size)["loss"] for size in (1, 3, 4)]
     assert dev == pytest.approx([dev[0]] * 3, abs=1e-5)
+
+
+@torch.no_grad()
+def test_what_a_function_does_to_its_arguments_changes_no_other_number(loaded: Any) -> None:
+    """Neither metrics after it, nor what it is given itself the next time."""
+    plain = task(metrics=["mcc", f"{HERE}.weighed"]).prepare(loaded, CPU)
+    mixed = task(metrics=[f"{HERE}.spoils", "mcc", f"{HERE}.weighed"]).prepare(loaded, CPU)
+    expected = plain.evaluate(loaded.model, "dev", 2)
+    for _ in range(2):
+        found = mixed.evaluate(loaded.model, "dev", 2)
+        assert {name: found[name] for name in expected} == expected
+    problem = task(loss=f"{HERE}.uses_up").prepare(loaded, CPU)
+    batch = problem.batch([0, 1])
+    assert [float(problem.loss(loaded.model, batch)) for _ in range(2)] == [-1.0, -1.0]
 
 
 def test_a_function_with_settings(loaded: Any) -> None:
@@ -296,24 +337,37 @@ def test_functions_of_generated_texts(loaded: Any) -> None:
     assert values["length"] == pytest.approx(-found["loss"])
     with pytest.raises(UserError, match=r"task\.metric=.*raises: raised KeyError"):
         answer_task(metric=f"{HERE}.raises").prepare(loaded, CPU)
+    with pytest.raises(UserError, match=r"task\.metric: loss is the name of another number"):
+        answer_task(metric=f"{HERE}.loss")
     with pytest.raises(UserError, match=r"f1 is task\.metric already"):
         answer_task(metrics=["f1"])
 
 
 def test_the_best_weights_by_a_metric(tmp_path: Path) -> None:
-    """The highest value, the first of equal ones; NaN is worse than any number."""
+    """The highest value, the first of equal ones; null is worse than any number."""
     weight = torch.zeros(1)
     best = BestWeights(tmp_path / "best.safetensors", {"w": weight}, select="dev/mcc")
-    for step, (loss, value) in enumerate([(0.1, math.nan), (0.9, 0.2), (0.5, 0.2), (0.4, -0.1)]):
+    values = [math.nan, 0.2, 0.2, math.inf]
+    for step, (loss, value) in enumerate(zip([0.1, 0.9, 0.5, 0.4], values, strict=True)):
         weight.fill_(step)
         best.evaluated(step, {"loss": loss, "mcc": value})
         best.keep()
     assert best.step == 1
     best.restore(keep=True)
     assert float(weight) == 1
-    assert worth({"loss": 0.3}, None) == -0.3
+    assert worth({"loss": 0.3}, None) == (-0.3, 0.0)
     with pytest.raises(UserError, match=r"train\.select=dev/f1: .* are dev/loss, dev/accuracy"):
         BestWeights(tmp_path / "x", {}, select="dev/f1").evaluated(0, {"loss": 1, "accuracy": 1})
+
+
+def test_a_metric_that_is_never_defined_leaves_the_choice_to_the_loss(tmp_path: Path) -> None:
+    """Not the weights before training; any defined value is better."""
+    best = BestWeights(tmp_path / "best.safetensors", {}, select="dev/pearson")
+    for step, loss in enumerate([0.9, 0.3, 0.5]):
+        best.evaluated(step, {"loss": loss, "pearson": math.nan}, save=False)
+    assert best.step == 1
+    best.evaluated(3, {"loss": 0.8, "pearson": -0.1}, save=False)
+    assert best.step == 3
 
 
 def rows_of(runs_folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -1,6 +1,7 @@
 """Rewards of sampled answers: noise, verifiers, pass@k, Countdown's rows."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -184,13 +185,16 @@ def test_a_small_change_of_the_model_changes_few_tokens() -> None:
     assert 0 < changed < 2 * variation
 
 
-def test_logits_that_are_not_finite_are_a_loss_that_is_not(loaded: Any) -> None:
+def test_logits_or_rewards_that_are_not_finite_are_a_loss_that_is_not(loaded: Any) -> None:
     """So the step is refused, as with every other loss."""
     problem = task().prepare(loaded, CPU)
     broken = small_model("opt")
     with torch.no_grad():
         next(broken.parameters()).fill_(torch.nan)
-    assert problem.loss(broken, problem.batch([0, 1])).isnan()
+    batch = problem.batch([0, 1])
+    assert problem.loss(broken, batch).isnan()
+    for rewards in ([math.inf, -math.inf], [1e308, 1e308]):  # of a function of the user's own
+        assert problem.loss_of(torch.tensor(rewards, dtype=torch.float64), batch).isnan()
 
 
 @pytest.mark.parametrize(("samples", "right"), [(5, 0), (5, 2), (6, 5), (4, 4), (1, 1)])
@@ -264,8 +268,11 @@ def test_countdown_counts_equal_numbers_and_computes_exactly() -> None:
     assert countdown("4 + 4", [], {"numbers": [4, 4], "target": 8}) == 1.0
     assert countdown("4 + 4", [], {"numbers": [4, 5], "target": 8}) == 0.0
     assert countdown("1 / 3 * 3", [], {"numbers": [1, 3, 3], "target": 1}) == 1.0
-    with pytest.raises(UserError, match="needs the columns numbers"):
-        countdown("1", [], {"numbers": [1]})
+    assert countdown("4 + 4", [], {"numbers": [4.0, 4.0], "target": "8"}) == 1.0
+    unread = ([1], None), ("[3, 5]", 8), (["3", "5"], 8), ([3, 5], math.inf), ([0.5, 3], 8)
+    for numbers, target in unread:  # none of them is 0 without a word
+        with pytest.raises(UserError, match="needs the columns numbers"):
+            countdown("3 + 5", [], {"numbers": numbers, "target": target})
 
 
 @pytest.mark.parametrize(

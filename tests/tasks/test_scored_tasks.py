@@ -137,6 +137,13 @@ def test_a_number_is_the_mean_over_the_choices(loaded: Any) -> None:
     assert problem.loss(loaded.model, batch).requires_grad
 
 
+def test_a_class_that_no_row_has_is_noted(loaded: Any) -> None:
+    """Its decisions are easy, and a misspelt class is one."""
+    notes = multi_label(labels=["Film", "plot"]).prepare(loaded, CPU).notes
+    assert notes[0].startswith("classes (task.labels): train has no row of Film; dev has no row of")
+    assert not any("classes" in note for note in multi_label().prepare(loaded, CPU).notes)
+
+
 def test_decisions_are_made_class_by_class(loaded: Any) -> None:
     """Against plain forwards: a question per class, binary cross-entropy, F1 of all decisions."""
     problem = multi_label().prepare(loaded, CPU)

@@ -22,6 +22,9 @@ from zobench.schema import composed
 from zobench.zo.ledger import Ledger, recover
 from zobench.zo.optimizer import ZOOptimizer
 
+# arguments that choose or set the Trainer's own optimizers
+_BACK_PROPAGATION = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
+
 Factory = Callable[[Iterable[tuple[str, Tensor]]], torch.optim.Optimizer]
 
 
@@ -202,6 +205,9 @@ class ZOTrainer(Trainer):
 def _check(trainer: Trainer) -> None:
     """Raise UserError for arguments that zeroth-order steps cannot follow."""
     args = trainer.args
+    ours = {name: type(args).__dataclass_fields__[name].default for name in _BACK_PROPAGATION}
+    other = next((name for name, value in ours.items() if getattr(args, name) != value), "")
+    set_to = getattr(args, other, None)
     given = trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None
     for applies, reason in (
         (
@@ -229,6 +235,11 @@ def _check(trainer: Trainer) -> None:
         (
             args.weight_decay != 0.0,
             f"weight_decay={args.weight_decay}: the optimizer's rule decays weights; set it there",
+        ),
+        (
+            other,
+            f"{other}={getattr(set_to, 'value', set_to)}: it is of an optimizer by back-propagation"
+            "; leave it out, and give optimizer= what the steps need",
         ),
         (
             args.neftune_noise_alpha is not None,

@@ -16,12 +16,15 @@ from zobench.report.numbers import counts, order
 from zobench.report.runs import Suite
 from zobench.report.significance import listed
 
+# what no search varies: dev is then another one for each setting
+_DATA = {"task.data_seed": "data seeds", "task.data_dir": "data", "task.label": "labels"}
+
 
 def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> None:
-    """Raise UserError when settings that compete for a cell had other budgets, seeds or versions.
+    """Raise UserError when settings that compete for a cell had other budgets, data or versions.
 
-    The seeds are those of the data, the versions those of the task. Also when runs of one setting
-    have read files of other content.
+    The versions are those of the task. Also when runs of one setting have read files of other
+    content.
     """
     done = runs[runs["status"] == "done"]
     _refuse_other_files(done, place)
@@ -33,14 +36,21 @@ def refuse_unequal(suite: Suite, runs: pd.DataFrame, place: tuple[str, str]) -> 
     if len(set(declared.values())) > 1 and (len(forwards) > 1 or "-" in forwards):
         _refuse(place, "budgets", sorted(set(declared.values()), key=order))
     for _, same in done.groupby("seed"):
-        seeds = {str(suite.flat[run].get("task.data_seed")) for run in same["id"]}
-        if len(seeds) > 1:
-            _refuse(place, "data seeds", [f"task.data_seed={s}" for s in sorted(seeds, key=order)])
+        for key, what in _DATA.items():
+            moved = key == "task.data_dir" and same["read"].nunique() == 1  # files of one content
+            if not moved:
+                _refuse_several(suite, same, key, what, place)
     for _, same in done.groupby("task") if "task" in done else ():
-        versions = {str(suite.flat[run].get("task.version")) for run in same["id"]}
-        if len(versions) > 1:
-            found = [f"task.version={version}" for version in sorted(versions, key=order)]
-            _refuse(place, "versions of the task", found)
+        _refuse_several(suite, same, "task.version", "versions of the task", place)
+
+
+def _refuse_several(
+    suite: Suite, runs: pd.DataFrame, key: str, what: str, place: tuple[str, str]
+) -> None:
+    """Raise UserError when the runs have several values of a setting."""
+    found = {str(suite.flat[run].get(key)) for run in runs["id"]}
+    if len(found) > 1:
+        _refuse(place, what, [f"{key}={value}" for value in sorted(found, key=order)])
 
 
 def _refuse_other_files(done: pd.DataFrame, place: tuple[str, str]) -> None:

@@ -90,13 +90,16 @@ class BestWeights:
         fence.put(temporary, path)
 
 
-def worth(dev: Mapping[str, float | None], select: str | None) -> float:
-    """What `train.select` compares: minus the loss, or a metric; -inf for NaN and null."""
+def worth(dev: Mapping[str, float | None], select: str | None) -> tuple[float, float]:
+    """What `train.select` compares: minus the loss, or a metric; the loss where it is not finite.
+
+    Evaluations without the metric are below all others.
+    """
     name = (select or "dev/loss").removeprefix("dev/")
-    value = dev.get(name)
-    if value is None or math.isnan(value):
-        return -math.inf
-    return -value if name == "loss" else value
+    value, loss = dev.get(name), dev.get("loss")
+    if value is not None and math.isfinite(value):
+        return (-value if name == "loss" else value), 0.0
+    return -math.inf, -math.inf if loss is None or math.isnan(loss) else -loss
 
 
 @torch.no_grad()

@@ -73,6 +73,11 @@ def turns_in(messages: Sequence[Any], where: str) -> tuple[Turn, ...]:
                 raise UserError(
                     f"{where}: messages[{number}].{key} is {called(value)}, expected a text"
                 )
+        if message.get("tool_calls"):
+            raise UserError(
+                f"{where}: messages[{number}].tool_calls is not read; write the call into the"
+                " content, or remove the row"
+            )
         found.append(Turn(str(role), str(content)))
     return tuple(found)
 

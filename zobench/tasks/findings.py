@@ -8,9 +8,17 @@ from zobench.tasks.shown import listed, nfc
 
 def missing_classes(splits: Mapping[str, Sequence[Example]], labels: Sequence[str]) -> list[str]:
     """One note if a split has no row of some class."""
+    right = {split: [e.right or (e.gold,) for e in some] for split, some in splits.items()}
+    return unused_labels(right, labels)
+
+
+def unused_labels(
+    right: Mapping[str, Sequence[Sequence[int]]], labels: Sequence[object]
+) -> list[str]:
+    """One note if a split has no row of some class. right: by split, the classes of each row."""
     found = []
-    for split, examples in splits.items():
-        there = {number for example in examples for number in example.right or (example.gold,)}
+    for split, rows in right.items():
+        there = {number for numbers in rows for number in numbers}
         without = [label for number, label in enumerate(labels) if number not in there]
         if without:
             found.append(f"{split} has no row of {listed(without)}")

@@ -105,6 +105,8 @@ class GenerationTask(FromSource):
             self.loss_metric = _metric(loss, "task.loss", (*_LOSSES,), self.extract)
         known = {n: Metric(n, judge, self.extract).mean for n, judge in METRICS.items()}
         self.metrics = metrics_named(metrics, known)
+        if self.metric.name == "loss":
+            raise UserError("task.metric: loss is the name of another number; rename your function")
         if any(metric.name == self.metric.name for metric in self.metrics):
             raise UserError(f"task.metrics: {self.metric.name} is task.metric already")
         self.stop, self.max_new_tokens = tuple(stop), max_new_tokens

@@ -10,6 +10,7 @@ from zobench.errors import UserError
 from zobench.interface import Interface
 from zobench.tasks.encoding import Encoded
 from zobench.tasks.example import Example, Row
+from zobench.tasks.findings import unused_labels
 from zobench.tasks.losses import ChoiceLoss, Loss
 from zobench.tasks.problem import Answer
 from zobench.tasks.reading import Reading
@@ -145,3 +146,11 @@ class MultiLabelTask(ScoredTask):
     def value(self, row: Row) -> tuple[int, ...]:
         """1 for the classes that the row has, else 0."""
         return tuple(int(self.right.holds(row, item=item)) for item in self.labels)
+
+    def findings(self, encoded: Mapping[str, Sequence[Encoded]]) -> list[str]:
+        """One note if no row of a split has some class."""
+        right = {
+            split: [[number for number, one in enumerate(e.expected) if one] for e in some]
+            for split, some in encoded.items()
+        }
+        return unused_labels(right, self.labels)

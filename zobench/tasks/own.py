@@ -4,6 +4,7 @@ import inspect
 import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,15 +32,15 @@ class Own:
     function: Callable[..., Any]
 
     def __call__(self, *arguments: Any) -> float:
-        """The function's value, which may be NaN."""
+        """The function's value, which may be NaN. What it does to its arguments stays with it."""
         try:
-            value = self.function(*arguments)
+            value = self.function(*deepcopy(arguments))
         except Exception as error:  # a function of the user's can raise anything
             reason = f"{type(error).__name__}: {brief(error, 200)}"
             raise UserError(f"{self.setting}: raised {reason} ({_line_of(error)})") from error
         try:
             return float(value)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise UserError(
                 f"{self.setting}: returned {called(value)}; it has to return a number"
             ) from None

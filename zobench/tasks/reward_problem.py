@@ -26,6 +26,14 @@ def pass_at(k: int, *, samples: int, right: int) -> float:
     return 1 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
+def _mean(values: Sequence[float]) -> float:
+    """Rounded once; NaN where infinities cancel or the sum is larger than any number."""
+    try:
+        return math.fsum(values) / len(values)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
 @dataclass(frozen=True)
 class Asked(Prompt):
     """A prompt with what its noise is drawn by.
@@ -113,7 +121,7 @@ class RewardProblem:
 
     def loss_of(self, outputs: Tensor, batch: AskedBatch) -> Tensor:
         del batch
-        return torch.tensor(-math.fsum(outputs.flatten().tolist()) / outputs.numel())
+        return torch.tensor(-_mean(outputs.flatten().tolist()))
 
     def weight(self, batch: AskedBatch) -> int:
         return len(batch.prompts)
@@ -141,12 +149,12 @@ class RewardProblem:
                 gold = prompt.answers[0] if prompt.answers else ""
                 answers.append(Answer(samples[0].text, gold, count / self.samples))
         rewards = [sample.reward for samples in rows for sample in samples]
-        reward = math.fsum(rewards) / len(rewards)
+        reward = _mean(rewards)
         accuracy = sum(right) / len(rewards)
         values = {"loss": -reward, "reward": reward, "accuracy": accuracy}
         for k in self.pass_at:
             chances = [pass_at(k, samples=self.samples, right=count) for count in right]
-            values[f"pass_at_{k}"] = math.fsum(chances) / len(chances)
+            values[f"pass_at_{k}"] = _mean(chances)
         return values
 
     def sampled(self, model: Any, prompts: Sequence[Asked]) -> list[list[Sample]]:

@@ -88,7 +88,7 @@ class ScoredTask(FromSource, ABC):
             *(encoded, evaluated, objective, encoder, device),
             reading=reading,
             metrics=self.metrics,
-            notes=repeated_texts(vars(texts.each(lambda some: some[0]))),
+            notes=self.findings(encoded) + repeated_texts(vars(texts.each(lambda some: some[0]))),
         ).tried()
 
     def valued(
@@ -97,6 +97,11 @@ class ScoredTask(FromSource, ABC):
         """The examples with values that need the model before training; by default as they are."""
         del encoder, device
         return encoded
+
+    def findings(self, encoded: Mapping[str, Sequence[Encoded]]) -> list[str]:
+        """Irregularities of the values, in sentences; by default there are none."""
+        del encoded
+        return []
 
     def _merged(self, texts: Sequence[Example], row: Row, encoder: Encoder) -> Encoded:
         """The candidates of a row's texts as one example."""

@@ -49,7 +49,9 @@ def countdown(
     del answers
     try:
         numbers, target = Counter(row["numbers"]), Fraction(row["target"])
-    except (KeyError, TypeError, ValueError):
+        if not all(isinstance(n, int | float) and n == int(n) for n in numbers):
+            raise TypeError("a text, or a number that no expression has")
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(
             "task.reward=countdown: needs the columns numbers, a list of whole numbers, and target"
         ) from None
