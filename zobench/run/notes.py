@@ -1,5 +1,6 @@
 """Messages to the user: notes on the data, and messages that all runs of a command print once."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -23,10 +24,11 @@ def note(problem: Problem, meta: dict[str, Any], *, aloud: bool) -> None:
 
 
 def print_once(message: str) -> None:
-    """Print a message in the first run of the command that has one."""
+    """Print a message, unless another run of the command has printed the same."""
     try:
         if folder := command_of()[1]:
-            (Path(folder) / "printed").touch(exist_ok=False)
+            name = hashlib.sha1(message.encode()).hexdigest()
+            (Path(folder) / f"printed-{name}").touch(exist_ok=False)
     except FileExistsError:
         return
     except OSError:  # the command is on another machine
