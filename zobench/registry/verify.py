@@ -112,6 +112,9 @@ def _report(path: Path, how: str, differences: Sequence[str]) -> int:
     """Print a line per difference and one for the folder; returns 1 if there are any."""
     for line in differences:
         print(line)
-    count = len(differences)
-    print(f"{path}: {f'{count} differences' if count else 'as in result.json'} ({how})")
-    return 1 if count else 0
+    if not differences:
+        print(f"{path}: as in result.json ({how})")
+        return 0
+    expected = how if how.startswith(NOT) else f"expected: {how}"
+    print(f"{path}: {len(differences)} differences ({expected})")
+    return 1
