@@ -26,20 +26,29 @@ def libsvm_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
+every_grid = pytest.mark.parametrize(
     "grid", [words for name in EXPERIMENTS for words in commands(name)], ids=lambda words: words[-1]
 )
-def test_the_jobs_of_every_experiment_run(
-    compose: Compose, grid: tuple[str, ...], tmp_path: Path, libsvm_folder: Path
-) -> None:
-    """First and last of the sweep compose and bind; the first runs to the table's metric."""
-    name = grid[0].removeprefix("experiment=")
-    jobs = Grid.of(*grid).corners
-    for job in jobs:
+
+
+@every_grid
+def test_the_jobs_of_every_experiment_bind(compose: Compose, grid: tuple[str, ...]) -> None:
+    """First and last of the sweep."""
+    for job in Grid.of(*grid).corners:
         settings = compose(*grid, *job)
         check(settings)
         RunSettings.of(settings)
-    job, settings = jobs[0], compose(*grid, *jobs[0])
+
+
+@pytest.mark.smoke
+@every_grid
+def test_the_first_job_of_every_experiment_runs(
+    compose: Compose, grid: tuple[str, ...], tmp_path: Path, libsvm_folder: Path
+) -> None:
+    """In three steps, to the table's metric."""
+    name = grid[0].removeprefix("experiment=")
+    job = Grid.of(*grid).corners[0]
+    settings = compose(*grid, *job)
     # tables of memory and time build models of many gigabytes
     if "model: {weights: random" in texts()[name]:
         job = [word for word in job if not word.startswith("model=")]

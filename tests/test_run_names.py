@@ -54,6 +54,7 @@ def test_an_experiments_grid_names_what_it_varies(command: Command, tmp_path: Pa
     assert found == [f"mezo-sampler={sampler}-s0" for sampler in samplers]
 
 
+@pytest.mark.smoke
 def test_a_search_names_its_trials(command: Command, tmp_path: Path) -> None:
     """Their settings, which the first has not, and the budget of a rung before the last."""
     search = ("optimizer.lr=tag(log,interval(1e-5,1e-3))", "--trials", "3", "--rungs", "2")

@@ -126,6 +126,7 @@ def test_a_search_finds_what_its_runs_say(
     ]
 
 
+@pytest.mark.smoke
 def test_what_is_typed_is_not_searched_and_intervals_are(command: Command) -> None:
     """A grid over a setting makes a search for each of its values; a diverged trial is last."""
     arguments = ("lr_factor=1", "optimizer.lr=tag(log,interval(1e-4,1e30))", "seed=0,1")

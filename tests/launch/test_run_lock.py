@@ -141,6 +141,7 @@ def test_who_loses_its_claim_ends(
     assert process.wait(timeout=30) == LOST
 
 
+@pytest.mark.smoke
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux runs are forked")
 def test_a_paused_owner_that_continues_writes_nothing(
     compose: Callable[..., dict[str, Any]], tmp_path: Path

@@ -26,13 +26,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+SMOKE = pytest.mark.smoke
+
+
 @pytest.mark.parametrize(
     "options",
     [
         ("optimizer=mezo_adam", "optimizer.lr=1e-3"),  # from best.safetensors
         ("optimizer=mezo_adam", "train.keep_weights=false"),  # from the ledger
-        ("optimizer=adamw", "tuning=lora", "train.select=last"),
-        ("optimizer=zero_shot",),
+        pytest.param(("optimizer=adamw", "tuning=lora", "train.select=last"), marks=SMOKE),
+        pytest.param(("optimizer=zero_shot",), marks=SMOKE),
     ],
     ids=" ".join,
 )
