@@ -346,6 +346,6 @@ def words(arguments: list[str]) -> list[str]:
     given, rest = parser.parse_known_args(arguments)
     numbers = {key: value for key, value in vars(given).items() if value is not None}
     own = ["hydra/sweeper=halving", *(f"hydra.sweeper.{k}={v}" for k, v in numbers.items())]
-    # Beside the other overrides: Hydra's parser wants them in one piece, as --config-dir may be.
+    # Hydra reads overrides in one group only, so an option such as --config-dir stays before them
     first = next((i for i, word in enumerate(rest) if "=" in word and word[0] != "-"), len(rest))
     return ["-m", *rest[:first], *own, *rest[first:]]
